@@ -1,0 +1,385 @@
+"""One frozen CLIP, whatever its towers are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from torch import Tensor, nn
+
+from clip_adapt import attention, prompts
+from clip_adapt.cards import ModelCard, find_model, names
+from clip_adapt.errors import InputError, nearest
+from clip_adapt.files import resource
+from clip_adapt.prompts import Position
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+TEXT_BATCH = 256
+
+
+class Backbone(nn.Module):
+    """The two frozen towers of a CLIP model, its tokenizer and its image transform.
+
+    Every parameter is frozen and in eval mode, for good: ``train()`` changes nothing.
+
+    Attributes:
+        name: the short name or architecture it was loaded by.
+        pretrained: the tag or file of its weights.
+        fingerprint: SHA-256 over architecture and weights; what a delta is bound to.
+        preprocess: the evaluation transform of these weights, PIL image -> (3, S, S).
+        tokenizer: texts -> (N, context_length) token ids.
+    """
+
+    def __init__(
+        self, model: nn.Module, tokenizer: Any, card: ModelCard, architecture: dict[str, Any]
+    ) -> None:
+        super().__init__()
+        attention.separate(model)
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.name, self.pretrained = card.name, card.pretrained
+        self.transform: dict[str, Any] = dict(model.visual.preprocess_cfg)
+        self.preprocess: Callable[[Any], Tensor] = image_transform_v2(
+            PreprocessCfg(**self.transform), is_train=False
+        )
+        self.fingerprint = _fingerprint(self.model, architecture, self.image_size)
+
+    @classmethod
+    def load(
+        cls,
+        name: str,
+        *,
+        pretrained: str | None = None,
+        image_size: int | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+    ) -> Backbone:
+        """Load a backbone.
+
+        Args:
+            name: a short name (configs/model), a card.yaml, or an open_clip architecture.
+            pretrained: an open_clip tag, a local file, or ``random``; in place of the card's.
+            image_size: pixels; None is the card's or the weights' own.
+            device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+            precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+
+        Raises:
+            InputError: with the reason and the remedy, when that cannot be had.
+        """
+        given = {"pretrained": pretrained, "image_size": image_size}
+        card = find_model(name, {k: v for k, v in given.items() if v is not None})
+        return cls.from_card(card, device=device, precision=precision)
+
+    @classmethod
+    def from_card(
+        cls, card: ModelCard, *, device: str = "auto", precision: str = "auto"
+    ) -> Backbone:
+        """Load the backbone that a model card describes; see ``load``."""
+        chosen = resolve_device(device)
+        name, config = _architecture(card)
+        weights = _weights(card, name, config)
+        with _clear_errors(card):
+            model = open_clip.create_model(
+                name,
+                pretrained=weights,
+                device="cpu",
+                force_custom_text=True,
+                force_image_size=card.image_size,
+                require_pretrained=weights is not None,
+                pretrained_text=False,
+            )
+            tokenizer = open_clip.get_tokenizer(name)
+        backbone = cls(model, tokenizer, card, config)
+        return backbone.to(device=chosen, dtype=resolve_precision(precision, chosen))
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Do nothing: the backbone is frozen for good."""
+        return self
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """Return the unit image features (N, D) of transformed images (N, 3, S, S)."""
+        layout = torch.channels_last if self._is_convolutional else torch.contiguous_format
+        pixels = pixels.to(device=self.device, dtype=self.dtype, memory_format=layout)
+        return _unit(self.model.visual(pixels))
+
+    def encode_text(self, texts: list[str]) -> Tensor:
+        """Return the unit text features (C, D) of C texts.
+
+        Raises:
+            InputError: when a text has more tokens than the tower takes.
+        """
+        ids = prompts.tokenize(self.tokenizer, texts, self.context_length)
+        parts = [self._encode_tokens(part) for part in ids.split(TEXT_BATCH)]
+        return torch.cat(parts)
+
+    def encode_prompts(
+        self, context: Tensor, texts: list[str], position: Position = "end"
+    ) -> Tensor:
+        """Return the unit features (C, D) of texts with learned context; gradients flow.
+
+        Args:
+            context: (n_ctx, W) shared by all texts, or (C, n_ctx, W) one of each text's own.
+            texts: C texts, usually class names with a full stop.
+            position: where the text stands: at the ``end`` of the context, in its ``middle``, or
+                in ``front`` of it.
+
+        Raises:
+            InputError: when a prompt has more tokens than the tower takes.
+        """
+        n_ctx = context.shape[-2]
+        prompt = self._prompt_tokens(tuple(texts), n_ctx, position)
+        with prompts.replaced_embeddings(self.token_embedding, prompt.slots, context):
+            return self._encode_tokens(prompt.ids)
+
+    def class_weights(self, texts: list[list[str]]) -> Tensor:
+        """Return one unit vector a class (C, D): the mean over its texts' features, normalised.
+
+        Args:
+            texts: for every class the texts that stand for it.
+        """
+        flat = [text for of_class in texts for text in of_class]
+        with torch.no_grad():
+            features = self.encode_text(flat).split([len(of_class) for of_class in texts])
+            return torch.stack([F.normalize(f.mean(0), dim=0) for f in features])
+
+    def embed_words(self, text: str) -> Tensor:
+        """Return the token embeddings (n, W) of the words of a text, in float32, on the CPU.
+
+        Raises:
+            InputError: when the text holds no words.
+        """
+        ids = prompts.word_ids(self.tokenizer, text)
+        if not ids:
+            raise InputError(f"no words to start the context from: {text!r}")
+        table = self.token_embedding.weight
+        return table[torch.tensor(ids, device=table.device)].detach().float().cpu()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the towers are."""
+        return self.model.logit_scale.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the towers compute in."""
+        return self.token_embedding.weight.dtype
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """The factor (a scalar, already exponentiated) on cosine similarities."""
+        return _at_least_float32(self.model.logit_scale.exp())
+
+    @property
+    def logit_bias(self) -> Tensor | None:
+        """The bias that is added to scaled similarities (SigLIP), or None."""
+        bias = getattr(self.model, "logit_bias", None)
+        return None if bias is None else _at_least_float32(bias)
+
+    @property
+    def embed_dim(self) -> int:
+        """D, the length of a feature."""
+        return self._text_width_out()
+
+    @property
+    def image_size(self) -> int:
+        """S, the edge of an input image in pixels."""
+        size = self.model.visual.image_size
+        return int(size if isinstance(size, int) else size[0])
+
+    @property
+    def context_length(self) -> int:
+        """The longest sequence of the text tower, in tokens."""
+        return int(self.model.text.context_length)
+
+    @property
+    def token_embedding(self) -> nn.Embedding:
+        """The table (vocabulary, W) in which the text tower looks up its tokens."""
+        text = self.model.text
+        if hasattr(text, "token_embedding"):
+            return text.token_embedding
+        return text.transformer.get_input_embeddings()
+
+    @property
+    def token_width(self) -> int:
+        """W, the length of a token embedding, and so of a context vector."""
+        return int(self.token_embedding.weight.shape[1])
+
+    def _encode_tokens(self, ids: Tensor) -> Tensor:
+        return _unit(self.model.text(ids[:, : self._needed(ids)].to(self.device)))
+
+    def _needed(self, ids: Tensor) -> int:
+        # In a causal tower nothing behind the end token reaches it, so the columns that are
+        # padding in every row change no output.
+        text = self.model.text
+        ends = {
+            "argmax": lambda: ids.argmax(1),
+            "eos": lambda: (ids == text.eos_id).long().argmax(1),
+        }
+        causal = getattr(text, "attn_mask", None) is not None
+        pool = getattr(text, "pool_type", None)
+        if not causal or getattr(text, "cls_emb", None) is not None or pool not in ends:
+            return ids.shape[1]
+        return int(ends[pool]().max()) + 1
+
+    def _prompt_tokens(
+        self, texts: tuple[str, ...], n_ctx: int, position: Position
+    ) -> prompts.PromptTokens:
+        # Training asks for the same prompts at every step.
+        key = (texts, n_ctx, position)
+        if self.__dict__.get("_last_prompts", (None,))[0] != key:
+            made = prompts.with_slots(
+                self.tokenizer, list(texts), n_ctx, position, self.context_length
+            )
+            length = self._needed(made.ids)
+            made = prompts.PromptTokens(
+                made.ids[:, :length].to(self.device), made.slots[:, :length].to(self.device)
+            )
+            self.__dict__["_last_prompts"] = (key, made)
+        return self.__dict__["_last_prompts"][1]
+
+    def _text_width_out(self) -> int:
+        projection = getattr(self.model.text, "text_projection", None)
+        if isinstance(projection, nn.Linear):
+            return projection.out_features
+        if projection is not None:
+            return int(projection.shape[1])
+        return int(self.encode_text(["x"]).shape[1])
+
+    @property
+    def _is_convolutional(self) -> bool:
+        blocks = (attention.SeparateAttention, nn.MultiheadAttention)
+        return not any(isinstance(m, blocks) for m in self.model.visual.modules())
+
+
+def resolve_device(device: str) -> torch.device:
+    """Return the device, ``auto`` being the best there is.
+
+    Raises:
+        InputError: when it does not exist here.
+    """
+    if device == "auto":
+        mps = torch.backends.mps.is_available()
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"device={device} cannot be used here: {reason} Use device=auto or device=cpu."
+        ) from error
+    return chosen
+
+
+def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
+    """Return the dtype of the frozen towers; ``auto`` is bf16 on a GPU that has it, else fp32.
+
+    Raises:
+        InputError: when the name is not known.
+    """
+    if precision == "auto":
+        half = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return torch.bfloat16 if half else torch.float32
+    if precision not in DTYPES:
+        raise InputError(f"precision={precision}: expected one of auto, {', '.join(DTYPES)}")
+    return DTYPES[precision]
+
+
+def _unit(features: Tensor) -> Tensor:
+    return F.normalize(_at_least_float32(features), dim=-1)
+
+
+def _at_least_float32(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def _architecture(card: ModelCard) -> tuple[str, dict[str, Any]]:
+    if card.architecture.endswith(".json"):
+        path = _path(card.architecture)
+        if not path.is_file():
+            raise InputError(f"the architecture file {path} does not exist")
+        open_clip.add_model_config(path)
+        name = path.stem
+    else:
+        name = card.architecture
+    config = open_clip.get_model_config(name)
+    if config is None:
+        known = [*names("model"), *open_clip.list_models()]
+        raise InputError(
+            f"unknown model {card.name or name!r}{nearest(name, known)} There is: "
+            f"{', '.join(names('model'))}; or any of open_clip's {len(open_clip.list_models())} "
+            "architectures with model.pretrained=TAG or FILE."
+        )
+    return name, config
+
+
+def _weights(card: ModelCard, name: str, config: dict[str, Any]) -> str | None:
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if card.pretrained is None:
+        raise InputError(
+            f"model {card.name!r} needs weights: give model.pretrained=TAG "
+            f"({', '.join(tags) or 'none is known'}), a file, or random (untrained)"
+        )
+    if card.pretrained == "random":
+        return None
+    if card.pretrained in tags:
+        _require_same_gelu(card, name, config)
+        return card.pretrained
+    path = _path(card.pretrained)
+    if not path.is_file():
+        raise InputError(
+            f"model.pretrained={card.pretrained} is neither a tag of {name} "
+            f"({', '.join(tags) or 'none is known'}){nearest(card.pretrained, tags)} nor a file "
+            f"(looked at {path.absolute()})"
+        )
+    return str(path)
+
+
+def _require_same_gelu(card: ModelCard, name: str, config: dict[str, Any]) -> None:
+    assert card.pretrained is not None, "only weights with a tag are checked"
+    quick = bool(open_clip.get_pretrained_cfg(name, card.pretrained).get("quick_gelu", False))
+    if quick == bool(config.get("quick_gelu", False)):
+        return
+    right = f"{name}-quickgelu" if quick else name.removesuffix("-quickgelu")
+    raise InputError(
+        f"{card.pretrained} weights of {name} were trained with {'Quick' if quick else ''}GELU: "
+        f"use model={right}, otherwise accuracy is lost without a word"
+    )
+
+
+@contextmanager
+def _clear_errors(card: ModelCard) -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:300]
+        offline = (
+            " The weights come from the hub: connect to the network once, or fetch the file "
+            "elsewhere and give model.pretrained=FILE."
+            if not os.path.isfile(_path(card.pretrained or ""))
+            else " The file does not fit this architecture or is damaged."
+        )
+        raise InputError(f"model {card.name!r} cannot be loaded: {reason}.{offline}") from error
+
+
+def _path(text: str) -> Path:
+    inside = text.removeprefix("package:")
+    return resource(*inside.split("/")) if inside != text else Path(text).expanduser()
+
+
+def _fingerprint(model: nn.Module, architecture: dict[str, Any], image_size: int) -> str:
+    digest = hashlib.sha256()
+    digest.update(json.dumps([architecture, image_size], sort_keys=True).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

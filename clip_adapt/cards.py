@@ -1,0 +1,170 @@
+"""Model cards and data cards: what a YAML may say about a backbone and about a data set."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any
+
+from clip_adapt import options, yamls
+from clip_adapt.errors import InputError, nearest
+from clip_adapt.files import resource
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """One file of configs/model: which weights stand behind a short name.
+
+    ``architecture`` is an open_clip architecture, ``package:`` or a path of an open_clip JSON
+    configuration; ``pretrained`` a tag, a file, ``package:FILE``, or ``random``.
+    """
+
+    architecture: str
+    pretrained: str | None = None
+    image_size: Annotated[int, options.Between(8, 4096)] | None = None
+    licence: str | None = None
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class DataCard:
+    """One file of datasets: what the classes are called and where the images come from.
+
+    ``classes`` maps a folder's (or label's) name to the spoken name; ``descriptions`` maps a
+    spoken name to whole captions; ``options`` are those of the source (sources/<source>.py).
+    """
+
+    name: str
+    source: str
+    classes: dict[str, str] = field(default_factory=dict)
+    templates: list[str] = field(default_factory=lambda: ["a photo of a {}."])
+    descriptions: dict[str, list[str]] = field(default_factory=dict)
+    description: str | None = None
+    licence: str | None = None
+    citation: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def names(group: str) -> list[str]:
+    """Return the names of the cards that ship: group is ``model``, ``method`` or ``dataset``."""
+    return sorted(path.stem for path in _folder(group).glob("*.yaml"))
+
+
+def card_path(group: str, name: str) -> Path:
+    """Return the file of a card that ships, whether or not it exists."""
+    return _folder(group) / f"{name}.yaml"
+
+
+def find_model(name: str, overrides: Mapping[str, Any] | None = None) -> ModelCard:
+    """Return the card of a short name, of a YAML file, or made up for an architecture.
+
+    Raises:
+        InputError: when the card has an unknown key or a value of a wrong type.
+    """
+    if name in names("model"):
+        values, where = yamls.read(card_path("model", name)), f"configs/model/{name}.yaml"
+    elif name.endswith((".yaml", ".yml")):
+        values, where = yamls.read(Path(name)), name
+    else:
+        values, where = {"architecture": name}, ""
+    schema = options.of_dataclass(ModelCard)
+    merged = {**values, **(overrides or {}), "name": name}
+    checked, problems = options.validate(merged, schema, "model.", where)
+    if problems:
+        raise InputError("\n".join(problems))
+    return ModelCard(**checked)
+
+
+def find_dataset(name: str, overrides: Mapping[str, Any] | None = None) -> DataCard:
+    """Return the card of a shipped data set, of a card.yaml, or made up for a folder.
+
+    Raises:
+        InputError: when nothing of that name exists, or when the card is not valid.
+    """
+    path = Path(name).expanduser()
+    if name in names("dataset"):
+        values, where = yamls.read(card_path("dataset", name)), f"datasets/{name}.yaml"
+    elif path.suffix in (".yaml", ".yml"):
+        values, where = yamls.read(path), name
+        values = _relative_to(values, path.parent)
+    elif path.is_dir():
+        values, where = {"name": path.resolve().name, "source": "folder", "root": str(path)}, ""
+    else:
+        known = names("dataset")
+        raise InputError(
+            f"unknown data set {name!r}{nearest(name, known)} There is: {', '.join(known)}; or "
+            "give the path of a folder of class folders, or of a card.yaml. "
+            f"No such folder or file exists: {path.absolute()}"
+        )
+    return _data_card({**values, **(overrides or {})}, where)
+
+
+def source_module(source: str) -> ModuleType:
+    """Return the module that reads a source (sources/<source>.py).
+
+    Raises:
+        InputError: when there is none of that name.
+    """
+    known = sorted(p.stem for p in resource("sources").glob("*.py") if p.stem[0] != "_")
+    if source not in known:
+        raise InputError(
+            f"unknown source {source!r}{nearest(source, known)} There is: {', '.join(known)}."
+        )
+    return importlib.import_module(f"clip_adapt.sources.{source}")
+
+
+def with_templates(card: DataCard, templates: list[str]) -> DataCard:
+    """Return the card with other prompt templates."""
+    return replace(card, templates=templates)
+
+
+def _data_card(values: Mapping[str, Any], where: str) -> DataCard:
+    common = options.of_dataclass(DataCard)
+    del common["options"]
+    module = source_module(str(options.check(values.get("source", "folder"), str)))
+    own = options.of_signature(module.read)
+    checked, problems = options.validate(values, {**common, **own}, "dataset.", where)
+    problems += _card_problems(checked, where) if not problems else []
+    if problems:
+        raise InputError("\n".join(problems))
+    given = {key: checked.pop(key) for key in own}
+    return DataCard(**checked, options=given)
+
+
+def _card_problems(checked: Mapping[str, Any], where: str) -> list[str]:
+    at = f" in {where}" if where else ""
+    problems = [
+        f"template {t!r}{at} has no {{}} for the class name" for t in templates_without_slot(checked)
+    ]
+    spoken = list(checked["classes"].values())
+    twice = sorted({name for name in spoken if spoken.count(name) > 1})
+    problems += [
+        f"two classes{at} have the name {name!r}: give each its own spoken name" for name in twice
+    ]
+    problems += [
+        f"descriptions{at} name a class that does not exist: {name!r}{nearest(name, spoken)}"
+        for name in checked["descriptions"]
+        if spoken and name not in spoken
+    ]
+    return problems
+
+
+def templates_without_slot(checked: Mapping[str, Any]) -> list[str]:
+    """Return the templates in which no class name can stand."""
+    return [t for t in checked["templates"] if "{}" not in t]
+
+
+def _relative_to(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    root = values.get("root")
+    if isinstance(root, str):
+        values = {**values, "root": str(folder / Path(root).expanduser())}
+    return values
+
+
+def _folder(group: str) -> Path:
+    return resource("datasets") if group == "dataset" else resource("configs") / group

@@ -1,0 +1,199 @@
+"""A command line becomes one checked configuration: YAML groups, then key=value overrides.
+
+Every problem of a command line is collected and shown at once.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal
+
+from clip_adapt import cards, options, yamls
+from clip_adapt.cards import DataCard, ModelCard
+from clip_adapt.errors import InputError
+from clip_adapt.files import resource
+from clip_adapt.method import Found, find
+from clip_adapt.options import Between, Text
+
+AtLeast1 = Between(1)
+AtLeast0 = Between(0)
+Count = Annotated[int, AtLeast1]
+Length = Annotated[int, AtLeast0]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The general options; configs/train.yaml holds their defaults and their meaning."""
+
+    method: str
+    dataset: str
+    model: str
+    shots: Count
+    seed: Length
+    prompts: Literal["templates", "descriptions", "both"]
+    template: str | None
+    templates: list[str] | None
+    epochs: Length | dict[int, int]
+    batch_size: Count
+    drop_last: bool
+    views: Count
+    augment: Literal["coop", "none"]
+    optimizer: Literal["sgd", "adam", "adamw"]
+    lr: Annotated[float, Between(0, strict=True)]
+    momentum: Annotated[float, Between(0, 1)]
+    weight_decay: Annotated[float, AtLeast0]
+    eps: Annotated[float, Between(0, strict=True)]
+    schedule: Literal["cosine", "linear", "constant"]
+    schedule_unit: Literal["epoch", "step"]
+    warmup: Length
+    warmup_lr: Annotated[float, AtLeast0] | None
+    min_lr: Annotated[float, AtLeast0]
+    accumulate: Count
+    clip_norm: Annotated[float, Between(0, strict=True)] | None
+    select: Literal["last", "val"]
+    device: str
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
+    on_bad_image: Literal["error", "skip"]
+    cache: bool
+    cache_dir: str | None
+    cache_limit: Annotated[float, Between(0, strict=True)]
+    output: str | None
+    tensorboard: bool
+
+    def epochs_at(self, shots: int) -> int:
+        """Return the number of epochs: one number, or that of the largest key up to ``shots``."""
+        if isinstance(self.epochs, int):
+            return self.epochs
+        keys = sorted(self.epochs)
+        return self.epochs[max((k for k in keys if k <= shots), default=keys[0])]
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole, checked configuration."""
+
+    options: RunOptions
+    method: Found
+    method_options: dict[str, Any]
+    dataset: DataCard
+    model: ModelCard
+    given: dict[str, str]
+
+    def to_yaml(self) -> str:
+        """Return everything resolved as YAML; its first line is the command that gives it."""
+        words = [f"{key}={value}" for key, value in self.given.items()]
+        resolved = asdict(self.options)
+        resolved["method"] = {"name": self.method.name, **self.method_options}
+        dataset = asdict(self.dataset)
+        resolved["dataset"] = {**dataset, **dataset.pop("options")}
+        del resolved["dataset"]["options"]
+        resolved["model"] = asdict(self.model)
+        command = shlex.join(["python", "-m", "clip_adapt.train", *words])
+        return f"# {command}\n{yamls.dump(resolved)}"
+
+
+def compose(given: Mapping[str, Any]) -> Config:
+    """Return the configuration of ``key=value`` pairs (text from a command line, or typed values).
+
+    Raises:
+        InputError: with one line for each problem.
+    """
+    tree = _nested(given)
+    defaults = yamls.read(resource("configs") / "train.yaml")
+    chosen = {g: str(tree[g].pop("", defaults[g])) for g in ("method", "dataset", "model")}
+    problems: list[str] = []
+    method = _try(problems, find, chosen["method"])
+    recipe = _recipe(method) if method else {}
+    method_options = _method_options(problems, method, recipe, tree["method"]) if method else {}
+    dataset = _try(problems, _dataset, chosen["dataset"], tree["dataset"])
+    model = _try(problems, cards.find_model, chosen["model"], tree["model"])
+    general = {**defaults, **recipe, **tree["general"], **chosen}
+    checked, wrong = options.validate(general, options.of_dataclass(RunOptions))
+    problems += wrong or _contradictions(checked)
+    if problems or not (method and dataset and model):
+        raise InputError("\n".join(problems))
+    dataset = _override_templates(dataset, checked)
+    text = {key: _as_text(value) for key, value in given.items()}
+    return Config(RunOptions(**checked), method, method_options, dataset, model, text)
+
+
+def _nested(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    # {"shots": "4", "method": "coop", "method.n_ctx": "8"} becomes
+    # {"general": {"shots": "4"}, "method": {"": "coop", "n_ctx": "8"}, ...}
+    tree: dict[str, dict[str, Any]] = {"general": {}, "method": {}, "dataset": {}, "model": {}}
+    for key, value in given.items():
+        group, _, rest = key.partition(".")
+        if group in tree and group != "general":
+            _set(tree[group], rest, value)
+        else:
+            _set(tree["general"], key, value)
+    return tree
+
+
+def _set(tree: dict[str, Any], key: str, value: Any) -> None:
+    head, dot, rest = key.partition(".")
+    if dot:
+        nested = tree.setdefault(head, {})
+        if isinstance(nested, dict):
+            _set(nested, rest, value)
+            return
+    tree[key] = value
+
+
+def _dataset(name: str, overrides: dict[str, Any]) -> DataCard:
+    nested = {k: v for k, v in overrides.items() if isinstance(v, dict)}
+    if not nested:
+        return cards.find_dataset(name, overrides)
+    # dataset.per_class.train=8 changes one entry of a map and keeps the others.
+    base = cards.find_dataset(name)
+    current = {**asdict(base), **base.options}
+    merged = {k: {**(current.get(k) or {}), **v} for k, v in nested.items()}
+    return cards.find_dataset(name, {**overrides, **merged})
+
+
+def _recipe(method: Found) -> dict[str, Any]:
+    path = cards.card_path("method", method.name)
+    return yamls.read(path) if path.is_file() and method.file is None else {}
+
+
+def _method_options(
+    problems: list[str], method: Found, recipe: dict[str, Any], given: dict[str, Any]
+) -> dict[str, Any]:
+    values = {**(recipe.pop("method", None) or {}), **given}
+    schema = options.of_signature(method.cls)
+    checked, wrong = options.validate(values, schema, "method.", f"method {method.name}")
+    problems += wrong
+    return checked
+
+
+def _contradictions(checked: dict[str, Any]) -> list[str]:
+    problems = []
+    if checked["template"] is not None and checked["templates"] is not None:
+        problems.append("template and templates are both given: keep one of them")
+    given = {"templates": [*(checked["templates"] or []), *filter(None, [checked["template"]])]}
+    problems += [
+        f"template {t!r} has no {{}} for the class name"
+        for t in cards.templates_without_slot(given)
+    ]
+    if isinstance(checked["epochs"], dict) and not checked["epochs"]:
+        problems.append("epochs={}: expected at least one entry of shots: epochs")
+    return problems
+
+
+def _override_templates(card: DataCard, checked: dict[str, Any]) -> DataCard:
+    own = [checked["template"]] if checked["template"] is not None else checked["templates"]
+    return cards.with_templates(card, own) if own else card
+
+
+def _try(problems: list[str], function: Any, *args: Any) -> Any:
+    try:
+        return function(*args)
+    except InputError as error:
+        problems += str(error).splitlines()
+        return None
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, Text | str) else yamls.dump({"v": value})[3:].strip()

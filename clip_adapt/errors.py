@@ -1,0 +1,33 @@
+"""What we say when we refuse something that the user gave us."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """The user's input is refused. The message names the value, where it came from, the remedy.
+
+    Command lines print the message without a traceback and end with exit code 2.
+    """
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return ``" - did you mean 'x'?"`` for the nearest known spelling, or an empty string."""
+    by_lower = {k.lower(): k for k in known}
+    match = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
+    return f" - did you mean {by_lower[match[0]]!r}?" if match else ""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """Return one line that names what is unknown, the nearest spelling, and what exists."""
+    names = list(known)
+    return f"unknown {kind} {name!r}{nearest(name, names)} There is: {', '.join(names) or 'none'}."
+
+
+def listed(items: Iterable[object], limit: int = 20) -> str:
+    """Return the items one per indented line, the tail as a count."""
+    lines = [f"  {item}" for item in items]
+    more = [f"  ... and {len(lines) - limit} more"] if len(lines) > limit else []
+    return "\n".join(lines[:limit] + more)

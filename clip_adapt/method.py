@@ -1,0 +1,168 @@
+"""Method, the contract of every way to adapt CLIP, and how a method is found by its name.
+
+Every method answers one or both of two questions: what does a class look like, and how is an
+image compared with it? The base class is zero-shot CLIP, which is the two defaults.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import sys
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from clip_adapt.backbone import Backbone
+from clip_adapt.errors import InputError, nearest
+from clip_adapt.files import resource
+from clip_adapt.task import Task
+
+
+class Method(nn.Module):
+    """Zero-shot CLIP. Override what a class looks like, or how an image is compared with it.
+
+    A subclass takes its options as keyword-only arguments with a type and a default; they are the
+    schema of ``method.<option>=`` on the command line. Parameters and persistent buffers of the
+    method are what a delta holds, and nothing else: ``self.backbone`` is no submodule.
+
+    Attributes:
+        tunes_image_tower: True when pixels must pass the image tower on every step; a method that
+            leaves it False trains on image features which are computed once.
+        starts_at_zero_shot: True when the logits before training are those of zero-shot CLIP.
+        validation: (features, labels) of the val subset, set before ``fit``; None without one.
+    """
+
+    tunes_image_tower = False
+    starts_at_zero_shot = False
+
+    def __init__(self, backbone: Backbone, task: Task) -> None:
+        super().__init__()
+        # Set past nn.Module, which would register the frozen towers and put them into the delta.
+        self.__dict__["backbone"] = backbone
+        self.task = task
+        self.validation: tuple[Tensor, Tensor] | None = None
+        self._cached: tuple[tuple[int, ...], Tensor] | None = None
+        self._zero_shot: Tensor | None = None
+        self.generator = torch.Generator().manual_seed(task.seed)
+
+    backbone: Backbone
+
+    def fit(self, z: Tensor, y: Tensor) -> None:
+        """Solve in closed form, or set a start that depends on the support set.
+
+        Args:
+            z: unit image features (N, D); the normalised mean over the views of each image.
+            y: labels (N,).
+        """
+
+    def weights(self) -> Tensor:
+        """Return what the classes look like: one unit vector a class (C, D)."""
+        return self.zero_shot_weights
+
+    def logits(self, z: Tensor, w: Tensor) -> Tensor:
+        """Compare unit image features (N, D) with class weights (C, D): logits (N, C)."""
+        logits = self.backbone.logit_scale * z @ w.T
+        bias = self.backbone.logit_bias
+        return logits if bias is None else logits + bias
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Return the logits (N, C) of unit image features (N, D)."""
+        return self.logits(z, self.current_weights())
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss of logits (N, C) against labels (N,): the mean cross entropy."""
+        return F.cross_entropy(logits, labels)
+
+    @property
+    def zero_shot_weights(self) -> Tensor:
+        """Unit text features of the task's prompts, averaged over prompts (C, D); computed once."""
+        if self._zero_shot is None:
+            self._zero_shot = self.backbone.class_weights(self.task.texts())
+        return self._zero_shot
+
+    def current_weights(self) -> Tensor:
+        """Return ``weights()``, computed once between changes while nothing is trained."""
+        if self.training or torch.is_grad_enabled():
+            return self.weights()
+        versions = tuple(t._version for t in self.state_dict(keep_vars=True).values())
+        if self._cached is None or self._cached[0] != versions:
+            self._cached = (versions, self.weights())
+        return self._cached[1]
+
+    def trainable(self) -> list[nn.Parameter]:
+        """Return the parameters that training changes."""
+        return [p for p in self.parameters() if p.requires_grad]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A method's class with the name it goes by; ``file`` when it came from a user's own file."""
+
+    name: str
+    cls: type[Method]
+    file: Path | None = None
+
+
+def names() -> list[str]:
+    """Return the names of all methods: the files of methods/ and the installed entry points."""
+    own = [p.stem for p in resource("methods").glob("*.py") if p.stem[0] != "_"]
+    return sorted({*own, *(e.name for e in _entry_points())})
+
+
+def find(name: str) -> Found:
+    """Return the method of that name, or the one that a ``path/to/mine.py`` defines.
+
+    Raises:
+        InputError: when there is none, or when the file does not define exactly one.
+    """
+    if name.endswith(".py"):
+        path = Path(name).expanduser()
+        return Found(path.stem, _only_method(_import_file(path), name), path)
+    if name not in names():
+        known = ", ".join(names())
+        raise InputError(
+            f"unknown method {name!r}{nearest(name, names())} There is: {known}; "
+            "or give the path of your own method.py."
+        )
+    for entry in _entry_points():
+        if entry.name == name:
+            return Found(name, entry.load())
+    return Found(name, _only_method(importlib.import_module(f"clip_adapt.methods.{name}"), name))
+
+
+def _entry_points() -> list[importlib.metadata.EntryPoint]:
+    return list(entry_points(group="clip_adapt.methods"))
+
+
+def _import_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise InputError(f"method file {path} does not exist (looked at {path.absolute()})")
+    name = f"clip_adapt_user_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None, "a .py file always has a loader"
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise InputError(f"method file {path} fails on import: {error!r}") from error
+    return module
+
+
+def _only_method(module: ModuleType, name: str) -> type[Method]:
+    found = [
+        cls
+        for _, cls in inspect.getmembers(module, inspect.isclass)
+        if issubclass(cls, Method) and cls.__module__ == module.__name__
+    ]
+    if len(found) != 1:
+        classes = ", ".join(cls.__name__ for cls in found) or "none"
+        raise InputError(f"{name} must define exactly one subclass of Method, not {classes}")
+    return found[0]

@@ -1,0 +1,236 @@
+"""Typed options: what a value may be is read off a signature or a dataclass, and checked.
+
+A value from a command line is text, a value from YAML is typed; both are checked against the
+annotation of the parameter that receives them, so each option's type is written down once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from clip_adapt.errors import nearest
+
+
+@dataclass(frozen=True)
+class Between:
+    """A bound for ``Annotated`` numbers; None leaves a side open.
+
+    ``strict`` excludes the lower bound itself.
+    """
+
+    low: float | None = None
+    high: float | None = None
+    strict: bool = False
+
+    def problem(self, value: float) -> str | None:
+        """Return what is expected when the value lies outside, else None."""
+        below = self.low is not None and (value <= self.low if self.strict else value < self.low)
+        above = self.high is not None and value > self.high
+        return str(self) if below or above else None
+
+    def __str__(self) -> str:
+        low = None if self.low is None else f"{'above' if self.strict else 'at least'} {self.low:g}"
+        high = None if self.high is None else f"at most {self.high:g}"
+        return " and ".join(part for part in (low, high) if part)
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a method, a card or the command line: its type and its default."""
+
+    annotation: Any
+    default: Any
+
+
+class Text(str):
+    """A value typed on a command line: it is read as YAML unless the option wants a string."""
+
+
+def of_signature(function: Callable[..., Any]) -> dict[str, Option]:
+    """Return the keyword-only parameters of a function or class as options."""
+    target = function.__init__ if inspect.isclass(function) else function
+    hints = typing.get_type_hints(target, include_extras=True)
+    parameters = inspect.signature(target).parameters.values()
+    keyword = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+    return {p.name: Option(hints.get(p.name, Any), p.default) for p in keyword}
+
+
+def of_dataclass(cls: type) -> dict[str, Option]:
+    """Return the fields of a dataclass as options; a field without a default must be given."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {
+        f.name: Option(
+            hints[f.name],
+            f.default_factory() if f.default_factory is not dataclasses.MISSING else _default(f),
+        )
+        for f in dataclasses.fields(cls)
+    }
+
+
+def validate(
+    values: Mapping[str, Any], schema: Mapping[str, Option], prefix: str = "", where: str = ""
+) -> tuple[dict[str, Any], list[str]]:
+    """Check every value against its option.
+
+    Args:
+        values: what was given.
+        schema: what may be given.
+        prefix: put before a key in messages (``method.``).
+        where: the file that the values stand in, for messages.
+
+    Returns:
+        the checked values, defaults filled in, and one line a problem.
+    """
+    at = f" in {where}" if where else ""
+    problems = [
+        f"unknown option {prefix + key!r}{at}{nearest(key, schema)} "
+        f"There is: {', '.join(prefix + k for k in schema) or 'no option here'}."
+        for key in values
+        if key not in schema
+    ]
+    checked: dict[str, Any] = {}
+    for key, option in schema.items():
+        if key not in values and option.default is inspect.Parameter.empty:
+            problems.append(f"{prefix}{key}{at} is missing: it is {describe(option.annotation)}")
+            continue
+        value = values.get(key, option.default)
+        try:
+            checked[key] = check(value, option.annotation)
+        except ValueError as expected:
+            problems.append(f"{prefix}{key}={value}{at}: expected {expected}")
+    return checked, problems
+
+
+def check(value: Any, annotation: Any) -> Any:
+    """Return the value as the annotation wants it.
+
+    Raises:
+        ValueError: with what was expected, when the value does not fit.
+    """
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _bounded(value, annotation)
+    if origin in (Union, types.UnionType):
+        return _union(value, get_args(annotation))
+    if isinstance(value, Text):
+        value = str(value) if annotation is str or _literal_text(annotation) else parse(value)
+    if annotation is Any:
+        return value
+    if origin is Literal:
+        return _choice(value, get_args(annotation))
+    if origin in (list, tuple):
+        return _sequence(value, annotation)
+    if origin is dict:
+        return _mapping(value, annotation)
+    return _scalar(value, annotation)
+
+
+def describe(annotation: Any) -> str:
+    """Return the annotation in words: ``a whole number, at least 1``."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    if origin is Annotated:
+        return ", ".join([describe(args[0]), *map(str, args[1:])])
+    if origin in (Union, types.UnionType):
+        words = [describe(a) for a in args if a is not type(None)]
+        return " or ".join(words + ["null"] * (type(None) in args))
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, args))
+    if origin in (list, tuple):
+        return f"a list [{describe(args[0])}, ...]"
+    if origin is dict:
+        return f"a map {{{describe(args[0])}: {describe(args[1])}, ...}}"
+    return names.get(annotation, "any value")
+
+
+def parse(text: str) -> Any:
+    """Read one value as YAML, the way the configuration files are read; else it is plain text."""
+    try:
+        value = OmegaConf.to_container(OmegaConf.create(f"value: {text}"))
+    except (OmegaConfBaseException, ValueError, *_yaml_errors()):
+        return str(text)
+    return value["value"] if isinstance(value, dict) and set(value) == {"value"} else str(text)
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
+
+
+def _yaml_errors() -> tuple[type[Exception], ...]:
+    import yaml  # OmegaConf's own reader; imported for the type of its errors
+
+    return (yaml.YAMLError,)
+
+
+def _literal_text(annotation: Any) -> bool:
+    return get_origin(annotation) is Literal and all(
+        isinstance(a, str) for a in get_args(annotation)
+    )
+
+
+def _bounded(value: Any, annotation: Any) -> Any:
+    inner, *bounds = get_args(annotation)
+    checked = check(value, inner)
+    numbers = checked if isinstance(checked, list | tuple) else [checked]
+    for bound in bounds:
+        if any(n is not None and bound.problem(n) for n in numbers):
+            raise ValueError(describe(annotation))
+    return checked
+
+
+def _union(value: Any, args: tuple[Any, ...]) -> Any:
+    if type(None) in args and (value is None or (isinstance(value, Text) and _is_null(value))):
+        return None
+    # Text accepts everything, so it has the last word.
+    members = sorted((a for a in args if a is not type(None)), key=lambda a: a is str)
+    for member in members:
+        try:
+            return check(value, member)
+        except ValueError:
+            continue
+    raise ValueError(describe(Union[args]))
+
+
+def _is_null(text: str) -> bool:
+    return text.strip().lower() in ("null", "none", "~")
+
+
+def _choice(value: Any, allowed: tuple[Any, ...]) -> Any:
+    if value in allowed:
+        return value
+    raise ValueError("one of " + ", ".join(map(str, allowed)))
+
+
+def _sequence(value: Any, annotation: Any) -> Any:
+    if not isinstance(value, list | tuple):
+        raise ValueError(describe(annotation))
+    items = [check(v, get_args(annotation)[0]) for v in value]
+    return tuple(items) if get_origin(annotation) is tuple else items
+
+
+def _mapping(value: Any, annotation: Any) -> Any:
+    key_type, value_type = get_args(annotation)
+    if not isinstance(value, Mapping):
+        raise ValueError(describe(annotation))
+    return {check(k, key_type): check(v, value_type) for k, v in value.items()}
+
+
+def _scalar(value: Any, annotation: Any) -> Any:
+    if annotation is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    right_type = isinstance(value, annotation) and not (
+        annotation is int and isinstance(value, bool)
+    )
+    if not right_type or (annotation is float and math.isnan(value)):
+        raise ValueError(describe(annotation))
+    return value

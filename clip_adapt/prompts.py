@@ -1,0 +1,124 @@
+"""Prompts with learned context vectors: where they stand, and how they enter the text tower.
+
+A context vector is written as a placeholder word, tokenised with the rest of the prompt, and put in
+place of that word's embedding by a hook on the token embedding. The tower itself is untouched, so
+this works for every text tower that looks tokens up in an embedding.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from clip_adapt.errors import InputError
+
+Position = Literal["end", "middle", "front"]
+Tokenizer = Callable[..., Tensor]
+
+# Words of one letter are one token in every vocabulary; more than one is kept because a placeholder
+# must not occur in the class names ("x-ray").
+PLACEHOLDERS = ("x", "z", "q", "j", "v", "k", "w", "y")
+
+
+@dataclass(frozen=True)
+class PromptTokens:
+    """Tokenised prompts: ``ids`` (C, L) and the places of the context vectors ``slots`` (C, L)."""
+
+    ids: Tensor
+    slots: Tensor
+
+
+def tokenize(tokenizer: Tokenizer, texts: list[str], context_length: int) -> Tensor:
+    """Return the token ids (N, context_length).
+
+    Raises:
+        InputError: when a text does not fit; open_clip's tokenizers would cut it without a word.
+    """
+    longer = tokenizer(texts, context_length=4 * context_length)
+    padding = longer[:, -1:]  # the last column is padding unless a text is absurdly long
+    used = (longer != padding).long()
+    lengths = used.shape[1] - used.flip(1).argmax(1)
+    for text, length in zip(texts, lengths.tolist(), strict=True):
+        if length > context_length:
+            raise InputError(
+                f"a prompt of {length} tokens does not fit into the text tower's "
+                f"{context_length}: {text[:80]!r}. Shorten it, or use fewer context vectors."
+            )
+    return tokenizer(texts, context_length=context_length)
+
+
+def with_slots(
+    tokenizer: Tokenizer, texts: list[str], n_ctx: int, position: Position, context_length: int
+) -> PromptTokens:
+    """Return the texts with ``n_ctx`` places for context vectors in each.
+
+    Args:
+        tokenizer: an open_clip tokenizer.
+        texts: one text a class, usually ``"name."``.
+        n_ctx: number of context vectors.
+        position: ``end`` puts the context before the text; ``front`` between the text and its full
+            stop; ``middle`` half (rounded down) before the text, the rest before the full stop.
+        context_length: longest sequence of the text tower, in tokens.
+
+    Raises:
+        InputError: when a prompt is too long.
+    """
+    for word in PLACEHOLDERS:
+        slot = _token_of(tokenizer, word)
+        if slot is None or bool((tokenizer(texts) == slot).any()):
+            continue
+        prompts = [_compose(text, word, n_ctx, position) for text in texts]
+        ids = tokenize(tokenizer, prompts, context_length)
+        slots = ids == slot
+        if bool((slots.sum(1) == n_ctx).all()):
+            return PromptTokens(ids, slots)
+    raise InputError(
+        "no placeholder is left for the context vectors: the texts use every one-letter word of "
+        f"{', '.join(PLACEHOLDERS)}, or the tokenizer joins them; rename a class"
+    )
+
+
+def word_ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Return the token ids of the words of a text, without start, end and padding."""
+    special = set(tokenizer([""])[0].tolist())
+    return [i for i in tokenizer([text])[0].tolist() if i not in special]
+
+
+@contextlib.contextmanager
+def replaced_embeddings(embedding: nn.Module, slots: Tensor, context: Tensor) -> Iterator[None]:
+    """While the block runs, the embedding gives the context vectors at the slots.
+
+    Args:
+        embedding: the token embedding of a text tower.
+        slots: (C, L) booleans, n_ctx of them True in every row.
+        context: (n_ctx, W), or (C, n_ctx, W) with vectors of each class's own.
+    """
+    per_class = context if context.dim() == 3 else context.expand(slots.shape[0], -1, -1)
+
+    def put(module: nn.Module, inputs: Any, tokens: Tensor) -> Tensor:
+        vectors = per_class.to(tokens.dtype).reshape(-1, tokens.shape[-1])
+        return tokens.masked_scatter(slots.unsqueeze(-1), vectors)
+
+    handle = embedding.register_forward_hook(put)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _token_of(tokenizer: Tokenizer, word: str) -> int | None:
+    alone, many = word_ids(tokenizer, word), word_ids(tokenizer, f"{word} {word}.")
+    return alone[0] if len(alone) == 1 and many[:2] == alone * 2 else None
+
+
+def _compose(text: str, word: str, n_ctx: int, position: Position) -> str:
+    if position == "end":
+        return " ".join([word] * n_ctx + [text])
+    before = n_ctx // 2 if position == "middle" else 0
+    name, stop = (text[:-1], ".") if text.endswith(".") else (text, "")
+    return " ".join([word] * before + [name] + [word] * (n_ctx - before)) + stop

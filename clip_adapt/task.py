@@ -1,0 +1,52 @@
+"""What a method is asked: the classes and the text that stands for each of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from clip_adapt.errors import InputError
+
+Prompts = Literal["templates", "descriptions", "both"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A classification task.
+
+    Attributes:
+        classes: spoken class names, in the order of the logits.
+        templates: prompts with ``{}`` for the class name.
+        descriptions: whole captions of a class, by its name.
+        prompts: which of the two stand for a class.
+        shots: labelled images a class (0: none).
+        seed: seeds every random start value of a method.
+    """
+
+    classes: tuple[str, ...]
+    templates: tuple[str, ...] = ("a photo of a {}.",)
+    descriptions: dict[str, list[str]] = field(default_factory=dict)
+    prompts: Prompts = "templates"
+    shots: int = 0
+    seed: int = 1
+
+    def texts(self) -> list[list[str]]:
+        """Return the texts of every class, one list a class.
+
+        Raises:
+            InputError: when descriptions are asked for and a class has none.
+        """
+        missing = [c for c in self.classes if not self.descriptions.get(c)]
+        if self.prompts != "templates" and missing:
+            raise InputError(
+                f"prompts={self.prompts} needs a description of every class; the card has none "
+                f"for: {', '.join(missing)}. Add them under descriptions: or use prompts=templates."
+            )
+        return [self._of(name) for name in self.classes]
+
+    def _of(self, name: str) -> list[str]:
+        filled = [template.replace("{}", name) for template in self.templates]
+        captions = list(self.descriptions.get(name, []))
+        return {"templates": filled, "descriptions": captions, "both": filled + captions}[
+            self.prompts
+        ]

@@ -1,0 +1,64 @@
+"""Reading and writing YAML through OmegaConf, and the help texts that stand in its comments."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from clip_adapt.errors import InputError
+
+_KEY_WITH_HELP = re.compile(r"^(\s*)([\w.]+):(?:\s+(.*?))?\s+#\s+(.*)$")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return the mapping that a YAML file holds.
+
+    Raises:
+        InputError: when the file cannot be read, is no YAML, or holds something else.
+    """
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} is not valid YAML: {reason}") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds no mapping: expected lines of the form key: value")
+    return {str(key): value for key, value in content.items()}
+
+
+def dump(values: dict[str, Any]) -> str:
+    """Return the mapping as YAML text, in its own order."""
+    return OmegaConf.to_yaml(OmegaConf.create(values))
+
+
+def help_texts(path: Path) -> dict[str, tuple[str, str]]:
+    """Return, for each key with a comment behind it, its default and its help as written.
+
+    Keys of a nested mapping carry their parents' names (``method.n_ctx``).
+    """
+    texts: dict[str, tuple[str, str]] = {}
+    parent = ""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        opening = re.match(r"^(\w+):\s*$", line)
+        parent = f"{opening[1]}." if opening else parent if line.startswith(" ") else ""
+        match = _KEY_WITH_HELP.match(line)
+        if match:
+            texts[(parent if match[1] else "") + match[2]] = (match[3] or "", match[4])
+    return texts
+
+
+def opening_comment(path: Path) -> list[str]:
+    """Return the comment lines at the head of a file, without their hashes."""
+    lines: list[str] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.lstrip("# ").rstrip())
+    return lines

@@ -1,0 +1,1 @@
+"""The methods that ship: one file a method. They import the engine; the engine finds them by name."""
