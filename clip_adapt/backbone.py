@@ -32,8 +32,8 @@ class Backbone(nn.Module):
     Every parameter is frozen and in eval mode, for good: ``train()`` changes nothing.
 
     Attributes:
-        name: the short name or architecture it was loaded by.
-        pretrained: the tag or file of its weights.
+        card: the name, architecture and weights that it was loaded by.
+        transform: what ``preprocess`` does: size, mean, std, interpolation, resize mode.
         fingerprint: SHA-256 over architecture and weights; what a delta is bound to.
         preprocess: the evaluation transform of these weights, PIL image -> (3, S, S).
         tokenizer: texts -> (N, context_length) token ids.
@@ -46,7 +46,7 @@ class Backbone(nn.Module):
         attention.separate(model)
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
-        self.name, self.pretrained = card.name, card.pretrained
+        self.card = card
         self.transform: dict[str, Any] = dict(model.visual.preprocess_cfg)
         self.preprocess: Callable[[Any], Tensor] = image_transform_v2(
             PreprocessCfg(**self.transform), is_train=False
@@ -85,6 +85,7 @@ class Backbone(nn.Module):
     ) -> Backbone:
         """Load the backbone that a model card describes; see ``load``."""
         chosen = resolve_device(device)
+        dtype = resolve_precision(precision, chosen)
         name, config = _architecture(card)
         weights = _weights(card, name, config)
         with _clear_errors(card):
@@ -99,7 +100,7 @@ class Backbone(nn.Module):
             )
             tokenizer = open_clip.get_tokenizer(name)
         backbone = cls(model, tokenizer, card, config)
-        return backbone.to(device=chosen, dtype=resolve_precision(precision, chosen))
+        return backbone.to(device=chosen, dtype=dtype)
 
     def train(self, mode: bool = True) -> Backbone:
         """Do nothing: the backbone is frozen for good."""

@@ -139,7 +139,8 @@ def _data_card(values: Mapping[str, Any], where: str) -> DataCard:
 def _card_problems(checked: Mapping[str, Any], where: str) -> list[str]:
     at = f" in {where}" if where else ""
     problems = [
-        f"template {t!r}{at} has no {{}} for the class name" for t in templates_without_slot(checked)
+        f"template {t!r}{at} has no {{}} for the class name"
+        for t in templates_without_slot(checked)
     ]
     spoken = list(checked["classes"].values())
     twice = sorted({name for name in spoken if spoken.count(name) > 1})

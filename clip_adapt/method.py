@@ -62,6 +62,13 @@ class Method(nn.Module):
             y: labels (N,).
         """
 
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """Return the unit features (N, D) of transformed images (N, 3, S, S).
+
+        A method that tunes the image tower switches its part on here.
+        """
+        return self.backbone.encode_image(pixels)
+
     def weights(self) -> Tensor:
         """Return what the classes look like: one unit vector a class (C, D)."""
         return self.zero_shot_weights

@@ -12,19 +12,19 @@ CARD = Path(__file__).parents[1] / "datasets" / "eyes.yaml"
 
 # Mean grey level of each quarter of picture 0 at 64 pixels, seed 0, row by row.
 QUARTERS = {
-    "cataract": [79.7, 96.3, 81.4, 81.1],
-    "intraocular lens": [125.4, 92.3, 128.8, 84.7],
-    "ectopia lentis": [87.6, 106.8, 82.5, 87.6],
-    "keratitis": [141.4, 133.9, 146.8, 138.8],
-    "corneal scarring": [152.6, 141.1, 145.4, 149.6],
-    "corneal dystrophy": [116.3, 109.8, 99.5, 87.5],
-    "corneal conjunctival tumor": [151.4, 161.8, 152.3, 158.8],
-    "palpebral fissure": [115.6, 114.3, 106.4, 111.7],
-    "pterygium": [131.4, 142.3, 129.4, 152.8],
-    "subconjunctival hemorrhage": [133.1, 152.0, 130.6, 137.0],
-    "conjunctival congestion": [157.0, 141.3, 155.1, 167.5],
-    "conjunctival cysts": [134.6, 132.1, 132.0, 124.2],
-    "pigmented nevus": [121.7, 127.5, 120.6, 130.3],
+    "cataract": [79.6, 96.3, 81.4, 81.1],
+    "intraocular lens": [125.3, 92.2, 128.8, 84.6],
+    "ectopia lentis": [87.4, 106.7, 82.6, 87.6],
+    "keratitis": [141.5, 133.9, 146.8, 138.8],
+    "corneal scarring": [152.6, 141.2, 145.4, 149.5],
+    "corneal dystrophy": [116.4, 109.9, 99.4, 87.5],
+    "corneal conjunctival tumor": [151.4, 161.7, 152.5, 158.9],
+    "palpebral fissure": [116.0, 115.1, 106.3, 110.6],
+    "pterygium": [131.3, 142.1, 129.2, 152.9],
+    "subconjunctival hemorrhage": [147.9, 148.0, 140.7, 122.5],
+    "conjunctival congestion": [156.9, 141.1, 155.0, 167.5],
+    "conjunctival cysts": [134.5, 132.0, 131.7, 123.9],
+    "pigmented nevus": [121.7, 127.4, 120.7, 130.3],
 }
 
 
@@ -120,11 +120,13 @@ def test_an_eye_keeps_its_face_when_it_is_drawn_larger():
     assert np.abs(halved - small).mean() < 0.02
 
 
-@pytest.mark.parametrize("condition", CONDITIONS)
+@pytest.mark.parametrize("condition", [c for c in CONDITIONS if c != "palpebral fissure"])
 def test_a_condition_changes_the_globe_and_little_else(condition):
     ill, healthy = pair(condition, 0)
     changed = np.abs(ill.rgb - healthy.rgb).max(axis=0) > 0.04
-    assert 0.002 < changed.mean() < 0.5
+    outside = np.minimum(ill.above, ill.below) < -0.5
+    assert changed.mean() > 0.002
+    assert not changed[outside].any()
 
 
 def test_cataract_and_scar_brighten_the_cornea_and_keratitis_veils_it():

@@ -1,0 +1,107 @@
+"""The public functions: adapt, load, zero_shot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from clip_adapt import delta
+from clip_adapt.backbone import Backbone
+from clip_adapt.classifier import Classifier
+from clip_adapt.errors import InputError
+from clip_adapt.method import Method
+from clip_adapt.task import Task
+
+
+def adapt(
+    images: str | Path, *, method: str = "coop", shots: int = 16, **options: Any
+) -> Classifier:
+    """Adapt CLIP to images: the whole run of ``python -m clip_adapt.train``.
+
+    Args:
+        images: a folder of class folders, a card.yaml, or the name of a data set.
+        method: a name, or the path of a method.py.
+        shots: labelled images a class.
+        **options: any option of configs/train.yaml; nested ones as ``**{"method.n_ctx": 4}``.
+
+    Returns:
+        the classifier; ``.folder`` holds the run's files, ``.metrics`` the test metrics.
+
+    Raises:
+        InputError: with one line for each thing that does not fit.
+    """
+    from clip_adapt.config import compose
+    from clip_adapt.run import run
+
+    return run(compose({"dataset": str(images), "method": method, "shots": shots, **options}))
+
+
+def load(
+    path: str | Path,
+    *,
+    backbone: Backbone | None = None,
+    method_file: str | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+) -> Classifier:
+    """Load a delta as a classifier.
+
+    Args:
+        path: the folder ``adapter/``, its file, or a hub id.
+        backbone: share one that is loaded already; several deltas do not disturb one another.
+        method_file: the .py that made the delta, when it was a method of one's own.
+        device: where to load a backbone to.
+        precision: what to load a backbone in.
+
+    Raises:
+        InputError: when the delta is damaged, newer, or for another backbone.
+    """
+    return Classifier(
+        *delta.load(
+            path, backbone=backbone, method_file=method_file, device=device, precision=precision
+        )
+    )
+
+
+def zero_shot(
+    classes: Sequence[str],
+    *,
+    template: str | Sequence[str] = "a photo of a {}.",
+    model: str | Backbone = "lite",
+    device: str = "auto",
+    precision: str = "auto",
+) -> Classifier:
+    """Return a classifier from class names alone.
+
+    Args:
+        classes: at least two different names.
+        template: one prompt with ``{}`` for the name, or several whose embeddings are averaged.
+        model: a short name, an architecture, or a backbone that is loaded already.
+        device: where to load the backbone to.
+        precision: what to load it in.
+
+    Raises:
+        InputError: when the classes or a template cannot be used.
+    """
+    templates = (template,) if isinstance(template, str) else tuple(template)
+    _require_usable(list(classes), templates)
+    backbone = (
+        Backbone.load(model, device=device, precision=precision)
+        if isinstance(model, str)
+        else model
+    )
+    return Classifier(Method(backbone, Task(tuple(classes), templates)))
+
+
+def _require_usable(classes: list[str], templates: tuple[str, ...]) -> None:
+    twice = sorted({name for name in classes if classes.count(name) > 1})
+    if twice:
+        raise InputError(f"a class is given twice: {', '.join(twice)}")
+    if len(classes) < 2:
+        raise InputError(f"classes={classes}: expected at least two to tell apart")
+    for template in templates:
+        if "{}" not in template:
+            raise InputError(f"template {template!r} has no {{}} for the class name")
+    if not templates:
+        raise InputError("no template is given: expected one such as 'a photo of a {}.'")

@@ -1,0 +1,197 @@
+"""The command lines: words become options, results become tables, errors become one message.
+
+Nothing here imports torch, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import re
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clip_adapt import cards, yamls
+from clip_adapt.errors import InputError, unknown
+from clip_adapt.files import resource
+from clip_adapt.modelcard import percent
+from clip_adapt.options import Text
+
+if TYPE_CHECKING:
+    from clip_adapt.classifier import Classifier
+    from clip_adapt.config import Config
+
+VERBS = {
+    "train": "adapt a backbone to images and save the delta",
+    "evaluate": "measure a delta on the test split of a data set",
+    "predict": "classify images with a delta, or with class names alone",
+}
+USAGE = {
+    "train": "method=coop dataset=eyes shots=16 [key=value ...]",
+    "evaluate": "runs/.../adapter dataset=eyes [key=value ...]",
+    "predict": "runs/.../adapter photo.jpg other.png [key=value ...]",
+}
+REFUSED, FAULT, INTERRUPTED = 2, 1, 130
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run ``clip-adapt VERB ...``."""
+    words = sys.argv[1:] if argv is None else argv
+    if not words or words[0] in ("-h", "--help"):
+        print("usage: clip-adapt VERB ...\n")
+        for verb, meaning in VERBS.items():
+            print(f"  {verb:<10}{meaning}")
+        print("\nclip-adapt VERB --help lists a verb's options.")
+        return 0 if words else REFUSED
+    if words[0] not in VERBS:
+        print(f"error: {unknown('verb', words[0], VERBS)}", file=sys.stderr)
+        return REFUSED
+    return run(words[0], words[1:])
+
+
+def run(verb: str, argv: list[str]) -> int:
+    """Run a verb; return its exit code: 0 done, 2 input refused, 130 interrupted.
+
+    A fault of ours leaves its traceback, and Python's exit code 1.
+    """
+    if any(word in ("-h", "--help", "help") for word in argv):
+        print(help_text(verb, argv))
+        return 0
+    logging.basicConfig(format="%(message)s", level=logging.ERROR)
+    logging.getLogger("clip_adapt").setLevel(logging.INFO)
+    try:
+        return importlib.import_module(f"clip_adapt.{verb}").main(argv)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return REFUSED
+    except KeyboardInterrupt:
+        # Worker threads may still decode; nothing that they do is waited for.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        print("interrupted; nothing half-written was left", file=sys.stderr)
+        return INTERRUPTED
+
+
+def split(argv: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """Return the words without ``=`` and the ``key=value`` pairs; a file keeps its name."""
+    positional: list[str] = []
+    given: dict[str, Any] = {}
+    for word in argv:
+        match = re.match(r"^([A-Za-z_][\w.]*)=(.*)$", word, re.DOTALL)
+        if match and not Path(word).is_file():
+            given[match[1]] = Text(match[2])
+        else:
+            positional.append(word)
+    return positional, given
+
+
+def hint(word: str) -> str:
+    """Return how a word in another program's style is written here."""
+    name = word.lstrip("-").split("=")[0].replace("-", "_")
+    return f" - options are written {name}=VALUE" if word.startswith("-") and name else ""
+
+
+def help_text(verb: str, argv: list[str]) -> str:
+    """Return what ``--help`` prints, read off the YAML files and their comments."""
+    name = "train" if verb == "train" else verb
+    lines = [f"usage: python -m clip_adapt.{verb} {USAGE[verb]}", "", VERBS[verb], ""]
+    if verb == "train":
+        for group, title in (("method", "methods"), ("model", "models"), ("dataset", "data sets")):
+            lines += [f"{title}:", *_listing(group), ""]
+        lines += ["options of methods:"]
+        for method in cards.names("method"):
+            texts = yamls.help_texts(cards.card_path("method", method))
+            own = {k: v for k, v in texts.items() if k.startswith("method.")}
+            lines += [f"  {method}"] * bool(own) + _table(own, indent=4)
+        lines += ["", "options of a data set's or a model's card: dataset.KEY=, model.KEY=", ""]
+    lines += ["options:", *_table(yamls.help_texts(resource("configs") / f"{name}.yaml"))]
+    return "\n".join(lines)
+
+
+def show_config(config: Config, folder: Path) -> None:
+    """Print what a command line resolved to."""
+    o = config.options
+    details = " ".join(f"{k}={v}" for k, v in config.method_options.items() if v is not None)
+    _console().print(
+        f"[bold]{config.method.name}[/] on [bold]{config.dataset.name}[/], {o.shots} shots, "
+        f"seed {o.seed}, backbone {config.model.name}",
+        f"  method: {details or 'no options'}",
+        f"  training: {o.epochs_at(o.shots)} epochs, {o.optimizer}, lr {o.lr:g}, {o.schedule}, "
+        f"batches of {o.batch_size}, {o.views} view{'s' * (o.views > 1)} an image",
+        f"  writes to {folder}",
+        sep="\n",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def show_run(classifier: Classifier) -> None:
+    """Print the result of a run and what to do next."""
+    metrics, folder = classifier.metrics, classifier.folder
+    assert metrics is not None and folder is not None, "a finished run has both"
+    show_metrics(metrics, classifier.header.method["name"] if classifier.header else "")
+    seconds = metrics["seconds"]
+    _console().print(
+        f"{metrics['trainable_parameters']:,} trained numbers, "
+        f"{metrics['adapter_bytes'] / 1000:.0f} kB delta, {seconds['total']:.0f} s "
+        f"(features {seconds['features']:.0f}, fit {seconds['fit']:.0f})",
+        f"saved: {folder / 'adapter'}",
+        f"try:   python -m clip_adapt.predict {folder / 'adapter'} IMAGE top_k=3",
+        sep="\n",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def show_metrics(metrics: dict[str, Any], title: str) -> None:
+    """Print the test metrics with zero-shot beside them."""
+    from rich.table import Table
+
+    table = Table(title=f"{metrics['n_test']} test images (95 % intervals)", title_justify="left")
+    table.add_column("")
+    rows = {"zero-shot": metrics["zero_shot"], title: metrics["test"]}
+    for name in metrics["test"]:
+        table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
+    for row, values in rows.items():
+        table.add_row(row, *(percent(values[name]) for name in metrics["test"]))
+    _console().print(table)
+
+
+def show_ranking(path: str, ranking: list[tuple[str, float]]) -> None:
+    """Print the classes of one image with their probabilities."""
+    from rich.table import Table
+    from rich.text import Text as Cell
+
+    table = Table(title=Cell(path), title_justify="left", show_header=False)
+    for name, probability in ranking:
+        table.add_row(Cell(name), f"{probability:.1%}", "█" * round(20 * probability))
+    _console().print(table)
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=110)
+
+
+def _listing(group: str) -> list[str]:
+    lines = []
+    for name in cards.names(group):
+        comment = yamls.opening_comment(cards.card_path(group, name))
+        lines.append(f"  {name:<22} {comment[0] if comment else ''}")
+    return lines
+
+
+def _table(texts: dict[str, tuple[str, str]], indent: int = 2) -> list[str]:
+    lines = []
+    for key, (default, meaning) in texts.items():
+        shown = f"{key}={default}"
+        gap = f"\n{' ' * (indent + 25)}" if len(shown) > 24 else ""
+        lines.append(f"{' ' * indent}{shown:<25}{gap}{meaning}")
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())

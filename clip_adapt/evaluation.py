@@ -1,0 +1,77 @@
+"""Measuring a classifier on test images."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clip_adapt import images, metrics
+from clip_adapt.backbone import Backbone
+from clip_adapt.classifier import Classifier
+from clip_adapt.data import Item
+from clip_adapt.errors import InputError, nearest
+from clip_adapt.features import FeatureCache, extract, not_cached
+
+
+def test_probabilities(classifier: Classifier, items: list[Item], cache: FeatureCache) -> Tensor:
+    """Return the probabilities (N, C) of test items, from cached features where that is allowed."""
+    paths = [item.path for item in items]
+    if not classifier.method.tunes_image_tower:
+        z = extract(classifier.backbone, paths, cache, label="test features")
+        return classifier.probabilities_of_features(z[:, 0]).cpu()
+    rows = classifier.stream(paths, top_k=len(classifier.classes))
+    return torch.tensor([[dict(row)[c] for c in classifier.classes] for row in rows])
+
+
+def measure(probabilities: Tensor, items: list[Item]) -> dict[str, dict[str, float]]:
+    """Return the metrics of probabilities (N, C) on items, each with its interval."""
+    labels = np.array([item.label for item in items])
+    return metrics.evaluate(labels, probabilities.argmax(1).numpy())
+
+
+def predictions_csv(probabilities: Tensor, items: list[Item], classes: list[str]) -> str:
+    """Return a table: path, label, prediction, and the probability of each class."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["path", "label", "prediction", *(f"p:{name}" for name in classes)])
+    for row, item in zip(probabilities.tolist(), items, strict=True):
+        best = max(range(len(row)), key=row.__getitem__)
+        shares = [f"{p:.6g}" for p in row]
+        writer.writerow([item.path, classes[item.label], classes[best], *shares])
+    return text.getvalue()
+
+
+def readable_test_items(
+    backbone: Backbone, items: list[Item], cache: FeatureCache, on_bad_image: str
+) -> list[Item]:
+    """Return the items that can be decoded.
+
+    Raises:
+        InputError: listing those that cannot, unless they are to be skipped.
+    """
+    paths = [item.path for item in items]
+    reasons = images.find_broken(not_cached(backbone, paths, cache))
+    if on_bad_image == "error":
+        images.refuse_broken(reasons)
+    return [item for item in items if item.path not in reasons]
+
+
+def mapped(items: list[Item], of_dataset: list[str], of_delta: list[str]) -> list[Item]:
+    """Return the items with the labels of the delta's order of classes.
+
+    Raises:
+        InputError: when the data set has a class that the delta does not know.
+    """
+    unknown = [name for name in of_dataset if name not in of_delta]
+    if unknown:
+        hints = ", ".join(f"{n!r}{nearest(n, of_delta)}" for n in unknown)
+        raise InputError(
+            f"the delta does not know these classes of the data set: {hints} It knows: "
+            f"{', '.join(of_delta)}. Give classes their spoken names in a card, or train anew."
+        )
+    index = [of_delta.index(name) for name in of_dataset]
+    return [Item(i.path, index[i.label], i.group) for i in items]

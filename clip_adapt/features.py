@@ -1,0 +1,197 @@
+"""Frozen image features, computed once and kept on disk.
+
+A feature depends on the backbone's weights, the transform, the view and the bytes of the image file;
+its key holds all four, so every method, seed and sweep shares it and nothing stale is ever read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from clip_adapt import images
+from clip_adapt.backbone import Backbone
+from clip_adapt.errors import InputError
+from clip_adapt.files import atomic, sha256
+from clip_adapt.images import Augment
+
+log = logging.getLogger(__name__)
+
+CENTRE = -1
+
+
+@dataclass(frozen=True)
+class FeatureCache:
+    """Features on disk: one folder a (backbone, transform, view), in it shards of many images.
+
+    Attributes:
+        folder: where; None keeps nothing.
+        limit: largest size in bytes; what was not used longest goes first.
+    """
+
+    folder: Path | None
+    limit: float = 10e9
+
+    def read(self, group: str, keys: set[str]) -> dict[str, Tensor]:
+        """Return the features that are there, by image key."""
+        found: dict[str, Tensor] = {}
+        for shard in self._shards(group):
+            found |= self._read_shard(shard, keys - found.keys())
+        return found
+
+    def write(self, group: str, features: dict[str, Tensor]) -> None:
+        """Keep features by image key, in one new shard; then make room."""
+        if self.folder is None or not features:
+            return
+        keys = sorted(features)
+        name = hashlib.sha256("".join(keys).encode()).hexdigest()[:24]
+        tensor = torch.stack([features[k] for k in keys]).contiguous()
+        try:
+            with atomic(self.folder / group / f"{name}.safetensors") as path:
+                save_file({"features": tensor}, path, {"keys": json.dumps(keys)})
+            self._make_room()
+        except InputError as error:
+            log.warning("features are not kept for the next run: %s", error)
+
+    def _shards(self, group: str) -> list[Path]:
+        return sorted((self.folder / group).glob("*.safetensors")) if self.folder else []
+
+    def _read_shard(self, shard: Path, wanted: set[str]) -> dict[str, Tensor]:
+        try:
+            with safe_open(shard, "pt") as file:
+                keys = json.loads(file.metadata()["keys"])
+                rows = [i for i, key in enumerate(keys) if key in wanted]
+                features = file.get_tensor("features") if rows else None
+            if features is None:
+                return {}
+            os.utime(shard)
+            return {keys[i]: features[i] for i in rows}
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            log.warning("a damaged feature file is left aside and made anew: %s (%s)", shard, error)
+            shard.unlink(missing_ok=True)
+            return {}
+
+    def _make_room(self) -> None:
+        assert self.folder is not None, "a cache without a folder writes nothing"
+        shards = [(p.stat(), p) for p in self.folder.rglob("*.safetensors")]
+        shards.sort(key=lambda pair: pair[0].st_mtime_ns)
+        total = sum(stat.st_size for stat, _ in shards)
+        for stat, path in shards:
+            if total <= self.limit:
+                return
+            path.unlink(missing_ok=True)
+            total -= stat.st_size
+
+
+def extract(
+    backbone: Backbone,
+    paths: Sequence[str],
+    cache: FeatureCache,
+    *,
+    views: int = 1,
+    augment: Augment = "coop",
+    label: str = "features",
+) -> Tensor:
+    """Return the unit features of images, from the cache where they are there.
+
+    Args:
+        backbone: the frozen towers.
+        paths: image files; unreadable ones are refused.
+        cache: where features are kept.
+        views: 1 gives the centre view; more give that many random views.
+        augment: how random views are made.
+        label: what the progress bar says.
+
+    Returns:
+        (N, views, D), float32, on the CPU.
+
+    Raises:
+        InputError: listing every image that cannot be read.
+    """
+    keys = [sha256(path) for path in paths]
+    indices = [CENTRE] if views == 1 or augment == "none" else list(range(views))
+    todo: list[tuple[int, str, str]] = []  # (view, key, path)
+    known: dict[int, dict[str, Tensor]] = {}
+    for index in indices:
+        known[index] = cache.read(_group(backbone, index, augment), set(keys))
+        unique = dict(zip(keys, paths, strict=True))
+        todo += [(index, k, p) for k, p in unique.items() if k not in known[index]]
+    made = _compute(backbone, todo, augment, label)
+    for index in indices:
+        fresh = {key: z for (view, key), z in made.items() if view == index}
+        cache.write(_group(backbone, index, augment), fresh)
+        known[index] |= fresh
+    rows = [torch.stack([known[index][key] for index in indices]) for key in keys]
+    return torch.stack(rows) if rows else torch.empty(0, len(indices), backbone.embed_dim)
+
+
+def not_cached(backbone: Backbone, paths: Sequence[str], cache: FeatureCache) -> list[str]:
+    """Return the images whose centre view has no feature yet; the others were decoded before."""
+    keys = {path: sha256(path) for path in paths}
+    known = cache.read(_group(backbone, CENTRE, "none"), set(keys.values()))
+    return [path for path in paths if keys[path] not in known]
+
+
+def _group(backbone: Backbone, index: int, augment: Augment) -> str:
+    described = json.dumps(backbone.transform, sort_keys=True, default=str)
+    kind = f"{described} {backbone.dtype} {backbone.device.type}"
+    transform = hashlib.sha256(kind.encode()).hexdigest()[:12]
+    name = "centre" if index == CENTRE else f"{augment}{index}"
+    return f"{backbone.fingerprint[:16]}/{transform}/{name}"
+
+
+def _compute(
+    backbone: Backbone, todo: list[tuple[int, str, str]], augment: Augment, label: str
+) -> dict[tuple[int, str], Tensor]:
+    size = batch_size(backbone.device)
+    made: dict[tuple[int, str], Tensor] = {}
+    reasons: dict[str, str] = {}
+
+    def load(job: tuple[int, str, str]) -> Tensor | str:
+        image = images.try_decode(job[2])
+        if isinstance(image, str):
+            return image
+        return images.view(backbone, augment, job[0], job[1], image)
+
+    progress = tqdm(total=len(todo), desc=label, unit="img", disable=None if todo else True)
+    with progress as bar, ThreadPoolExecutor(images.workers()) as pool:
+        for start in range(0, len(todo), size):
+            jobs = todo[start : start + size]
+            loaded = list(zip(jobs, pool.map(load, jobs), strict=True))
+            reasons |= {job[2]: pixels for job, pixels in loaded if isinstance(pixels, str)}
+            good = [(job, pixels) for job, pixels in loaded if isinstance(pixels, Tensor)]
+            features = encode(backbone, [pixels for _, pixels in good], size)
+            made |= {(job[0], job[1]): z for (job, _), z in zip(good, features, strict=True)}
+            bar.update(len(jobs))
+    images.refuse_broken(reasons)
+    return made
+
+
+def encode(backbone: Backbone, pixels: list[Tensor], size: int) -> Tensor:
+    """Return the features (N, D), on the CPU, of at most ``size`` transformed images.
+
+    The batch is filled up to ``size``: kernels choose their order of summation by the shape, and a
+    feature must not depend, to the last bit, on how many others were computed with it.
+    """
+    if not pixels:
+        return torch.empty(0, 0)
+    batch = torch.stack(pixels + [torch.zeros_like(pixels[0])] * (size - len(pixels)))
+    with torch.inference_mode():
+        return backbone.encode_image(batch)[: len(pixels)].float().cpu().clone()
+
+
+def batch_size(device: torch.device) -> int:
+    """Return how many images pass the tower at once."""
+    return 32 if device.type == "cpu" else 256

@@ -1,0 +1,62 @@
+"""The README.md beside a delta: what it is, how good it is, how it is loaded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from clip_adapt.delta import Header
+
+
+def write(header: Header, licence: str | None, command: str) -> str:
+    """Return the card as Markdown with the front matter that the hub reads."""
+    task = header.task
+    return "\n".join(
+        [
+            "---",
+            "library_name: clip-adapt",
+            "pipeline_tag: image-classification",
+            "tags: [clip, few-shot, clip-adapt]",
+            "---",
+            "",
+            f"# {header.method['name']} on {header.dataset}, {task['shots']} shots",
+            "",
+            "A small delta for a frozen CLIP, made with clip_adapt. It holds what was trained and "
+            "nothing else; the backbone's weights are not in it.",
+            "",
+            "    import clip_adapt",
+            '    model = clip_adapt.load("path/of/this/folder")',
+            '    model.predict("photo.jpg", top_k=3)',
+            "",
+            f"- Backbone: {header.backbone['name']} at {header.backbone['image_size']} pixels, "
+            f"fingerprint `{header.backbone['fingerprint'][:16]}`",
+            f"- Method: {header.method['name']} {header.method['options']}",
+            f"- Classes: {', '.join(task['classes'])}",
+            f"- Prompts: {task['prompts']}; templates {task['templates']}",
+            f"- Licence of the training images: {licence or 'not stated'}",
+            f"- Support set: sha256 `{header.support_sha256[:16]}`, seed {task['seed']}",
+            f"- Made by: `{command}`",
+            "",
+            *_table(header.metrics or {}),
+            "",
+            "Measured once on the test split, which chose nothing. This is no medical device.",
+            "",
+        ]
+    )
+
+
+def _table(metrics: dict[str, Any]) -> list[str]:
+    if not metrics:
+        return []
+    names = list(metrics["test"])
+    rows = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for kind, title in (("zero_shot", "zero-shot"), ("test", "this delta")):
+        cells = [percent(metrics[kind][name]) for name in names]
+        rows.append(f"| {title} | " + " | ".join(cells) + " |")
+    return rows
+
+
+def percent(metric: dict[str, float]) -> str:
+    """Return ``49.1 % (45.2 to 53.0)``: the value and its 95 % interval."""
+    value, low, high = (100 * metric[k] for k in ("value", "low", "high"))
+    return f"{value:.1f} % ({low:.1f} to {high:.1f})"

@@ -1,0 +1,76 @@
+"""python -m clip_adapt.predict: a delta, or class names alone, on images."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import sys
+from typing import Annotated, Literal
+
+from clip_adapt import cli, options
+from clip_adapt.errors import InputError
+from clip_adapt.options import Between
+
+
+def run(
+    words: list[str],
+    *,
+    top_k: Annotated[int, Between(1)] = 5,
+    json: bool = False,
+    classes: list[str] | None = None,
+    template: str | None = None,
+    templates: list[str] | None = None,
+    model: str = "lite",
+    device: str = "auto",
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
+    method_file: str | None = None,
+) -> None:
+    """Classify images and print a table, or a line of JSON each.
+
+    Args:
+        words: the delta and the images; only images when ``classes`` are given.
+
+    The other arguments are described in configs/predict.yaml.
+
+    Raises:
+        InputError: when the delta or an image cannot be used; all unreadable images are listed.
+    """
+    from clip_adapt import images
+    from clip_adapt.api import load, zero_shot
+
+    adapter, paths = (None, words) if classes is not None else (words[:1], words[1:])
+    if not paths:
+        raise InputError(
+            "expected images: predict ADAPTER photo.jpg ..., or predict photo.jpg ... "
+            'classes="[cat, dog]"'
+        )
+    images.refuse_broken(images.find_broken(paths), remedy="Repair or remove them.")
+    if adapter:
+        model_ = load(adapter[0], method_file=method_file, device=device, precision=precision)
+    else:
+        assert classes is not None, "without a delta there are classes"
+        prompts = templates or [template if template is not None else "a photo of a {}."]
+        model_ = zero_shot(
+            classes, template=prompts, model=model, device=device, precision=precision
+        )
+    for path, ranking in zip(paths, model_.stream(paths, top_k), strict=True):
+        if json:
+            best = [{"class": name, "probability": p} for name, p in ranking]
+            print(jsonlib.dumps({"path": path, "predictions": best}, ensure_ascii=False))
+        else:
+            cli.show_ranking(path, ranking)
+
+
+def main(argv: list[str]) -> int:
+    """Run the command line; see ``--help``."""
+    positional, given = cli.split(argv)
+    checked, problems = options.validate(given, options.of_signature(run))
+    if checked.get("template") is not None and checked.get("templates") is not None:
+        problems.append("template and templates are both given: keep one of them")
+    if problems:
+        raise InputError("\n".join(problems))
+    run(positional, **checked)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run("predict", sys.argv[1:]))

@@ -1,0 +1,257 @@
+"""One run: config > data > method > fit > evaluate > delta."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clip_adapt import delta, evaluation, features, images, modelcard
+from clip_adapt.backbone import Backbone
+from clip_adapt.classifier import Classifier
+from clip_adapt.config import Config, RunOptions
+from clip_adapt.data import Dataset, Item, Support, write_manifest
+from clip_adapt.errors import InputError
+from clip_adapt.features import FeatureCache
+from clip_adapt.files import cache_folder, require_writable, write_text
+from clip_adapt.machine import peak_memory
+from clip_adapt.method import Method
+from clip_adapt.pixels import Pixels
+from clip_adapt.trainer import Examples, Recipe, train
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Run:
+    """What one run has at hand, from the checked configuration on."""
+
+    config: Config
+    folder: Path
+    backbone: Backbone
+    dataset: Dataset
+    cache: FeatureCache
+
+    @classmethod
+    def prepare(cls, config: Config) -> Run:
+        """Load the backbone and the data set; refuse what cannot work before anything is written.
+
+        Raises:
+            InputError: with the reason and the remedy.
+        """
+        o = config.options
+        root = cache_folder(o.cache_dir)
+        cache = FeatureCache(root / "features" if o.cache else None, o.cache_limit * 1e9)
+        dataset = Dataset.from_card(config.dataset, cache_dir=o.cache_dir)
+        backbone = Backbone.from_card(config.model, device=o.device, precision=o.precision)
+        return cls(config, output_folder(config), backbone, dataset, cache)
+
+    @property
+    def options(self) -> RunOptions:
+        """The general options."""
+        return self.config.options
+
+    def make_method(self) -> Method:
+        """Return the method before training.
+
+        Raises:
+            InputError: when one of its options cannot work with this backbone or these classes.
+        """
+        o = self.options
+        task = self.dataset.task(prompts=o.prompts, shots=o.shots, seed=o.seed)
+        torch.manual_seed(o.seed)
+        try:
+            made = self.config.method.cls(self.backbone, task, **self.config.method_options)
+        except InputError:
+            raise
+        except ValueError as error:
+            raise InputError(f"method {self.config.method.name}: {error}") from error
+        return made.to(self.backbone.device)
+
+
+def run(config: Config) -> Classifier:
+    """Do everything that a configuration says and write the run's files.
+
+    Returns:
+        the adapted classifier, with ``folder`` and ``metrics`` of the run.
+
+    Raises:
+        InputError: with the reason and the remedy.
+    """
+    start = time.perf_counter()
+    this = Run.prepare(config)
+    method = this.make_method()
+    support, test = _readable(this)
+    require_writable(this.folder)
+    seconds: dict[str, float] = {}
+    z = _features(this, method, support, seconds)
+    _fit(this, method, support, z, seconds)
+    result, probabilities = _measure(this, method, test, seconds)
+    seconds["total"] = time.perf_counter() - start
+    return _write(this, method, support, test, result, probabilities, seconds)
+
+
+def output_folder(config: Config) -> Path:
+    """Return where a run's files go."""
+    o = config.options
+    if o.output is not None:
+        return Path(o.output).expanduser()
+    model = config.model.name.replace("/", "-")
+    name = f"{config.method.name}-{model}-{o.shots}shot-seed{o.seed}"
+    return Path("runs") / config.dataset.name / name
+
+
+def _readable(this: Run) -> tuple[Support, list[Item]]:
+    # Every image of the run is decoded once before anything is trained or written, so that all
+    # unreadable ones are known together. Nothing is learned from the test images here.
+    o = this.options
+    support = this.dataset.few_shot(o.shots, o.seed)
+    drawn = [item.path for item in support.train + support.val]
+    missing = features.not_cached(this.backbone, drawn, this.cache)
+    test_paths = [item.path for item in this.dataset.test]
+    missing += features.not_cached(this.backbone, test_paths, this.cache)
+    reasons = images.find_broken(missing)
+    if o.on_bad_image == "error":
+        images.refuse_broken(reasons)
+    notes = list(support.notes)
+    if reasons:
+        notes.append(f"{len(reasons)} images cannot be read and are left out: {', '.join(reasons)}")
+    support = support.without(set(reasons))
+    _require_all_classes(this.dataset, support)
+    test = [item for item in this.dataset.test if item.path not in reasons]
+    if not test:
+        raise InputError(f"the test split of {this.dataset.name} is empty: nothing can be measured")
+    for note in notes:
+        log.warning(note)
+    return replace(support, notes=notes), test
+
+
+def _require_all_classes(dataset: Dataset, support: Support) -> None:
+    drawn = {item.label for item in support.train}
+    empty = [name for label, name in enumerate(dataset.classes) if label not in drawn]
+    if empty:
+        raise InputError(f"no readable training image is left in: {', '.join(empty)}")
+
+
+def _features(
+    this: Run, method: Method, support: Support, seconds: dict[str, float]
+) -> dict[str, Tensor]:
+    begin = time.perf_counter()
+    o = this.options
+    trains = bool(o.epochs_at(o.shots)) and bool(method.trainable())
+    solves = type(method).fit is not Method.fit
+    wanted = support.train if trains or solves else []
+    views = 1 if method.tunes_image_tower else o.views
+    z = features.extract(
+        this.backbone,
+        [i.path for i in wanted],
+        this.cache,
+        views=views,
+        augment=o.augment,
+        label="support features",
+    )
+    needs_val = solves or o.select == "val"
+    val = [i.path for i in support.val] if needs_val else []
+    z_val = features.extract(this.backbone, val, this.cache, label="val features")
+    seconds["features"] = time.perf_counter() - begin
+    return {"train": z, "val": z_val}
+
+
+def _fit(
+    this: Run,
+    method: Method,
+    support: Support,
+    z: dict[str, Tensor],
+    seconds: dict[str, float],
+) -> None:
+    begin = time.perf_counter()
+    o, device = this.options, this.backbone.device
+    labels = {s: torch.tensor([i.label for i in getattr(support, s)]) for s in ("train", "val")}
+    if len(z["val"]):
+        method.validation = (z["val"][:, 0].to(device), labels["val"].to(device))
+    if type(method).fit is not Method.fit:
+        mean = torch.nn.functional.normalize(z["train"].mean(1), dim=-1)
+        method.fit(mean.to(device), labels["train"].to(device))
+    examples = {s: _examples(this, method, getattr(support, s), z[s], labels[s]) for s in labels}
+    recipe = _recipe(o)
+    log_dir = this.folder if o.tensorboard else None
+    for old in this.folder.glob("events.out.tfevents.*"):
+        old.unlink()
+    train(method, examples["train"], recipe, val=examples["val"], log_dir=log_dir)
+    seconds["fit"] = time.perf_counter() - begin
+
+
+def _examples(this: Run, method: Method, items: list[Item], z: Tensor, labels: Tensor) -> Examples:
+    if not method.tunes_image_tower:
+        return Examples(z, labels if len(z) else labels[:0])
+    augment = this.options.augment if items and this.options.views > 1 else "none"
+    return Examples(Pixels(this.backbone, items, augment), labels)
+
+
+def _recipe(o: RunOptions) -> Recipe:
+    names = {f.name for f in fields(Recipe)} - {"epochs"}
+    return Recipe(epochs=o.epochs_at(o.shots), **{name: getattr(o, name) for name in names})
+
+
+def _measure(
+    this: Run, method: Method, test: list[Item], seconds: dict[str, float]
+) -> tuple[dict[str, Any], Tensor]:
+    begin = time.perf_counter()
+    probabilities = evaluation.test_probabilities(Classifier(method), test, this.cache)
+    zero_shot = Classifier(Method(this.backbone, method.task))
+    baseline = evaluation.test_probabilities(zero_shot, test, this.cache)
+    result = {
+        "test": evaluation.measure(probabilities, test),
+        "zero_shot": evaluation.measure(baseline, test),
+    }
+    seconds["evaluate"] = time.perf_counter() - begin
+    return result, probabilities
+
+
+def _write(
+    this: Run,
+    method: Method,
+    support: Support,
+    test: list[Item],
+    result: dict[str, Any],
+    probabilities: Tensor,
+    seconds: dict[str, float],
+) -> Classifier:
+    config, folder, classes = this.config, this.folder, this.dataset.classes
+    manifest = write_manifest(support.manifest(classes))
+    header = delta.describe(
+        config.method,
+        config.method_options,
+        method,
+        dataset=this.dataset.name,
+        metrics=result,
+        support_sha256=hashlib.sha256(manifest.encode()).hexdigest(),
+    )
+    text = config.to_yaml()
+    card = modelcard.write(header, config.dataset.licence, text.splitlines()[0].lstrip("# "))
+    file = delta.save(folder / "adapter", method, header, card)
+    metrics = {
+        **result,
+        "seconds": {name: round(s, 3) for name, s in seconds.items()},
+        "trainable_parameters": sum(p.numel() for p in method.trainable()),
+        "adapter_bytes": file.stat().st_size,
+        "peak_memory_bytes": peak_memory(this.backbone.device),
+        "n_test": len(test),
+        "n_support": len(support.train),
+        "notes": support.notes,
+        "versions": header.versions,
+    }
+    write_text(folder / "config.yaml", text)
+    write_text(folder / "support.jsonl", manifest)
+    write_text(folder / "predictions.csv", evaluation.predictions_csv(probabilities, test, classes))
+    write_text(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+    classifier = Classifier(method, header)
+    classifier.folder, classifier.metrics = folder, metrics
+    return classifier

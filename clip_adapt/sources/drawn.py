@@ -1,0 +1,170 @@
+"""Drawn images: a generator of clip_adapt.synthetic draws them once into the cache folder."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import joblib
+from PIL import Image
+from tqdm import tqdm
+
+from clip_adapt.cards import SPLITS, DataCard
+from clip_adapt.data import Context, Item, Splits
+from clip_adapt.errors import InputError, nearest
+from clip_adapt.files import refuse_unwritable, resource
+from clip_adapt.options import Between
+
+# Every split draws from numbers of its own, so a larger train pool leaves the test set as it is.
+FIRST = {"train": 0, "val": 1_000_000, "test": 2_000_000}
+
+
+def read(
+    card: DataCard,
+    context: Context,
+    *,
+    generator: str,
+    size: Annotated[int, Between(32, 1024)] = 160,
+    per_class: dict[str, int],
+    seed: Annotated[int, Between(0)] = 0,
+) -> Splits:
+    """Draw the images unless they are drawn already, and list them.
+
+    Args:
+        card: its ``classes`` map folder names to the conditions that the generator knows.
+        context: where the cache is.
+        generator: name of a module in clip_adapt.synthetic with ``CONDITIONS`` and ``draw``.
+        size: edge of an image in pixels.
+        per_class: images a class, by split.
+        seed: seed of the drawings.
+
+    Raises:
+        InputError: when an option does not fit, or the cache folder cannot be written.
+    """
+    counts = _checked(per_class)
+    draw = _generator(generator)
+    key = {"generator": generator, "size": size, "seed": seed, "classes": card.classes}
+    key |= {"per_class": counts, "code": _code_digest(draw)}
+    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    folder = context.cache / "drawn" / f"{card.name}-{name}"
+    if not folder.is_dir():
+        _draw_all(folder, draw, card.classes, counts, size, seed)
+    return _list(folder, list(card.classes), counts)
+
+
+def _checked(per_class: dict[str, int]) -> dict[str, int]:
+    for split, count in per_class.items():
+        if split not in SPLITS or count < (0 if split == "val" else 1):
+            raise InputError(
+                f"dataset.per_class: {split}: {count} is refused{nearest(split, SPLITS)} "
+                "Expected train and test of at least 1, val of at least 0."
+            )
+    missing = [s for s in ("train", "test") if s not in per_class]
+    if missing:
+        raise InputError(f"dataset.per_class says nothing of {' and '.join(missing)}")
+    return {split: per_class.get(split, 0) for split in SPLITS}
+
+
+def _generator(name: str) -> Callable[..., Any]:
+    known = sorted(p.stem for p in resource("synthetic").glob("*.py") if p.stem[0] != "_")
+    if name not in known:
+        raise InputError(f"unknown generator {name!r}{nearest(name, known)}")
+    return importlib.import_module(f"clip_adapt.synthetic.{name}").draw
+
+
+def _code_digest(draw: Callable[..., Any]) -> str:
+    # A changed drawing must not be hidden by pictures that an earlier version left in the cache.
+    source = Path(inspect.getfile(draw)).parent
+    digest = hashlib.sha256()
+    for path in sorted(source.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _draw_all(
+    folder: Path,
+    draw: Callable[..., Any],
+    classes: dict[str, str],
+    counts: dict[str, int],
+    size: int,
+    seed: int,
+) -> None:
+    jobs = [
+        (split, name, FIRST[split] + start, min(_BLOCK, count - start))
+        for split, count in counts.items()
+        for name in classes
+        for start in range(0, count, _BLOCK)
+    ]
+    with refuse_unwritable(folder.parent):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        _run(building, draw, classes, jobs, size, seed)
+        with refuse_unwritable(folder.parent):
+            building.rename(folder)
+    except OSError:
+        if not folder.is_dir():  # another process has drawn the same set meanwhile
+            raise
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+_BLOCK = 8
+
+
+def _run(
+    building: Path,
+    draw: Callable[..., Any],
+    classes: dict[str, str],
+    jobs: list[tuple[str, str, int, int]],
+    size: int,
+    seed: int,
+) -> None:
+    parallel = joblib.Parallel(n_jobs=os.cpu_count() or 1, return_as="generator_unordered")
+    tasks = (
+        joblib.delayed(_draw_block)(
+            str(building / split / name), draw, classes[name], start, count, size, seed
+        )
+        for split, name, start, count in jobs
+    )
+    total = sum(count for *_, count in jobs)
+    with tqdm(total=total, desc="drawing", unit="img", disable=None) as bar:
+        for done in parallel(tasks):
+            bar.update(done)
+
+
+def _draw_block(
+    folder: str,
+    draw: Callable[..., Any],
+    condition: str,
+    start: int,
+    count: int,
+    size: int,
+    seed: int,
+) -> int:
+    with refuse_unwritable(Path(folder)):
+        os.makedirs(folder, exist_ok=True)
+        for offset, picture in enumerate(draw(condition, count, size, seed, start=start)):
+            path = os.path.join(folder, f"{start + offset:07d}.png")
+            Image.fromarray(picture).save(path, compress_level=1)
+    return count
+
+
+def _list(folder: Path, names: list[str], counts: dict[str, int]) -> Splits:
+    parts = {
+        split: [
+            Item(str(folder / split / name / f"{FIRST[split] + i:07d}.png"), label)
+            for label, name in enumerate(names)
+            for i in range(count)
+        ]
+        for split, count in counts.items()
+    }
+    return Splits(names, parts["train"], parts["val"], parts["test"])

@@ -1,0 +1,1 @@
+"""Pictures drawn from numbers, so that examples and tests need no download."""

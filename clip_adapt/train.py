@@ -1,0 +1,28 @@
+"""python -m clip_adapt.train: adapt a backbone to images and save the delta."""
+
+from __future__ import annotations
+
+import sys
+
+from clip_adapt import cli
+from clip_adapt.errors import InputError
+
+
+def main(argv: list[str]) -> int:
+    """Run the command line; see ``--help``."""
+    positional, given = cli.split(argv)
+    if positional:
+        lines = [f"expected key=value, got {word!r}{cli.hint(word)}" for word in positional]
+        raise InputError("\n".join(lines))
+    # Imported here because they bring torch, which --help does without.
+    from clip_adapt.config import compose
+    from clip_adapt.run import output_folder, run
+
+    config = compose(given)
+    cli.show_config(config, output_folder(config))
+    cli.show_run(run(config))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run("train", sys.argv[1:]))

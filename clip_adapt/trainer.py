@@ -1,0 +1,285 @@
+"""One training loop for every method: Accelerate, a schedule, a progress bar, TensorBoard.
+
+A method that leaves the image tower alone trains on features that are computed once; one that tunes
+it gets pixels on every step. The loop is the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+from tqdm import tqdm
+
+from clip_adapt.errors import InputError
+from clip_adapt.method import Method
+from clip_adapt.schedule import Schedule
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a method is trained; the options of configs/train.yaml under their own names."""
+
+    epochs: int
+    batch_size: int = 32
+    drop_last: bool = False
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: float = 0.002
+    momentum: float = 0.9
+    weight_decay: float = 0.0005
+    eps: float = 1e-8
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    schedule_unit: Literal["epoch", "step"] = "epoch"
+    warmup: int = 0
+    warmup_lr: float | None = None
+    min_lr: float = 0.0
+    accumulate: int = 1
+    clip_norm: float | None = None
+    select: Literal["last", "val"] = "last"
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What is trained on: image features (N, V, D) or a data set of pixels, and labels (N,).
+
+    A data set of pixels yields (pixels (3, S, S), label) and has ``set_epoch(epoch)`` when its views
+    change from epoch to epoch.
+    """
+
+    inputs: Tensor | Dataset[Any]
+    labels: Tensor
+
+    def loader(self, recipe: Recipe, generator: torch.Generator) -> DataLoader[Any]:
+        """Return batches in an order that the generator decides."""
+        data = (
+            TensorDataset(self.inputs, self.labels)
+            if isinstance(self.inputs, Tensor)
+            else self.inputs
+        )
+        return DataLoader(
+            data,
+            batch_size=recipe.batch_size,
+            shuffle=True,
+            generator=generator,
+            drop_last=recipe.drop_last and len(self.labels) >= recipe.batch_size,
+        )
+
+
+def train(
+    method: Method,
+    support: Examples,
+    recipe: Recipe,
+    *,
+    val: Examples | None = None,
+    log_dir: Path | None = None,
+) -> list[dict[str, float]]:
+    """Train a method's own parameters; the backbone stays as it is.
+
+    Args:
+        method: left in eval mode, holding the weights that ``recipe.select`` says.
+        support: the labelled images.
+        recipe: how.
+        val: needed for ``select="val"`` only, and looked at for nothing else.
+        log_dir: where TensorBoard event files go; None writes none.
+
+    Returns:
+        the learning curve: for every epoch its loss, accuracy on the support set, learning rate.
+
+    Raises:
+        InputError: when the loss is not finite, or val is needed and missing.
+    """
+    if recipe.select == "val" and (val is None or not len(val.labels)):
+        raise InputError(
+            "select=val needs validation images and there are none: add a val split or use "
+            "select=last (the published protocol)"
+        )
+    if not method.trainable() or not recipe.epochs or not len(support.labels):
+        method.eval()
+        return []
+    return _Loop(method, support, recipe, val, log_dir).run()
+
+
+class _Loop:
+    """The state of one training run."""
+
+    def __init__(
+        self,
+        method: Method,
+        support: Examples,
+        recipe: Recipe,
+        val: Examples | None,
+        log_dir: Path | None,
+    ) -> None:
+        self.recipe, self.support, self.val = recipe, support, val
+        self.accelerator = _accelerator(method, recipe)
+        # Seeds what methods draw while they train (dropout); batches have a stream of their own.
+        torch.manual_seed(recipe.seed)
+        generator = torch.Generator().manual_seed(recipe.seed)
+        loader = support.loader(recipe, generator)
+        optimizer = _optimizer(method, recipe)
+        self.method, self.optimizer, self.loader = self.accelerator.prepare(
+            method, optimizer, loader
+        )
+        self.plain = method
+        steps = recipe.epochs * len(loader)
+        self.schedule = Schedule(
+            recipe.schedule,
+            recipe.lr,
+            recipe.epochs if recipe.schedule_unit == "epoch" else steps,
+            recipe.warmup,
+            recipe.warmup_lr,
+            recipe.min_lr,
+        )
+        self.log_dir = log_dir
+        self.step = 0
+        self.best: tuple[float, dict[str, Tensor]] | None = None
+
+    def run(self) -> list[dict[str, float]]:
+        epochs = range(self.recipe.epochs)
+        total = self.recipe.epochs * len(self.loader)
+        main = self.accelerator.is_main_process
+        curve = []
+        with (
+            _board(self.log_dir if main else None) as board,
+            tqdm(total=total, desc="training", unit="step", disable=None if main else True) as bar,
+        ):
+            for epoch in epochs:
+                curve.append(self._epoch(epoch, bar))
+                for name, value in curve[-1].items():
+                    board(name, value, epoch)
+        self._restore_best()
+        self.plain.eval()
+        return curve
+
+    def _epoch(self, epoch: int, bar: tqdm[Any]) -> dict[str, float]:
+        self.method.train()
+        if hasattr(self.support.inputs, "set_epoch"):
+            self.support.inputs.set_epoch(epoch)
+        # Sums stay on the device: reading a number from a GPU at every step would stall it.
+        sums = torch.zeros(3, device=self.accelerator.device)
+        for inputs, labels in self.loader:
+            lr = self._set_lr(epoch)
+            loss, hits = self._step(self._features(inputs, epoch), labels)
+            sums += torch.stack([loss * len(labels), hits, hits.new_tensor(float(len(labels)))])
+            self.step += 1
+            bar.update()
+        loss_sum, hit_sum, count = self.accelerator.reduce(sums).tolist()
+        if loss_sum != loss_sum or loss_sum in (float("inf"), float("-inf")):
+            raise InputError(self._not_finite(epoch))
+        row = {"loss": loss_sum / count, "accuracy": hit_sum / count, "lr": lr}
+        bar.set_postfix(loss=f"{row['loss']:.3f}", acc=f"{row['accuracy']:.1%}")
+        return row | self._look_at_val()
+
+    def _step(self, z: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        with self.accelerator.accumulate(self.method):
+            logits = self.method(z)
+            loss = self.plain.loss(logits, labels)
+            self.accelerator.backward(loss)
+            if self.recipe.clip_norm is not None and self.accelerator.sync_gradients:
+                self.accelerator.clip_grad_norm_(self.method.parameters(), self.recipe.clip_norm)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        return loss.detach().float(), (logits.argmax(1) == labels).sum().float()
+
+    def _features(self, inputs: Tensor, epoch: int) -> Tensor:
+        if self.plain.tunes_image_tower:
+            return self.plain.encode_image(inputs)
+        return inputs[:, epoch % inputs.shape[1]]
+
+    def _set_lr(self, epoch: int) -> float:
+        lr = self.schedule.at(epoch if self.recipe.schedule_unit == "epoch" else self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        return lr
+
+    def _look_at_val(self) -> dict[str, float]:
+        if self.recipe.select != "val":
+            return {}
+        assert self.val is not None, "train() refuses select=val without val"
+        accuracy = accuracy_of(self.plain, self.val)
+        if self.best is None or accuracy > self.best[0]:
+            state = {k: v.detach().clone() for k, v in self.plain.state_dict().items()}
+            self.best = (accuracy, state)
+        return {"val_accuracy": accuracy}
+
+    def _restore_best(self) -> None:
+        if self.best is not None:
+            self.plain.load_state_dict(self.best[1])
+
+    def _not_finite(self, epoch: int) -> str:
+        precision = self.plain.backbone.dtype
+        half = "" if precision == torch.float32 else ", or precision=fp32"
+        clip = "" if self.recipe.clip_norm is not None else ", or clip_norm=1"
+        return (
+            f"the loss is not finite any more in epoch {epoch + 1} of {self.recipe.epochs}. "
+            f"Use a smaller learning rate (lr={self.recipe.lr / 10:g}; it is {self.recipe.lr:g})"
+            f"{clip}{half}."
+        )
+
+
+def accuracy_of(method: Method, examples: Examples) -> float:
+    """Return the accuracy (0 to 1) of a method on examples, in eval mode, centre view."""
+    method.eval()
+    hits = 0.0
+    with torch.no_grad():
+        for start in range(0, len(examples.labels), 256):
+            part = slice(start, start + 256)
+            if isinstance(examples.inputs, Tensor):
+                z = examples.inputs[part, 0].to(method.backbone.device)
+            else:
+                rows = range(len(examples.labels))[part]
+                pixels = torch.stack([examples.inputs[i][0] for i in rows])
+                z = method.encode_image(pixels)
+            hits += float((method(z).argmax(1).cpu() == examples.labels[part]).sum())
+    return hits / len(examples.labels)
+
+
+def _accelerator(method: Method, recipe: Recipe) -> Any:
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    # One process may train several methods, each with its own precision and device.
+    AcceleratorState._reset_state(reset_partial_state="LOCAL_RANK" not in os.environ)
+    on_cpu = method.backbone.device.type == "cpu"
+    precisions = {} if on_cpu else {torch.bfloat16: "bf16", torch.float16: "fp16"}
+    return Accelerator(
+        cpu=on_cpu,
+        mixed_precision=precisions.get(method.backbone.dtype, "no"),
+        gradient_accumulation_steps=recipe.accumulate,
+    )
+
+
+def _optimizer(method: Method, recipe: Recipe) -> torch.optim.Optimizer:
+    parameters, shared = method.trainable(), {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(parameters, momentum=recipe.momentum, **shared)
+    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    return kinds[recipe.optimizer](parameters, eps=recipe.eps, **shared)
+
+
+@contextlib.contextmanager
+def _board(folder: Path | None) -> Iterator[Any]:
+    if folder is None:
+        yield lambda name, value, step: None
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from torch.utils.tensorboard import SummaryWriter
+
+    writer = SummaryWriter(str(folder))
+    try:
+        yield lambda name, value, step: writer.add_scalar(f"train/{name}", value, step)
+    finally:
+        writer.close()
