@@ -261,6 +261,16 @@ class Backbone(nn.Module):
         return not any(isinstance(m, blocks) for m in self.model.visual.modules())
 
 
+def require_known(card: ModelCard) -> None:
+    """Check that a model card names an architecture and weights that exist; load nothing.
+
+    Raises:
+        InputError: with what exists, when it does not.
+    """
+    name, config = _architecture(card)
+    _weights(card, name, config)
+
+
 def resolve_device(device: str) -> torch.device:
     """Return the device, ``auto`` being the best there is.
 
@@ -338,9 +348,8 @@ def _weights(card: ModelCard, name: str, config: dict[str, Any]) -> str | None:
     path = _path(card.pretrained)
     if not path.is_file():
         raise InputError(
-            f"model.pretrained={card.pretrained} is neither a tag of {name} "
-            f"({', '.join(tags) or 'none is known'}){nearest(card.pretrained, tags)} nor a file "
-            f"(looked at {path.absolute()})"
+            f"model.pretrained={card.pretrained} is neither a tag of {name} nor a file (looked at "
+            f"{path.absolute()}){nearest(card.pretrained, tags)} Tags: {', '.join(tags) or 'none'}."
         )
     return str(path)
 

@@ -163,7 +163,8 @@ def show_ranking(path: str, ranking: list[tuple[str, float]]) -> None:
     from rich.table import Table
     from rich.text import Text as Cell
 
-    table = Table(title=Cell(path), title_justify="left", show_header=False)
+    _console().print(Cell(path), soft_wrap=True)
+    table = Table(show_header=False)
     for name, probability in ranking:
         table.add_row(Cell(name), f"{probability:.1%}", "█" * round(20 * probability))
     _console().print(table)

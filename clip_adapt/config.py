@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
 from clip_adapt import cards, options, yamls
+from clip_adapt.backbone import require_known
 from clip_adapt.cards import DataCard, ModelCard
 from clip_adapt.errors import InputError
 from clip_adapt.files import resource
@@ -108,7 +109,7 @@ def compose(given: Mapping[str, Any]) -> Config:
     recipe = _recipe(method) if method else {}
     method_options = _method_options(problems, method, recipe, tree["method"]) if method else {}
     dataset = _try(problems, _dataset, chosen["dataset"], tree["dataset"])
-    model = _try(problems, cards.find_model, chosen["model"], tree["model"])
+    model = _try(problems, _model, chosen["model"], tree["model"])
     general = {**defaults, **recipe, **tree["general"], **chosen}
     checked, wrong = options.validate(general, options.of_dataclass(RunOptions))
     problems += wrong or _contradictions(checked)
@@ -151,6 +152,12 @@ def _dataset(name: str, overrides: dict[str, Any]) -> DataCard:
     current = {**asdict(base), **base.options}
     merged = {k: {**(current.get(k) or {}), **v} for k, v in nested.items()}
     return cards.find_dataset(name, {**overrides, **merged})
+
+
+def _model(name: str, overrides: dict[str, Any]) -> ModelCard:
+    card = cards.find_model(name, overrides)
+    require_known(card)
+    return card
 
 
 def _recipe(method: Found) -> dict[str, Any]:

@@ -14,10 +14,10 @@ class InputError(ValueError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return ``" - did you mean 'x'?"`` for the nearest known spelling, or an empty string."""
+    """Return ``" - did you mean 'x'?"`` for the nearest known spelling, or a full stop."""
     by_lower = {k.lower(): k for k in known}
     match = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
-    return f" - did you mean {by_lower[match[0]]!r}?" if match else ""
+    return f" - did you mean {by_lower[match[0]]!r}?" if match else "."
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clip_adapt.synthetic import eyes
+from clip_adapt.synthetic import eyes, lens
+from clip_adapt.synthetic.anatomy import sample_eye
 from clip_adapt.synthetic.eyes import CONDITIONS, draw
+from clip_adapt.synthetic.scene import Scene
 
 CARD = Path(__file__).parents[1] / "datasets" / "eyes.yaml"
 
@@ -186,14 +188,27 @@ def test_a_narrowed_palpebral_fissure_shows_less_of_the_globe():
         assert opened[0] < 0.65 * opened[1]
 
 
-@pytest.mark.parametrize("condition", ["intraocular lens", "ectopia lentis"])
-def test_lens_conditions_draw_an_edge_inside_the_pupil(condition):
-    for index in range(4):
-        ill, healthy = pair(condition, index)
-        pupil = (ill.radius < ill.eye.pupil - 0.2) & (np.minimum(ill.above, ill.below) > 0.5)
-        assert ill.rgb[:, pupil].mean(axis=0).max() > 0.35
-        assert ill.eye.pupil >= 2.2
-        assert ill.eye.iris == healthy.eye.iris
+def lens_on_black(paint, index):
+    """Return the brightness and the angles inside the pupil of a lens painted on black."""
+    rng = np.random.default_rng(index)
+    scene = Scene(lens.wide_pupil(sample_eye(rng), rng), 256)
+    paint(scene, rng)
+    pupil = scene.radius < scene.eye.pupil
+    assert scene.rgb[:, scene.radius > scene.eye.pupil + 0.2].max() == 0
+    return scene.rgb.mean(axis=0)[pupil], scene.angle[pupil]
+
+
+@pytest.mark.parametrize("index", range(4))
+def test_the_rim_of_an_intraocular_lens_goes_all_round_the_pupil(index):
+    bright, angle = lens_on_black(lens.intraocular_lens, index)
+    sectors = np.floor((angle + np.pi) / (2 * np.pi) * 12).clip(0, 11)
+    assert all(bright[sectors == k].max() > 0.2 for k in range(12))
+
+
+@pytest.mark.parametrize("index", range(4))
+def test_the_edge_of_a_displaced_lens_is_a_thin_bright_line(index):
+    bright, _ = lens_on_black(lens.ectopia_lentis, index)
+    assert 0.01 < (bright > 0.45).mean() < 0.25
 
 
 def test_an_unknown_condition_names_what_exists_and_what_is_near():
