@@ -39,6 +39,8 @@ class Backbone(nn.Module):
         tokenizer: texts -> (N, context_length) token ids.
     """
 
+    model: Any  # open_clip's classes share no type that names .visual and .text
+
     def __init__(
         self, model: nn.Module, tokenizer: Any, card: ModelCard, architecture: dict[str, Any]
     ) -> None:
@@ -47,7 +49,7 @@ class Backbone(nn.Module):
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.card = card
-        self.transform: dict[str, Any] = dict(model.visual.preprocess_cfg)
+        self.transform: dict[str, Any] = dict(self.model.visual.preprocess_cfg)
         self.preprocess: Callable[[Any], Tensor] = image_transform_v2(
             PreprocessCfg(**self.transform), is_train=False
         )
@@ -221,7 +223,7 @@ class Backbone(nn.Module):
         # In a causal tower nothing behind the end token reaches it, so the columns that are
         # padding in every row change no output.
         text = self.model.text
-        ends = {
+        ends: dict[str, Callable[[], Tensor]] = {
             "argmax": lambda: ids.argmax(1),
             "eos": lambda: (ids == text.eos_id).long().argmax(1),
         }

@@ -1,7 +1,7 @@
 """Frozen image features, computed once and kept on disk.
 
-A feature depends on the backbone's weights, the transform, the view and the bytes of the image file;
-its key holds all four, so every method, seed and sweep shares it and nothing stale is ever read.
+A feature depends on the backbone's weights, the transform, the view and the image file's bytes; its
+key holds all four, so every method, seed and sweep shares it and nothing stale is ever read.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -157,19 +158,13 @@ def parse(text: str) -> Any:
     """Read one value as YAML, the way the configuration files are read; else it is plain text."""
     try:
         value = OmegaConf.to_container(OmegaConf.create(f"value: {text}"))
-    except (OmegaConfBaseException, ValueError, *_yaml_errors()):
+    except (OmegaConfBaseException, ValueError, yaml.YAMLError):
         return str(text)
     return value["value"] if isinstance(value, dict) and set(value) == {"value"} else str(text)
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
     return inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
-
-
-def _yaml_errors() -> tuple[type[Exception], ...]:
-    import yaml  # OmegaConf's own reader; imported for the type of its errors
-
-    return (yaml.YAMLError,)
 
 
 def _literal_text(annotation: Any) -> bool:
@@ -198,7 +193,7 @@ def _union(value: Any, args: tuple[Any, ...]) -> Any:
             return check(value, member)
         except ValueError:
             continue
-    raise ValueError(describe(Union[args]))
+    raise ValueError(describe(Union[args]))  # noqa: UP007 - args is a tuple
 
 
 def _is_null(text: str) -> bool:

@@ -26,10 +26,8 @@ def run(
 ) -> None:
     """Classify images and print a table, or a line of JSON each.
 
-    Args:
-        words: the delta and the images; only images when ``classes`` are given.
-
-    The other arguments are described in configs/predict.yaml.
+    ``words`` are the delta and the images, only images when ``classes`` are given; the options are
+    described in configs/predict.yaml.
 
     Raises:
         InputError: when the delta or an image cannot be used; all unreadable images are listed.

@@ -54,8 +54,8 @@ class Recipe:
 class Examples:
     """What is trained on: image features (N, V, D) or a data set of pixels, and labels (N,).
 
-    A data set of pixels yields (pixels (3, S, S), label) and has ``set_epoch(epoch)`` when its views
-    change from epoch to epoch.
+    A data set of pixels yields (pixels (3, S, S), label), and has ``set_epoch(epoch)`` when its
+    views change from epoch to epoch.
     """
 
     inputs: Tensor | Dataset[Any]
@@ -262,11 +262,11 @@ def _accelerator(method: Method, recipe: Recipe) -> Any:
 
 
 def _optimizer(method: Method, recipe: Recipe) -> torch.optim.Optimizer:
-    parameters, shared = method.trainable(), {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
+    parameters, lr, decay = method.trainable(), recipe.lr, recipe.weight_decay
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(parameters, momentum=recipe.momentum, **shared)
-    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-    return kinds[recipe.optimizer](parameters, eps=recipe.eps, **shared)
+        return torch.optim.SGD(parameters, lr, recipe.momentum, weight_decay=decay)
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
+    return kind(parameters, lr, eps=recipe.eps, weight_decay=decay)
 
 
 @contextlib.contextmanager

@@ -1,1 +1,1 @@
-"""The methods that ship: one file a method. They import the engine; the engine finds them by name."""
+"""The methods that ship, one file each: they import the engine, which finds them by name."""

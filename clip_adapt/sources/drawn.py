@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from clip_adapt.cards import SPLITS, DataCard
 from clip_adapt.data import Context, Item, Splits
-from clip_adapt.errors import InputError, nearest
+from clip_adapt.errors import InputError, nearest, unknown
 from clip_adapt.files import refuse_unwritable, resource
 from clip_adapt.options import Between
 
@@ -74,10 +74,12 @@ def _checked(per_class: dict[str, int]) -> dict[str, int]:
 
 
 def _generator(name: str) -> Callable[..., Any]:
-    known = sorted(p.stem for p in resource("synthetic").glob("*.py") if p.stem[0] != "_")
+    files = [p.stem for p in resource("synthetic").glob("*.py") if p.stem[0] != "_"]
+    modules = {f: importlib.import_module(f"clip_adapt.synthetic.{f}") for f in sorted(files)}
+    known = [f for f, module in modules.items() if hasattr(module, "CONDITIONS")]
     if name not in known:
-        raise InputError(f"unknown generator {name!r}{nearest(name, known)}")
-    return importlib.import_module(f"clip_adapt.synthetic.{name}").draw
+        raise InputError(unknown("generator", name, known))
+    return modules[name].draw
 
 
 def _code_digest(draw: Callable[..., Any]) -> str:

@@ -1,0 +1,87 @@
+"""Every method found in methods/ keeps every law; a new file is tested by existing."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from clip_adapt import method, testing
+from clip_adapt.backbone import Backbone
+from clip_adapt.method import Method
+from clip_adapt.trainer import Recipe
+
+# Options in which a method takes another path through its code than by default.
+VARIANTS = {
+    "coop": [{}, {"ctx_init": "a photo of a"}, {"csc": True}, {"position": "middle"}],
+}
+CASES = [(name, options) for name in method.names() for options in VARIANTS.get(name, [{}])]
+
+
+@pytest.mark.parametrize("law", testing.LAWS, ids=lambda law: law.__name__)
+@pytest.mark.parametrize(("name", "options"), CASES, ids=str)
+def test_law(name, options, law, tiny_card):
+    found = method.find(name)
+    recipe = Recipe(epochs=60, batch_size=24, optimizer="adam", lr=0.05, weight_decay=0.0)
+    law(
+        testing.Case(
+            found.cls, lambda: Backbone.from_card(tiny_card, device="cpu"), options, recipe
+        )
+    )
+
+
+class Registers(Method):
+    """Breaks a law: a tower's table becomes part of the method."""
+
+    def __init__(self, backbone, task):
+        super().__init__(backbone, task)
+        self.embed = backbone.token_embedding
+
+
+class Ignores(Method):
+    """Breaks a law: a parameter that nothing uses."""
+
+    def __init__(self, backbone, task):
+        super().__init__(backbone, task)
+        self.shift = torch.nn.Parameter(torch.zeros(3))
+        self.unused = torch.nn.Parameter(torch.zeros(3))
+
+    def logits(self, z, w):
+        return super().logits(z, w) + self.shift
+
+
+class MixesRows(Method):
+    """Breaks a law: centres over the batch."""
+
+    def logits(self, z, w):
+        return super().logits(z - z.mean(0), w)
+
+
+class Touches(Method):
+    """Breaks a law: writes into the backbone."""
+
+    def fit(self, z, y):
+        with torch.no_grad():
+            self.backbone.token_embedding.weight[0] += 1
+
+
+class Random(Method):
+    """Breaks a law: evaluation draws random numbers."""
+
+    def logits(self, z, w):
+        return super().logits(z, w) + torch.randn(len(w))
+
+
+@pytest.mark.parametrize(
+    ("cls", "law", "message"),
+    [
+        (Registers, testing.the_delta_holds_only_what_was_trained, "belongs to the backbone"),
+        (Ignores, testing.every_parameter_gets_a_gradient, "unused gets no gradient"),
+        (MixesRows, testing.logits_have_one_row_an_image, "depends on its batch"),
+        (Touches, testing.the_backbone_stays_as_it_is, "training changed"),
+        (Random, testing.evaluation_repeats, "not deterministic"),
+    ],
+)
+def test_a_broken_law_is_noticed(cls, law, message, tiny_card):
+    case = testing.Case(cls, lambda: Backbone.from_card(tiny_card, device="cpu"))
+    with pytest.raises(AssertionError, match=message):
+        law(case)

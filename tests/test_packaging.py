@@ -1,0 +1,137 @@
+"""What is installed, and that it works outside the checkout."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(words, cwd, **env):
+    return subprocess.run(
+        [str(w) for w in words],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": "", **env},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel, built from a copy of the checkout without the network."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    ignored = shutil.ignore_patterns(".git", "*.egg-info", "build", ".venv", "runs", "__pycache__")
+    shutil.copytree(ROOT, source, ignore=ignored)
+    words = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, source]
+    done = run(words, folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory):
+    """A Python with the wheel installed beside this environment's packages."""
+    folder = tmp_path_factory.mktemp("venv")
+    venv.create(folder, symlinks=True)
+    site = next(folder.glob("lib/python*/site-packages"), folder / "Lib" / "site-packages")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    others = [p for p in sys.path if p.endswith("site-packages")]
+    # The editable install of the checkout must not answer in the wheel's place.
+    (site / "others.pth").write_text(
+        "".join(f"import sys; sys.path.append({p!r})\n" for p in others)
+    )
+    return folder / "bin" / "python"
+
+
+def test_the_wheel_holds_one_top_level_name_and_everything_in_it(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    tops = {name.split("/")[0] for name in names}
+    assert len(tops) == 2 and all(top.startswith("clip_adapt") for top in tops)
+    expected = [
+        *(f"clip_adapt/{p.relative_to(ROOT / 'clip_adapt')}" for p in files("clip_adapt")),
+        *(f"clip_adapt/{p.relative_to(ROOT)}" for d in ("methods", "configs", "datasets")
+          for p in files(d)),
+    ]  # fmt: skip
+    assert sorted(set(expected) - names) == []
+    assert {"clip_adapt/lite/lite.safetensors", "clip_adapt/configs/train.yaml"} <= names
+
+
+def files(folder):
+    return [
+        p
+        for p in (ROOT / folder).rglob("*")
+        if p.is_file() and "__pycache__" not in p.parts and not p.name.startswith(".")
+    ]
+
+
+def test_configs_and_datasets_hold_yaml_only():
+    for folder in ("configs", "datasets"):
+        assert {p.suffix for p in files(folder)} == {".yaml"}
+
+
+def test_a_library_named_datasets_is_not_shadowed(tmp_path):
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "datasets" / "__init__.py").write_text("theirs = True\n")
+    code = "import datasets; print(datasets.theirs)"
+    done = run([sys.executable, "-c", code], ROOT, PYTHONPATH=str(tmp_path))
+    # Run in the clone, where the folder datasets/ lies on sys.path first.
+    assert done.stdout.strip() == "True", done.stderr
+
+
+@pytest.mark.slow
+def test_a_wheel_runs_outside_the_checkout(installed, tmp_path, make_folder):
+    make_folder(tmp_path / "pets")
+    where = (
+        "import clip_adapt, clip_adapt.methods.coop as m; print(clip_adapt.__file__, m.__file__)"
+    )
+    done = run([installed, "-c", where], tmp_path)
+    assert str(ROOT) not in done.stdout and "site-packages" in done.stdout, done.stderr
+    train = ["-m", "clip_adapt.train", "dataset=pets", "shots=2", "epochs=2", "output=out"]
+    done = run([installed, *train], tmp_path)
+    assert done.returncode == 0, done.stderr
+    image = next((tmp_path / "pets" / "test" / "cat").iterdir())
+    done = run([installed, "-m", "clip_adapt", "predict", "out/adapter", image], tmp_path)
+    assert done.returncode == 0 and "cat" in done.stdout, done.stderr
+
+
+@pytest.mark.slow
+def test_a_bare_clone_runs_without_an_install(tmp_path):
+    ignored = shutil.ignore_patterns(".git", "*.egg-info", "__pycache__", "runs")
+    clone = tmp_path / "clone"
+    shutil.copytree(ROOT, clone, ignore=ignored)
+    code = "import clip_adapt.methods.coop as m; print(m.__file__)"
+    done = run([sys.executable, "-c", code], clone)
+    assert done.stdout.strip() == str(clone / "methods" / "coop.py"), done.stderr
+    done = run([sys.executable, "-m", "clip_adapt.train", "--help"], clone)
+    assert "coop" in done.stdout and done.returncode == 0
+
+
+def test_the_engine_names_no_method_and_no_data_set():
+    engine = [p for p in (ROOT / "clip_adapt").glob("*.py") if p.name != "cli.py"]
+    for path in engine:
+        text = path.read_text(encoding="utf-8")
+        assert "from clip_adapt.methods" not in text, f"{path.name} imports a method"
+        assert "import clip_adapt.methods" not in text, f"{path.name} imports a method"
+
+
+def test_nothing_heavy_is_imported_by_the_package_and_by_help():
+    code = (
+        "import sys, clip_adapt; from clip_adapt import cli;"
+        "cli.run('train', ['--help']); cli.run('predict', ['--help']);"
+        "heavy = {'torch', 'open_clip', 'transformers', 'accelerate', 'sklearn', 'numpy'};"
+        "print('heavy:', sorted(heavy & set(sys.modules)))"
+    )
+    done = run([sys.executable, "-c", code], ROOT)
+    assert done.stdout.strip().endswith("heavy: []"), done.stdout[-300:] + done.stderr

@@ -1,0 +1,36 @@
+"""What the README says works as it stands there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from clip_adapt import cards, method, testing
+from clip_adapt.backbone import Backbone
+from clip_adapt.trainer import Recipe
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_example_method_keeps_every_law(tmp_path, tiny_card):
+    code = next(c for c in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "Shift" in c)
+    file = tmp_path / "shift.py"
+    file.write_text(code)
+    assert len([line for line in code.splitlines() if line.strip()]) == 12
+    testing.check_method(
+        method.find(str(file)).cls,
+        lambda: Backbone.from_card(tiny_card, device="cpu"),
+        options={"scale": 0.5},
+        recipe=Recipe(epochs=60, batch_size=24, optimizer="adam", lr=0.05, weight_decay=0.0),
+        file=file,
+    )
+
+
+def test_every_method_stands_in_the_table():
+    rows = re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE)
+    assert set(cards.names("method")) <= set(rows)
+
+
+def test_the_two_commands_stand_in_it():
+    command = "python -m clip_adapt.train method=coop dataset=eyes shots=16"
+    assert f'pip install -e ".[test]" && {command}\n    pytest\n' in README
