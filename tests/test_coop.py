@@ -91,7 +91,7 @@ def test_logits_and_loss_equal_the_formula(double_backbone):
         for r, k in zip(expected.tolist(), y, strict=True)
     ]
     assert torch.allclose(logits, expected, rtol=0, atol=1e-10)
-    assert float(method.loss(logits, y)) == pytest.approx(sum(by_hand) / len(by_hand), abs=1e-10)
+    assert method.loss(logits, y).item() == pytest.approx(sum(by_hand) / len(by_hand), abs=1e-10)
 
 
 def test_words_start_at_their_own_prompt(tiny_backbone):
@@ -110,7 +110,7 @@ def test_shapes_and_random_start(tiny_backbone):
     own = CoOp(tiny_backbone, Task(NAMES), n_ctx=4, csc=True)
     assert generic.ctx.shape == (64, width) and own.ctx.shape == (3, 4, width)
     assert torch.equal(generic.ctx, again.ctx) and not torch.equal(generic.ctx, other.ctx)
-    assert float(generic.ctx.std()) == pytest.approx(0.02, rel=0.1)
+    assert generic.ctx.std().item() == pytest.approx(0.02, rel=0.1)
     assert not torch.equal(own.ctx[0], own.ctx[1])
 
 
