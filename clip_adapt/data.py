@@ -6,6 +6,7 @@ receive is a ``Support``, which holds no reference to it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from clip_adapt import cards
+from clip_adapt import cards, images
 from clip_adapt.cards import SPLITS, DataCard
 from clip_adapt.errors import InputError, listed
 from clip_adapt.files import cache_folder, sha256
@@ -65,11 +66,6 @@ class Support:
     val: list[Item]
     shots: int
     notes: list[str] = field(default_factory=list)
-
-    def without(self, broken: set[str]) -> Support:
-        """Return the subset without the images at these paths."""
-        keep = [[i for i in items if i.path not in broken] for items in (self.train, self.val)]
-        return replace(self, train=keep[0], val=keep[1])
 
     def manifest(self, classes: Sequence[str]) -> list[dict[str, Any]]:
         """Return a row (path, sha256, label, split) for every image that was drawn."""
@@ -121,6 +117,29 @@ class Dataset:
     def name(self) -> str:
         """The card's name."""
         return self.card.name
+
+    def broken(self, *, cache_dir: str | None = None) -> dict[str, str]:
+        """Return why images of any split cannot be read, by path; good ones are remembered."""
+        paths = [item.path for split in SPLITS for item in getattr(self, split)]
+        key = hashlib.sha256("\n".join(sorted(paths)).encode()).hexdigest()[:16]
+        memory = cache_folder(cache_dir) / "checked" / f"{self.name}-{key}.json"
+        return images.find_broken(paths, memory)
+
+    def without(self, broken: Iterable[str]) -> Dataset:
+        """Return the data set without the images at these paths.
+
+        Raises:
+            InputError: when a class has no training image left, or nothing is left to test on.
+        """
+        gone = set(broken)
+        kept = {s: [i for i in getattr(self, s) if i.path not in gone] for s in SPLITS}
+        left = {item.label for item in kept["train"]}
+        empty = [name for label, name in enumerate(self.classes) if label not in left]
+        if empty:
+            raise InputError(f"no readable training image is left in: {', '.join(empty)}")
+        if not kept["test"]:
+            raise InputError(f"the test split of {self.name} is empty: nothing can be measured")
+        return replace(self, train=kept["train"], val=kept["val"], test=kept["test"])
 
     def few_shot(self, shots: int, seed: int = 1) -> Support:
         """Draw the subsets of the CoOp protocol.

@@ -33,7 +33,7 @@ def run(
     Raises:
         InputError: when something does not fit.
     """
-    from clip_adapt import evaluation
+    from clip_adapt import evaluation, images
     from clip_adapt.api import load
     from clip_adapt.classifier import Classifier
     from clip_adapt.data import Dataset
@@ -46,7 +46,10 @@ def run(
     data = Dataset.from_card(card, cache_dir=cache_dir)
     kept = FeatureCache(cache_folder(cache_dir) / "features" if cache else None)
     items = evaluation.mapped(data.test, data.classes, classifier.classes)
-    items = evaluation.readable_test_items(classifier.backbone, items, kept, on_bad_image)
+    reasons = images.find_broken(item.path for item in items)
+    if on_bad_image == "error":
+        images.refuse_broken(reasons)
+    items = [item for item in items if item.path not in reasons]
     if not items:
         raise InputError(f"the test split of {data.name} is empty: there is nothing to measure")
     zero_shot = Classifier(Method(classifier.backbone, classifier.method.task))

@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clip_adapt import images, metrics
-from clip_adapt.backbone import Backbone
+from clip_adapt import metrics
 from clip_adapt.classifier import Classifier
 from clip_adapt.data import Item
 from clip_adapt.errors import InputError, nearest
-from clip_adapt.features import FeatureCache, extract, not_cached
+from clip_adapt.features import FeatureCache, extract
 
 
 def test_probabilities(classifier: Classifier, items: list[Item], cache: FeatureCache) -> Tensor:
@@ -43,21 +42,6 @@ def predictions_csv(probabilities: Tensor, items: list[Item], classes: list[str]
         shares = [f"{p:.6g}" for p in row]
         writer.writerow([item.path, classes[item.label], classes[best], *shares])
     return text.getvalue()
-
-
-def readable_test_items(
-    backbone: Backbone, items: list[Item], cache: FeatureCache, on_bad_image: str
-) -> list[Item]:
-    """Return the items that can be decoded.
-
-    Raises:
-        InputError: listing those that cannot, unless they are to be skipped.
-    """
-    paths = [item.path for item in items]
-    reasons = images.find_broken(not_cached(backbone, paths, cache))
-    if on_bad_image == "error":
-        images.refuse_broken(reasons)
-    return [item for item in items if item.path not in reasons]
 
 
 def mapped(items: list[Item], of_dataset: list[str], of_delta: list[str]) -> list[Item]:

@@ -137,13 +137,6 @@ def extract(
     return torch.stack(rows) if rows else torch.empty(0, len(indices), backbone.embed_dim)
 
 
-def not_cached(backbone: Backbone, paths: Sequence[str], cache: FeatureCache) -> list[str]:
-    """Return the images whose centre view has no feature yet; the others were decoded before."""
-    keys = {path: sha256(path) for path in paths}
-    known = cache.read(_group(backbone, CENTRE, "none"), set(keys.values()))
-    return [path for path in paths if keys[path] not in known]
-
-
 def _group(backbone: Backbone, index: int, augment: Augment) -> str:
     described = json.dumps(backbone.transform, sort_keys=True, default=str)
     kind = f"{described} {backbone.dtype} {backbone.device.type}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 import os
 import random
@@ -17,6 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from clip_adapt.errors import InputError, listed
+from clip_adapt.files import write_text
 
 if TYPE_CHECKING:
     from clip_adapt.backbone import Backbone
@@ -72,19 +75,29 @@ def try_decode(path: str | os.PathLike[str]) -> str | Image.Image:
         return f"damaged: {error}"
 
 
-def find_broken(paths: Iterable[str]) -> dict[str, str]:
-    """Decode every file; return the reasons of those that cannot be read, by path."""
-    unique = list(dict.fromkeys(paths))
-    with ThreadPoolExecutor(workers()) as pool:
-        results = tqdm(
-            pool.map(_reason, unique),
-            total=len(unique),
-            desc="checking images",
-            unit="img",
-            disable=None,
-            leave=False,
-        )
-        return {path: reason for path, reason in zip(unique, results, strict=True) if reason}
+def find_broken(paths: Iterable[str], memory: Path | None = None) -> dict[str, str]:
+    """Decode every file; return the reasons of those that cannot be read, by path.
+
+    Args:
+        paths: image files.
+        memory: a JSON file that remembers which files were good (by size and time of change), so
+            that they are not decoded again; None forgets.
+    """
+    good = _remembered(memory)
+    stamps = {path: _stamp(path) for path in dict.fromkeys(paths)}
+    todo = [path for path, stamp in stamps.items() if stamp is None or good.get(path) != stamp]
+    bar = tqdm(total=len(todo), desc="checking images", unit="img", disable=None if todo else True)
+    reasons: dict[str, str] = {}
+    with bar, ThreadPoolExecutor(workers()) as pool:
+        for path, reason in zip(todo, pool.map(_reason, todo), strict=True):
+            bar.update()
+            if reason:
+                reasons[path] = reason
+    if memory is not None and todo:
+        fresh = {path: stamp for path, stamp in stamps.items() if path not in reasons}
+        with contextlib.suppress(InputError):  # a cache that cannot be written costs time only
+            write_text(memory, json.dumps(good | fresh))
+    return reasons
 
 
 def refuse_broken(
@@ -117,6 +130,21 @@ def view(backbone: Backbone, augment: Augment, index: int, key: str, image: Imag
 def _reason(path: str) -> str | None:
     result = try_decode(path)
     return result if isinstance(result, str) else None
+
+
+def _remembered(memory: Path | None) -> dict[str, list[int]]:
+    try:
+        return json.loads(memory.read_text(encoding="utf-8")) if memory else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def _stamp(path: str) -> list[int] | None:
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return None
+    return [stat.st_size, stat.st_mtime_ns]
 
 
 def _crop_and_flip(image: Image.Image, size: int, stream: random.Random) -> Image.Image:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import time
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from clip_adapt.backbone import Backbone
 from clip_adapt.classifier import Classifier
 from clip_adapt.config import Config, RunOptions
 from clip_adapt.data import Dataset, Item, Support, write_manifest
-from clip_adapt.errors import InputError
+from clip_adapt.errors import InputError, listed
 from clip_adapt.features import FeatureCache
 from clip_adapt.files import cache_folder, require_writable, write_text
 from clip_adapt.machine import peak_memory
@@ -88,14 +88,18 @@ def run(config: Config) -> Classifier:
     start = time.perf_counter()
     this = Run.prepare(config)
     method = this.make_method()
-    support, test = _readable(this)
+    notes = _readable(this)
+    support = this.dataset.few_shot(config.options.shots, config.options.seed)
+    support.notes[:0] = notes
+    for note in support.notes:
+        log.warning(note)
     require_writable(this.folder)
     seconds: dict[str, float] = {}
     z = _features(this, method, support, seconds)
     _fit(this, method, support, z, seconds)
-    result, probabilities = _measure(this, method, test, seconds)
+    result, probabilities = _measure(this, method, seconds)
     seconds["total"] = time.perf_counter() - start
-    return _write(this, method, support, test, result, probabilities, seconds)
+    return _write(this, method, support, result, probabilities, seconds)
 
 
 def output_folder(config: Config) -> Path:
@@ -108,36 +112,16 @@ def output_folder(config: Config) -> Path:
     return Path("runs") / config.dataset.name / name
 
 
-def _readable(this: Run) -> tuple[Support, list[Item]]:
-    # Every image of the run is decoded once before anything is trained or written, so that all
+def _readable(this: Run) -> list[str]:
+    # Every image is decoded once before anything is drawn, trained or written, so that all
     # unreadable ones are known together. Nothing is learned from the test images here.
     o = this.options
-    support = this.dataset.few_shot(o.shots, o.seed)
-    drawn = [item.path for item in support.train + support.val]
-    missing = features.not_cached(this.backbone, drawn, this.cache)
-    test_paths = [item.path for item in this.dataset.test]
-    missing += features.not_cached(this.backbone, test_paths, this.cache)
-    reasons = images.find_broken(missing)
+    reasons = this.dataset.broken(cache_dir=o.cache_dir)
     if o.on_bad_image == "error":
         images.refuse_broken(reasons)
-    notes = list(support.notes)
-    if reasons:
-        notes.append(f"{len(reasons)} images cannot be read and are left out: {', '.join(reasons)}")
-    support = support.without(set(reasons))
-    _require_all_classes(this.dataset, support)
-    test = [item for item in this.dataset.test if item.path not in reasons]
-    if not test:
-        raise InputError(f"the test split of {this.dataset.name} is empty: nothing can be measured")
-    for note in notes:
-        log.warning(note)
-    return replace(support, notes=notes), test
-
-
-def _require_all_classes(dataset: Dataset, support: Support) -> None:
-    drawn = {item.label for item in support.train}
-    empty = [name for label, name in enumerate(dataset.classes) if label not in drawn]
-    if empty:
-        raise InputError(f"no readable training image is left in: {', '.join(empty)}")
+    this.dataset = this.dataset.without(reasons)
+    listing = listed(f"{path}: {reason}" for path, reason in reasons.items())
+    return [f"{len(reasons)} images cannot be read and are left out:\n{listing}"] * bool(reasons)
 
 
 def _features(
@@ -200,10 +184,9 @@ def _recipe(o: RunOptions) -> Recipe:
     return Recipe(epochs=o.epochs_at(o.shots), **{name: getattr(o, name) for name in names})
 
 
-def _measure(
-    this: Run, method: Method, test: list[Item], seconds: dict[str, float]
-) -> tuple[dict[str, Any], Tensor]:
+def _measure(this: Run, method: Method, seconds: dict[str, float]) -> tuple[dict[str, Any], Tensor]:
     begin = time.perf_counter()
+    test = this.dataset.test
     probabilities = evaluation.test_probabilities(Classifier(method), test, this.cache)
     zero_shot = Classifier(Method(this.backbone, method.task))
     baseline = evaluation.test_probabilities(zero_shot, test, this.cache)
@@ -219,12 +202,12 @@ def _write(
     this: Run,
     method: Method,
     support: Support,
-    test: list[Item],
     result: dict[str, Any],
     probabilities: Tensor,
     seconds: dict[str, float],
 ) -> Classifier:
     config, folder, classes = this.config, this.folder, this.dataset.classes
+    test = this.dataset.test
     manifest = write_manifest(support.manifest(classes))
     header = delta.describe(
         config.method,
