@@ -22,7 +22,7 @@ from clip_adapt.options import Text
 
 if TYPE_CHECKING:
     from clip_adapt.classifier import Classifier
-    from clip_adapt.config import Config
+    from clip_adapt.config import Config, RunOptions
 
 VERBS = {
     "train": "adapt a backbone to images and save the delta",
@@ -121,8 +121,7 @@ def show_config(config: Config, folder: Path) -> None:
         f"[bold]{config.method.name}[/] on [bold]{config.dataset.name}[/], {o.shots} shots, "
         f"seed {o.seed}, backbone {config.model.name}",
         f"  method: {details or 'no options'}",
-        f"  training: {o.epochs_at(o.shots)} epochs, {o.optimizer}, lr {o.lr:g}, {o.schedule}, "
-        f"batches of {o.batch_size}, {o.views} view{'s' * (o.views > 1)} an image",
+        f"  training: {_recipe(o)}",
         f"  writes to {folder}",
         sep="\n",
         highlight=False,
@@ -172,6 +171,17 @@ def show_ranking(path: str, ranking: list[tuple[str, float]]) -> None:
     for name, probability in ranking:
         table.add_row(Cell(name), f"{probability:.1%}", "█" * round(20 * probability))
     _console().print(table)
+
+
+def _recipe(o: RunOptions) -> str:
+    epochs = o.epochs_at(o.shots)
+    if not epochs:
+        return "no epochs"
+    views = f"{o.views} view{'s' * (o.views > 1)} an image"
+    return (
+        f"{epochs} epochs, {o.optimizer}, lr {o.lr:g}, {o.schedule}, "
+        f"batches of {o.batch_size}, {views}"
+    )
 
 
 def _console() -> Any:

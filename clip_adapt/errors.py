@@ -13,11 +13,14 @@ class InputError(ValueError):
     """
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return ``" - did you mean 'x'?"`` for the nearest known spelling, or a full stop."""
+def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """Return ``" - did you mean 'x'?"`` for the nearest known spelling, or a full stop.
+
+    ``prefix`` is put before the spelling that is shown and plays no part in the comparison.
+    """
     by_lower = {k.lower(): k for k in known}
     match = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
-    return f" - did you mean {by_lower[match[0]]!r}?" if match else "."
+    return f" - did you mean {prefix + by_lower[match[0]]!r}?" if match else "."
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

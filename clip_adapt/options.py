@@ -94,7 +94,7 @@ def validate(
     """
     at = f" in {where}" if where else ""
     problems = [
-        f"unknown option {prefix + key!r}{at}{nearest(key, schema)} "
+        f"unknown option {prefix + key!r}{at}{nearest(key, schema, prefix)} "
         f"There is: {', '.join(prefix + k for k in schema) or 'no option here'}."
         for key in values
         if key not in schema
@@ -175,7 +175,10 @@ def _literal_text(annotation: Any) -> bool:
 
 def _bounded(value: Any, annotation: Any) -> Any:
     inner, *bounds = get_args(annotation)
-    checked = check(value, inner)
+    try:
+        checked = check(value, inner)
+    except ValueError:
+        raise ValueError(describe(annotation)) from None
     numbers = checked if isinstance(checked, list | tuple) else [checked]
     for bound in bounds:
         if any(n is not None and bound.problem(n) for n in numbers):

@@ -223,7 +223,7 @@ def _write(
     metrics = {
         **result,
         "seconds": {name: round(s, 3) for name, s in seconds.items()},
-        "trainable_parameters": sum(p.numel() for p in method.trainable()),
+        "trainable_parameters": sum(t.numel() for t in method.state_dict().values()),
         "adapter_bytes": file.stat().st_size,
         "peak_memory_bytes": peak_memory(this.backbone.device),
         "n_test": len(test),

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from tqdm import tqdm
 
 from clip_adapt.errors import InputError
+from clip_adapt.files import refuse_unwritable
 from clip_adapt.method import Method
 from clip_adapt.schedule import Schedule
 
@@ -278,8 +279,15 @@ def _board(folder: Path | None) -> Iterator[Any]:
         warnings.simplefilter("ignore", DeprecationWarning)
         from torch.utils.tensorboard import SummaryWriter
 
-    writer = SummaryWriter(str(folder))
+    with refuse_unwritable(folder):
+        writer = SummaryWriter(str(folder))
+
+    def add(name: str, value: float, step: int) -> None:
+        with refuse_unwritable(folder):
+            writer.add_scalar(f"train/{name}", value, step)
+
     try:
-        yield lambda name, value, step: writer.add_scalar(f"train/{name}", value, step)
+        yield add
     finally:
-        writer.close()
+        with refuse_unwritable(folder):
+            writer.close()

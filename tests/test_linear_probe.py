@@ -1,0 +1,130 @@
+"""The linear probe against scikit-learn at a tight tolerance, and against a plain search."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from clip_adapt.methods import linear_probe
+from clip_adapt.methods.linear_probe import LinearProbe
+from sklearn.linear_model import LogisticRegression
+
+from clip_adapt.task import Task
+
+NAMES = ("cat", "dog", "eel", "bee")
+
+
+@pytest.fixture
+def problem():
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.randn(4, 16, generator=generator)
+    y = torch.arange(80) % 4
+    z = centres[y] + 1.2 * torch.randn(80, 16, generator=generator)
+    return F.normalize(z, dim=1), y
+
+
+def objective(z, y, weight, bias, strength, start=0.0):
+    """Written plainly: C times the summed cross entropy plus half the squared distance."""
+    logits = z.double() @ weight.double().T + bias.double()
+    picked = logits[torch.arange(len(y)), y]
+    loss = (logits.logsumexp(1) - picked).sum()
+    return float(strength * loss + 0.5 * (weight.double() - start).square().sum())
+
+
+@pytest.mark.parametrize("strength", [1e-2, 1.0, 1e2])
+def test_the_optimum_is_scikit_learns(tiny_backbone, problem, strength):
+    z, y = problem
+    probe = LinearProbe(tiny_backbone, Task(NAMES), C=strength).eval()
+    probe.fit(z, y)
+    reference = LogisticRegression(C=strength, tol=1e-8, max_iter=20_000)
+    reference.fit(z.double().numpy(), y.numpy())
+    theirs = torch.tensor(reference.coef_), torch.tensor(reference.intercept_)
+    ours = objective(z, y, probe.weight, probe.bias, strength)
+    best = objective(z, y, *theirs, strength)
+    assert ours <= best * (1 + 1e-4) and best <= ours * (1 + 1e-4)
+    fresh = F.normalize(torch.randn(1000, 16), dim=1)
+    with torch.no_grad():
+        same = probe(fresh).argmax(1).numpy() == reference.predict(fresh.double().numpy())
+    assert same.mean() >= 0.995
+
+
+@pytest.mark.parametrize("standardize", [False, True])
+def test_init_zero_shot_regularises_towards_zero_shot(tiny_backbone, problem, standardize):
+    z, y = problem
+    options = {"init": "zero_shot", "standardize": standardize}
+    strong = LinearProbe(tiny_backbone, Task(NAMES), C=1e-9, **options).eval()
+    strong.fit(z, y)
+    start = tiny_backbone.logit_scale * strong.zero_shot_weights
+    assert torch.allclose(strong.weight, start, rtol=1e-3, atol=1e-3)
+
+
+def test_the_gradient_vanishes_at_the_solution(tiny_backbone, problem):
+    z, y = problem
+    probe = LinearProbe(tiny_backbone, Task(NAMES), C=3.0, init="zero_shot")
+    probe.fit(z, y)
+    start = (tiny_backbone.logit_scale * probe.zero_shot_weights).double()
+    residual = (z.double() @ probe.weight.double().T + probe.bias.double()).softmax(1)
+    residual[torch.arange(len(y)), y] -= 1
+    gradient = 3.0 * residual.T @ z.double() + probe.weight.double() - start
+    assert float(gradient.abs().max()) < 1e-3  # weights are stored in float32
+    assert float(residual.sum(0).abs().max()) < 1e-4
+
+
+def test_standardised_features_equal_scikit_learns_pipeline(tiny_backbone, problem):
+    z, y = problem
+    probe = LinearProbe(tiny_backbone, Task(NAMES), C=0.5, standardize=True).eval()
+    probe.fit(z, y)
+    x = ((z.double() - z.double().mean(0)) / z.double().std(0)).numpy()
+    reference = LogisticRegression(C=0.5, tol=1e-8, max_iter=20_000).fit(x, y.numpy())
+    with torch.no_grad():
+        ours = probe(z).softmax(1).numpy()
+    assert np.abs(ours - reference.predict_proba(x)).max() < 1e-4
+
+
+def plain_search(accuracy):
+    """The published search on a list, interval ends in log10, as a loop without functions."""
+    grid = [6.0, 4.0, 2.0, 0.0, -2.0, -4.0, -6.0]
+    scores = [accuracy(10**g) for g in grid]
+    low = grid[int(np.argmax(scores))] - 1
+    high = low + 2
+    for _ in range(8):
+        a, b = accuracy(10**low), accuracy(10**high)
+        final = high if a < b else low
+        low, high = ((low + high) / 2, high) if a < b else (low, (low + high) / 2)
+    return 10**final
+
+
+@pytest.mark.parametrize("peak", [-5.3, -0.7, 0.1, 2.9])
+def test_the_search_for_c_is_the_published_one(peak):
+    def accuracy(strength):
+        return -round(abs(np.log10(strength) - peak), 3)
+
+    found = linear_probe.search(accuracy)
+    assert found == pytest.approx(plain_search(accuracy), rel=1e-9)
+    assert abs(np.log10(found) - peak) < 0.5
+
+
+def test_val_decides_when_there_is_one(tiny_backbone, problem, caplog):
+    z, y = problem
+    caplog.set_level("INFO")
+    probe = LinearProbe(tiny_backbone, Task(NAMES))
+    probe.validation = (z[:20], y[:20])
+    probe.fit(z[20:], y[20:])
+    assert "chosen on val" in caplog.text
+    folded = LinearProbe(tiny_backbone, Task(NAMES))
+    folded.fit(z, y)
+    assert "chosen on folds" in caplog.text
+    single = LinearProbe(tiny_backbone, Task(NAMES))
+    single.fit(z[:4], y[:4])
+    assert "one image a class and no val" in caplog.text
+
+
+def test_folds_are_stratified_and_cover_every_image():
+    y = torch.tensor([0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2])
+    z = torch.arange(len(y)).float().unsqueeze(1)
+    parts = list(linear_probe.folds(z, y))
+    assert len(parts) == 3
+    held = torch.cat([part[2] for part in parts]).flatten().tolist()
+    assert sorted(held) == list(range(len(y)))
+    assert all(set(part[3].tolist()) == {0, 1, 2} for part in parts)
