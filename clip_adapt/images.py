@@ -40,13 +40,14 @@ def decode(image: AnyImage) -> Image.Image:
         InputError: when the file is missing, empty, truncated, no image, or absurdly large.
     """
     if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim not in (2, 3):
+        fits = image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (3, 4))
+        if image.dtype != np.uint8 or not fits:
             raise InputError(
                 f"an array image must be uint8 (H, W, 3) or (H, W), not {image.dtype} {image.shape}"
             )
         image = Image.fromarray(image)
     if isinstance(image, Image.Image):
-        return image.convert("RGB")
+        return ImageOps.exif_transpose(image).convert("RGB")
     decoded = try_decode(image)
     if isinstance(decoded, str):
         raise InputError(f"{os.fspath(image)}: {decoded}")

@@ -9,12 +9,11 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from types import ModuleType
+from typing import Annotated
 
 import joblib
-from PIL import Image
 from tqdm import tqdm
 
 from clip_adapt.cards import SPLITS, DataCard
@@ -22,6 +21,7 @@ from clip_adapt.data import Context, Item, Splits
 from clip_adapt.errors import InputError, nearest, unknown
 from clip_adapt.files import refuse_unwritable, resource
 from clip_adapt.options import Between
+from clip_adapt.synthetic.blocks import draw_block, file_name
 
 # Every split draws from numbers of its own, so a larger train pool leaves the test set as it is.
 FIRST = {"train": 0, "val": 1_000_000, "test": 2_000_000}
@@ -50,13 +50,13 @@ def read(
         InputError: when an option does not fit, or the cache folder cannot be written.
     """
     counts = _checked(per_class)
-    draw = _generator(generator)
+    digest = _code_digest(_generator(generator))
     key = {"generator": generator, "size": size, "seed": seed, "classes": card.classes}
-    key |= {"per_class": counts, "code": _code_digest(draw)}
+    key |= {"per_class": counts, "code": digest}
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     folder = context.cache / "drawn" / f"{card.name}-{name}"
     if not folder.is_dir():
-        _draw_all(folder, draw, card.classes, counts, size, seed)
+        _draw_all(folder, generator, card.classes, counts, size, seed)
     return _list(folder, list(card.classes), counts)
 
 
@@ -73,18 +73,18 @@ def _checked(per_class: dict[str, int]) -> dict[str, int]:
     return {split: per_class.get(split, 0) for split in SPLITS}
 
 
-def _generator(name: str) -> Callable[..., Any]:
+def _generator(name: str) -> ModuleType:
     files = [p.stem for p in resource("synthetic").glob("*.py") if p.stem[0] != "_"]
     modules = {f: importlib.import_module(f"clip_adapt.synthetic.{f}") for f in sorted(files)}
     known = [f for f, module in modules.items() if hasattr(module, "CONDITIONS")]
     if name not in known:
         raise InputError(unknown("generator", name, known))
-    return modules[name].draw
+    return modules[name]
 
 
-def _code_digest(draw: Callable[..., Any]) -> str:
+def _code_digest(module: ModuleType) -> str:
     # A changed drawing must not be hidden by pictures that an earlier version left in the cache.
-    source = Path(inspect.getfile(draw)).parent
+    source = Path(inspect.getfile(module)).parent
     digest = hashlib.sha256()
     for path in sorted(source.glob("*.py")):
         digest.update(path.read_bytes())
@@ -93,7 +93,7 @@ def _code_digest(draw: Callable[..., Any]) -> str:
 
 def _draw_all(
     folder: Path,
-    draw: Callable[..., Any],
+    generator: str,
     classes: dict[str, str],
     counts: dict[str, int],
     size: int,
@@ -109,8 +109,8 @@ def _draw_all(
         folder.parent.mkdir(parents=True, exist_ok=True)
         building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
-        _run(building, draw, classes, jobs, size, seed)
         with refuse_unwritable(folder.parent):
+            _run(building, generator, classes, jobs, size, seed)
             building.rename(folder)
     except OSError:
         if not folder.is_dir():  # another process has drawn the same set meanwhile
@@ -124,7 +124,7 @@ _BLOCK = 8
 
 def _run(
     building: Path,
-    draw: Callable[..., Any],
+    generator: str,
     classes: dict[str, str],
     jobs: list[tuple[str, str, int, int]],
     size: int,
@@ -132,8 +132,8 @@ def _run(
 ) -> None:
     parallel = joblib.Parallel(n_jobs=os.cpu_count() or 1, return_as="generator_unordered")
     tasks = (
-        joblib.delayed(_draw_block)(
-            str(building / split / name), draw, classes[name], start, count, size, seed
+        joblib.delayed(draw_block)(
+            str(building / split / name), generator, classes[name], start, count, size, seed
         )
         for split, name, start, count in jobs
     )
@@ -143,27 +143,10 @@ def _run(
             bar.update(done)
 
 
-def _draw_block(
-    folder: str,
-    draw: Callable[..., Any],
-    condition: str,
-    start: int,
-    count: int,
-    size: int,
-    seed: int,
-) -> int:
-    with refuse_unwritable(Path(folder)):
-        os.makedirs(folder, exist_ok=True)
-        for offset, picture in enumerate(draw(condition, count, size, seed, start=start)):
-            path = os.path.join(folder, f"{start + offset:07d}.png")
-            Image.fromarray(picture).save(path, compress_level=1)
-    return count
-
-
 def _list(folder: Path, names: list[str], counts: dict[str, int]) -> Splits:
     parts = {
         split: [
-            Item(str(folder / split / name / f"{FIRST[split] + i:07d}.png"), label)
+            Item(str(folder / split / name / file_name(FIRST[split] + i)), label)
             for label, name in enumerate(names)
             for i in range(count)
         ]
