@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
+import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ from clip_adapt.data import Dataset, Item, Support, write_manifest
 from clip_adapt.errors import InputError, listed
 from clip_adapt.features import FeatureCache
 from clip_adapt.files import cache_folder, require_writable, write_text
+from clip_adapt.images import Augment
 from clip_adapt.machine import peak_memory
 from clip_adapt.method import Method
 from clip_adapt.pixels import Pixels
@@ -93,13 +97,26 @@ def run(config: Config) -> Classifier:
     support.notes[:0] = notes
     for note in support.notes:
         log.warning(note)
-    require_writable(this.folder)
     seconds: dict[str, float] = {}
-    z = _features(this, method, support, seconds)
-    _fit(this, method, support, z, seconds)
-    result, probabilities = _measure(this, method, seconds)
-    seconds["total"] = time.perf_counter() - start
-    return _write(this, method, support, result, probabilities, seconds)
+    with _whole_or_not_at_all(this.folder):
+        z = _features(this, method, support, seconds)
+        _fit(this, method, support, z, seconds)
+        result, probabilities = _measure(this, method, seconds)
+        seconds["total"] = time.perf_counter() - start
+        return _write(this, method, support, result, probabilities, seconds)
+
+
+@contextlib.contextmanager
+def _whole_or_not_at_all(folder: Path) -> Iterator[None]:
+    # A run that fails or is interrupted leaves no folder behind, unless one was there before.
+    new = not folder.exists()
+    require_writable(folder)
+    try:
+        yield
+    except BaseException:
+        if new:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def output_folder(config: Config) -> Path:
@@ -131,13 +148,12 @@ def _features(
     o = this.options
     trains = bool(o.epochs_at(o.shots)) and bool(method.trainable())
     solves = type(method).fit is not Method.fit
-    wanted = support.train if trains or solves else []
-    views = 1 if method.tunes_image_tower else o.views
+    wanted = support.train if solves or (trains and not method.tunes_image_tower) else []
     z = features.extract(
         this.backbone,
         [i.path for i in wanted],
         this.cache,
-        views=views,
+        views=o.views,
         augment=o.augment,
         label="support features",
     )
@@ -163,7 +179,10 @@ def _fit(
     if type(method).fit is not Method.fit:
         mean = torch.nn.functional.normalize(z["train"].mean(1), dim=-1)
         method.fit(mean.to(device), labels["train"].to(device))
-    examples = {s: _examples(this, method, getattr(support, s), z[s], labels[s]) for s in labels}
+    examples = {
+        "train": _examples(this, method, support.train, z["train"], labels["train"], o.augment),
+        "val": _examples(this, method, support.val, z["val"], labels["val"], "none"),
+    }
     recipe = _recipe(o)
     log_dir = this.folder if o.tensorboard else None
     for old in this.folder.glob("events.out.tfevents.*"):
@@ -172,10 +191,11 @@ def _fit(
     seconds["fit"] = time.perf_counter() - begin
 
 
-def _examples(this: Run, method: Method, items: list[Item], z: Tensor, labels: Tensor) -> Examples:
+def _examples(
+    this: Run, method: Method, items: list[Item], z: Tensor, labels: Tensor, augment: Augment
+) -> Examples:
     if not method.tunes_image_tower:
         return Examples(z, labels if len(z) else labels[:0])
-    augment = this.options.augment if items and this.options.views > 1 else "none"
     return Examples(Pixels(this.backbone, items, augment), labels)
 
 

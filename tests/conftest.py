@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from clip_adapt import cli
+from clip_adapt import cli, metrics
 from clip_adapt.backbone import Backbone
 from clip_adapt.cards import ModelCard
 
@@ -120,8 +120,9 @@ def animals(make_folder, tmp_path_factory):
 
 
 @pytest.fixture
-def train_tiny(run_cli, tiny_model):
+def train_tiny(run_cli, tiny_model, monkeypatch):
     """A function that trains the tiny CLIP shortly: (exit code, stdout, stderr)."""
+    monkeypatch.setattr(metrics, "RESAMPLES", 20)  # 1000 take longer than all the rest
 
     def train(dataset, *words):
         usual = {

@@ -1,4 +1,4 @@
-"""Command lines and their YAML groups: what resolves to what, and what is said when nothing does."""
+"""Command lines and their YAML groups: what resolves to what, what is said when nothing does."""
 
 import dataclasses
 import inspect
@@ -7,6 +7,7 @@ import pytest
 
 from clip_adapt import cards, config, method, options, yamls
 from clip_adapt.config import RunOptions, compose
+from clip_adapt.data import Dataset
 from clip_adapt.errors import InputError
 from clip_adapt.files import resource
 from clip_adapt.options import Text
@@ -241,12 +242,16 @@ def test_unknown_names_say_what_there_is_and_what_is_near(tmp_path):
     assert only_problem("model=lit").startswith(
         f"unknown model 'lit' - did you mean 'lite'? There is: {', '.join(MODELS)}; or any of "
     )
-    assert only_problem("dataset.generator=eye").startswith(
-        "unknown generator 'eye' - did you mean 'eyes'?"
-    )
     assert only_problem("dataset.source=foldr") == (
         "unknown source 'foldr' - did you mean 'folder'? There is: drawn, folder."
     )
+
+
+@pytest.mark.parametrize(("name", "hint"), [("eye", " - did you mean 'eyes'?"), ("camera", ".")])
+def test_an_unknown_generator_is_refused_when_the_set_is_loaded(name, hint):
+    with pytest.raises(InputError) as caught:
+        Dataset.from_card(composed(f"dataset.generator={name}").dataset)
+    assert str(caught.value) == f"unknown generator {name!r}{hint} There is: eyes."
 
 
 def test_an_unknown_option_says_what_there_is_and_what_is_near():

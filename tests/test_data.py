@@ -31,7 +31,9 @@ def contents(dataset):
 
 def pool(sizes):
     """Return items of classes of these sizes, which need no files."""
-    return [Item(f"{label}/{n}.jpg", label) for label, size in enumerate(sizes) for n in range(size)]
+    return [
+        Item(f"{label}/{n}.jpg", label) for label, size in enumerate(sizes) for n in range(size)
+    ]
 
 
 def dataset_of(train, val=(), count=None):
@@ -304,9 +306,7 @@ def test_train_without_test_says_what_to_do(make_folder, tmp_path):
 def test_an_empty_test_folder(make_folder, tmp_path):
     root = make_folder(tmp_path / "d", splits=("train",))
     (root / "test").mkdir()
-    assert refusal(Dataset.load, root) == (
-        f"{root / 'test'} holds no images in its class folders"
-    )
+    assert refusal(Dataset.load, root) == (f"{root / 'test'} holds no images in its class folders")
 
 
 def test_a_class_in_test_that_train_lacks(make_folder, tmp_path):

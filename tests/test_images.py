@@ -75,7 +75,9 @@ def test_exif_orientation_is_applied(tmp_path, orientation, turn):
     exif[0x0112] = orientation
     picture.save(tmp_path / "a.png", exif=exif)
     expected = picture if turn is None else picture.transpose(turn)
-    assert np.array_equal(np.asarray(images.decode(tmp_path / "a.png")), np.asarray(expected))
+    with Image.open(tmp_path / "a.png") as opened:
+        for decoded in (images.decode(tmp_path / "a.png"), images.decode(opened)):
+            assert np.array_equal(np.asarray(decoded), np.asarray(expected))
 
 
 def test_arrays_and_pil_images_are_taken_as_they_are():
@@ -207,7 +209,8 @@ def test_crops_cover_the_shares_and_ratios_of_the_recipe(width, height):
     assert 0.93 < share.max() <= 1.0
     assert 0.73 <= ratio.min() < 0.77
     assert 1.30 < ratio.max() <= 1.35
-    assert abs(np.log(ratio).mean()) < 0.02
+    if width == height:  # a wide image refuses more of the tall crops than of the wide ones
+        assert abs(np.log(ratio).mean()) < 0.02
     # Shares are uniform where no crop is refused for leaving the image.
     small = share[share < 0.4]
     assert np.histogram(small, bins=4, range=(0.08, 0.4))[0].std() / (len(small) / 4) < 0.1

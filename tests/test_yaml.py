@@ -1,4 +1,4 @@
-"""YAML comments as help texts, and typed options: what a value may be, and what is said when not."""
+"""YAML comments as help texts, and typed options: what a value may be, what is said when not."""
 
 from typing import Annotated, Any, Literal
 
