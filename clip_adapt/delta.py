@@ -155,7 +155,8 @@ def read(file: Path) -> tuple[Header, dict[str, Tensor]]:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise InputError(
-            f"{file} is damaged or truncated ({error}). Copy it again, or train again."
+            f"{file} is damaged or truncated, or no delta at all ({error}). "
+            "Copy it again, or train again."
         ) from error
     if _KEY not in metadata:
         raise InputError(f"{file} is no delta of clip_adapt: its header has no {_KEY!r} entry")

@@ -52,10 +52,12 @@ def mapped(items: list[Item], of_dataset: list[str], of_delta: list[str]) -> lis
     """
     unknown = [name for name in of_dataset if name not in of_delta]
     if unknown:
-        hints = ", ".join(f"{n!r}{nearest(n, of_delta)}" for n in unknown)
+        hints = ", ".join(f"{n!r}{nearest(n, of_delta)}".removesuffix(".") for n in unknown)
+        stop = "" if hints.endswith("?") else "."
         raise InputError(
-            f"the delta does not know these classes of the data set: {hints} It knows: "
-            f"{', '.join(of_delta)}. Give classes their spoken names in a card, or train anew."
+            f"the delta does not know these classes of the data set: {hints}{stop} "
+            f"It knows: {', '.join(of_delta)}. Give classes their spoken names in a card, or train "
+            "anew."
         )
     index = [of_delta.index(name) for name in of_dataset]
     return [Item(i.path, index[i.label], i.group) for i in items]

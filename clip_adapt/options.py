@@ -155,10 +155,17 @@ def describe(annotation: Any) -> str:
 
 
 def parse(text: str) -> Any:
-    """Read one value as YAML, the way the configuration files are read; else it is plain text."""
+    """Read one value as YAML, the way the configuration files are read; else it is plain text.
+
+    A list whose items YAML cannot read unquoted (``[a photo of {}, art of {}]``) is split at its
+    commas.
+    """
     try:
         value = OmegaConf.to_container(OmegaConf.create(f"value: {text}"))
     except (OmegaConfBaseException, ValueError, yaml.YAMLError):
+        inner = text.strip()
+        if inner.startswith("[") and inner.endswith("]"):
+            return [item.strip().strip("'\"") for item in inner[1:-1].split(",")]
         return str(text)
     return value["value"] if isinstance(value, dict) and set(value) == {"value"} else str(text)
 

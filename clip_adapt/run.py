@@ -110,8 +110,8 @@ def run(config: Config) -> Classifier:
 def _whole_or_not_at_all(folder: Path) -> Iterator[None]:
     # A run that fails or is interrupted leaves no folder behind, unless one was there before.
     new = not folder.exists()
-    require_writable(folder)
     try:
+        require_writable(folder)
         yield
     except BaseException:
         if new:

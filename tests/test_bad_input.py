@@ -12,17 +12,14 @@ from clip_adapt import delta, files, run, trainer
 
 
 @pytest.fixture
-def refused(train_tiny, tmp_path, everything_in):
-    """A function that trains, expects a refusal that leaves nothing, and returns the message.
+def refused(train_tiny, tmp_path):
+    """A function that trains, expects a refusal that leaves nothing, and returns the message."""
 
-    A run that had ``begun`` has made its folder; it leaves no file in it.
-    """
-
-    def train(dataset, *words, begun=False):
+    def train(dataset, *words):
         code, out, err = train_tiny(dataset, *words)
         assert code == 2, out + err
         assert "Traceback" not in err
-        assert everything_in(tmp_path / "out") in ([None, []] if begun else [None])
+        assert not (tmp_path / "out").exists()
         return err[err.index("error: ") + len("error: ") :].rstrip("\n")
 
     return train
@@ -189,14 +186,14 @@ def test_weights_that_do_not_exist(refused, animals, tmp_path):
 @pytest.mark.parametrize("words", [("select=val",), ("select=val", "epochs=1")])
 def test_selection_on_val_without_val(refused, make_folder, tmp_path, words):
     root = make_folder(tmp_path / "d", splits=("train", "test"))
-    assert refused(root, *words, begun=True) == (
+    assert refused(root, *words) == (
         "select=val needs validation images and there are none: add a val split or use "
         "select=last (the published protocol)"
     )
 
 
 def test_a_loss_that_is_not_finite_names_a_smaller_rate(refused, animals):
-    message = refused(animals, "lr=1e30", "epochs=20", "warmup=0", begun=True)
+    message = refused(animals, "lr=1e30", "epochs=20", "warmup=0")
     assert message.startswith("the loss is not finite any more in epoch ")
     assert message.endswith("Use a smaller learning rate (lr=1e+29; it is 1e+30), or clip_norm=1.")
 
@@ -211,9 +208,24 @@ DISK_FULL = (
 )
 
 
-def test_a_disk_that_is_full_from_the_start(refused, animals, monkeypatch):
-    monkeypatch.setattr(files.tempfile, "NamedTemporaryFile", full_disk)
-    assert refused(animals, begun=True) == f"cannot write into out: {DISK_FULL}"
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        (errno.ENOSPC, "the disk is full"),
+        (errno.EDQUOT, "the disk quota is used up"),
+        (errno.EROFS, "the file system is read-only"),
+        (errno.EACCES, "permission is denied"),
+    ],
+)
+def test_a_disk_that_takes_nothing_from_the_start(refused, animals, monkeypatch, number, reason):
+    def probe(*args, **kwargs):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(files.tempfile, "NamedTemporaryFile", probe)
+    assert refused(animals) == (
+        f"cannot write into out: {reason}. Free some space or choose another place with "
+        "output=DIR (results) or cache_dir=DIR (caches)."
+    )
 
 
 @pytest.mark.parametrize("place", ["replace", "save_file", "fsync"])
@@ -227,7 +239,7 @@ def test_a_disk_that_fills_up_at_the_end(refused, animals, monkeypatch, place):
         return real(*args, **kwargs)
 
     monkeypatch.setattr(home, place, writes)
-    message = refused(animals, "cache=false", begun=True)
+    message = refused(animals, "cache=false")
     assert message == f"cannot write into out/adapter: {DISK_FULL}"
 
 
@@ -239,13 +251,22 @@ def test_a_full_disk_in_the_words_of_safetensors(refused, animals, monkeypatch):
         )
 
     monkeypatch.setattr(delta, "save_file", writes)
-    message = refused(animals, begun=True)
+    message = refused(animals)
     assert message == f"cannot write into out/adapter: {DISK_FULL}"
 
 
-def test_a_run_that_fails_leaves_no_empty_folder(train_tiny, animals, tmp_path):
-    assert train_tiny(animals, "lr=1e30", "epochs=20", "warmup=0")[0] == 2
-    assert not (tmp_path / "out").exists()
+def test_a_run_that_fails_leaves_a_folder_that_was_there_as_it_was(
+    train_tiny, animals, tmp_path, monkeypatch, everything_in
+):
+    (tmp_path / "out" / "adapter").mkdir(parents=True)
+    (tmp_path / "out" / "adapter" / delta.FILE).write_text("an earlier delta")
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    monkeypatch.setattr(files.os, "replace", full_disk)
+    code, _, err = train_tiny(animals, "cache=false")
+    assert code == 2
+    assert f"cannot write into out/adapter: {DISK_FULL}" in err
+    assert everything_in(tmp_path / "out") == ["adapter/adapter.safetensors", "notes.txt"]
+    assert (tmp_path / "out" / "adapter" / delta.FILE).read_text() == "an earlier delta"
 
 
 def test_an_output_under_a_file(run_cli, train_tiny, animals, tmp_path):

@@ -15,6 +15,9 @@ from safetensors import safe_open
 from clip_adapt import cards, cli, yamls
 from clip_adapt.data import Dataset
 from clip_adapt.files import sha256
+from clip_adapt.method import Method
+from clip_adapt.task import Task
+from clip_adapt.trainer import Examples, Recipe, train
 
 ROOT = Path(__file__).parents[1]
 CLASSES = ["cat", "dog", "eel"]
@@ -270,6 +273,45 @@ def test_the_same_seed_gives_the_same_delta(train_tiny, animals, tmp_path):
     assert list(deltas["a"]) == ["ctx"]
     assert torch.equal(deltas["a"]["ctx"], deltas["b"]["ctx"])
     assert not torch.equal(deltas["a"]["ctx"], deltas["c"]["ctx"])
+
+
+def test_the_seed_decides_the_start_values(train_tiny, animals, tmp_path):
+    starts = []
+    for name, seed in (("a", 1), ("b", 2)):
+        code, _, err = train_tiny(animals, "epochs=0", f"seed={seed}", f"output={name}")
+        assert code == 0, err
+        starts.append(tensors(tmp_path / name / "adapter" / "adapter.safetensors")["ctx"])
+    assert starts[0].shape == (16, 32)
+    assert not torch.equal(*starts)
+
+
+class Recording(Method):
+    """Keep the labels of every batch that the loss sees."""
+
+    def __init__(self, backbone, task):
+        super().__init__(backbone, task)
+        self.shift = torch.nn.Parameter(torch.zeros(1))
+        self.seen = []
+
+    def logits(self, z, w):
+        return super().logits(z, w) + self.shift
+
+    def loss(self, logits, labels):
+        self.seen += labels.tolist()
+        return super().loss(logits, labels)
+
+
+def test_the_seed_decides_the_order_of_the_batches(tiny_backbone):
+    task = Task(tuple("abcdefgh"))
+    examples = Examples(torch.eye(8, 16).unsqueeze(1), torch.arange(8))
+    orders = []
+    for seed in (1, 1, 2):
+        method = Recording(tiny_backbone, task)
+        train(method, examples, Recipe(epochs=2, batch_size=3, seed=seed))
+        orders.append(method.seen)
+    assert orders[0] == orders[1] != orders[2]
+    assert sorted(orders[0][:8]) == list(range(8))
+    assert orders[0][:8] != orders[0][8:]
 
 
 def test_a_cache_changes_no_number(train_tiny, animals, tmp_path):

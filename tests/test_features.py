@@ -166,6 +166,15 @@ def test_a_damaged_file_is_said_and_made_anew(tiny_backbone, paths, cache, damag
     assert shard.read_bytes() == whole
 
 
+def test_a_damaged_file_does_not_stay(tiny_backbone, paths, cache):
+    extract(tiny_backbone, paths, cache)
+    (shard,) = shards(cache)
+    shard.write_bytes(b"damaged")
+    extract(tiny_backbone, paths[:2], cache)
+    assert not shard.exists()
+    assert len(shards(cache)) == 1
+
+
 def test_the_limit_lets_the_oldest_go_first(cache):
     one = {"a": torch.zeros(1000)}
     cache.write("g", one)
@@ -185,11 +194,12 @@ def test_the_limit_lets_the_oldest_go_first(cache):
 
 
 def test_what_was_read_lately_stays(cache):
-    for key in "ab":
+    for age, key in enumerate("ab"):
+        before = set(shards(cache))
         cache.write("g", {key: torch.zeros(1000)})
+        (new,) = set(shards(cache)) - before
+        os.utime(new, (1000 + age, 1000 + age))
     size = shards(cache)[0].stat().st_size
-    for shard in shards(cache):
-        os.utime(shard, (1000, 1000))
     cache.read("g", {"a"})
     FeatureCache(cache.folder, limit=2.5 * size).write("g", {"c": torch.zeros(1000)})
     assert set(cache.read("g", {"a", "b", "c"})) == {"a", "c"}

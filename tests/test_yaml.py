@@ -107,6 +107,7 @@ Rate = Annotated[float, Between(0, strict=True)]
         (Text("None"), str | None, None),
         (Text("7"), str | None, "7"),
         (Text("7"), int | None, 7),
+        (Text("7"), str | int, 7),
         (Text("[1, 2]"), list[int], [1, 2]),
         (Text("[a, 'b c']"), list[str], ["a", "b c"]),
         ([1, 2], list[float], [1.0, 2.0]),
@@ -215,3 +216,8 @@ def test_text_that_is_no_yaml_stays_text():
     assert options.parse("a: b") == "a: b"
     assert options.parse("{a: 1}") == {"a": 1}
     assert options.parse("1.0e-8") == 1e-8
+
+
+def test_a_list_of_templates_needs_no_quotes():
+    assert options.parse("[a photo of {}, 'art of {}']") == ["a photo of {}", "art of {}"]
+    assert options.parse("[a, b]") == ["a", "b"]
