@@ -1,6 +1,6 @@
 """Measure a build of the embedded backbone: probes, zero-shot and speed, in one table.
 
-    python tools/measure_lite.py --weights clip_adapt/lite/lite.safetensors --data clothing10 trashnet6
+    python tools/measure_lite.py --weights clip_adapt/lite/lite.safetensors --data DIR... --eyes 50
 
 Every DIR holds ``train/`` and ``test/`` with a folder of images a class. The probe is a logistic
 regression on standardised unit features with C = 1, fixed beforehand: no split chooses anything.
@@ -72,8 +72,9 @@ def main() -> None:
         row(lite, folder.name, names, "a photo of a {}.", train, test, 0)
     if args.eyes:
         names, train, test = eyes(args.eyes)
-        row(lite, "drawn eyes", names, "a photo of an eye with {}.", train, test, args.coop_epochs)
-    print(f"\nforward: {speed(lite):.0f} images/s at {args.size} px, {torch.get_num_threads()} threads")
+        row(lite, "drawn eyes", names, "an eye with {}.", train, test, args.coop_epochs)
+    threads = torch.get_num_threads()
+    print(f"\nforward: {speed(lite):.0f} images/s at {args.size} px, {threads} threads")
 
 
 def read(folder: Path, names: list[str]) -> Split:
@@ -83,7 +84,7 @@ def read(folder: Path, names: list[str]) -> Split:
     return images, np.array([label for _, label in files])
 
 
-def eyes(per_class: int, size: int = 192) -> tuple[list[str], Split, Split]:
+def eyes(per_class: int, size: int = 160) -> tuple[list[str], Split, Split]:
     """Drawn eyes: 64 a condition to draw support from, ``per_class`` to test."""
     from clip_adapt.synthetic.eyes import CONDITIONS, draw
 
@@ -105,9 +106,14 @@ def row(
     probes = [probe(z_train.numpy(), train[1], z_test.numpy(), test[1], s) for s in supports]
     pixels = [tiny(split[0]) for split in (train, test)]
     floors = [probe(pixels[0], train[1], pixels[1], test[1], s) for s in supports]
-    tuned = [coop(lite, names, z_train[s], train[1][s], epochs)(z_test) for s in supports[:1]] if epochs else []
+    tuned = (
+        [coop(lite, names, z_train[s], train[1][s], epochs)(z_test) for s in supports[:1]]
+        if epochs
+        else []
+    )
     learned = f"{accuracy(tuned[0], test[1]):.1f}" if tuned else "-"
-    print(f"| {title} ({len(names)}) | {zero_shot:.1f} | {spread(probes)} | {spread(floors)} | {learned} |")
+    cells = [f"{title} ({len(names)})", f"{zero_shot:.1f}", spread(probes), spread(floors), learned]
+    print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def support(labels: np.ndarray, seed: int) -> np.ndarray:
@@ -117,7 +123,9 @@ def support(labels: np.ndarray, seed: int) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def probe(z: np.ndarray, y: np.ndarray, z_test: np.ndarray, y_test: np.ndarray, s: np.ndarray) -> float:
+def probe(
+    z: np.ndarray, y: np.ndarray, z_test: np.ndarray, y_test: np.ndarray, s: np.ndarray
+) -> float:
     """Accuracy of a linear probe fitted on the rows ``s``."""
     classifier = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=2000))
     return accuracy(classifier.fit(z[s], y[s]).predict(z_test), y_test)

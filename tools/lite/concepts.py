@@ -1,8 +1,8 @@
-"""What the classifier of the image tower says about words: 1000 classes and the kinds they belong to.
+"""What the classifier of the image tower says about words: 1000 classes and their kinds.
 
 A class contributes the row of the classifier; a kind (a hypernym in the dictionary: "hat", "bird",
-"vessel") the mean row of its members. ImageNet's identifiers are WordNet 3.0 offsets, the dictionary
-is 3.1, so classes are found by words and gloss.
+"vessel") the mean row of its members. ImageNet's identifiers are WordNet 3.0 offsets, the
+dictionary is 3.1, so classes are found by words and gloss.
 """
 
 from dataclasses import dataclass

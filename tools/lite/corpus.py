@@ -1,4 +1,4 @@
-"""About 120,000 short English texts for the text tower: a dictionary, class names, our own word lists."""
+"""190,995 short English texts for the text tower: a dictionary, class names, our own lists."""
 
 import random
 import re
@@ -10,7 +10,7 @@ import yaml
 from lite.sources import load_dictionary
 
 HERE = Path(__file__).parent
-# Lexicographer files of WordNet whose nouns can be seen or touch what is seen (man page lexnames(5)).
+# Synsets taken of each lexicographer file whose nouns can be seen (man page lexnames(5)).
 VISIBLE = {
     5: 7000,
     6: 16000,

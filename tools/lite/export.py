@@ -60,6 +60,7 @@ def save(state: dict[str, Tensor], path: Path) -> None:
     }
     draft = path.with_suffix(".tmp")
     save_file(small, draft)
+    draft.chmod(0o644)
     draft.replace(path)
 
 
@@ -68,7 +69,7 @@ def _stored(name: str) -> torch.dtype:
 
 
 def _rescale_stream(state: dict[str, Tensor]) -> None:
-    """Scale everything that is added to the residual stream; layer norms make it the same function."""
+    """Scale all that is added to the residual stream; layer norms undo it."""
     scale = STREAM_STD / state["token_embedding.weight"].std()
     added = ("attn.out_proj.weight", "attn.out_proj.bias", "mlp.c_proj.weight", "mlp.c_proj.bias")
     for name, value in state.items():

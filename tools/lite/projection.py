@@ -1,12 +1,12 @@
 """The common space, in closed form: a linear image projection and a kernel map from text into it.
 
-No image is used. The classifier's rows W (1000, 1280) stand for what classes look like; kernel ridge
-regression learns sentence embedding -> row, on classes and on the kinds they belong to, so that words
-that name no class get the row their meaning predicts (the semantic-embedding idea of DeViSE, Frome et
-al. 2013, with the roles of the two sides exchanged; kernel ridge: Saunders et al. 1998). An SVD of the
-predictions gives the 160 visual directions that text can speak about. 96 further directions of W are
-kept for the image side alone: text is zero there, so they leave zero-shot ranking as it is and serve
-probes.
+No image is used. The classifier's rows W (1000, 1280) stand for what classes look like; kernel
+ridge regression learns sentence embedding -> row, on classes and on the kinds they belong to, so
+that words that name no class get the row their meaning predicts (the semantic embedding of DeViSE,
+Frome et al. 2013, from text to image; kernel ridge: Saunders et al. 1998). An SVD of the
+predictions gives the 160 visual directions that text can speak about. 96 further directions of W
+are kept for the image side alone: text is zero there, so they leave zero-shot ranking as it is and
+serve probes.
 """
 
 from dataclasses import dataclass
@@ -84,7 +84,7 @@ def feature_statistics(tower: nn.Module, samples: int = 20000) -> tuple[Tensor, 
 
 
 def _visual_rows(rows: Tensor, basis: Tensor, gain: Tensor) -> Tensor:
-    """Directions of the classifier that the aligned ones leave out, at comparable energy, (96, 1280)."""
+    """Directions of the classifier that the aligned ones leave out, (96, 1280)."""
     rest = rows - rows @ basis.T @ basis
     _, values, directions = torch.linalg.svd(rest, full_matrices=False)
     share = (values[:VISUAL] / values[0]) ** POWER

