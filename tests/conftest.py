@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is first imported
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is first imported
 
 import json
 from pathlib import Path

@@ -8,7 +8,7 @@ import clip_adapt
 from clip_adapt import method
 
 SMALL = {"dataset.per_class": {"train": 8, "val": 2, "test": 10}, "shots": 8, "seed": 1}
-OPTIONS = {"coop": {"epochs": 40, "lr": 0.01, "dataset.size": 160}}
+OPTIONS = {"coop": {"epochs": 100, "lr": 0.01}}
 
 
 @pytest.mark.parametrize("name", [n for n in method.names() if n != "zero_shot"])

@@ -106,12 +106,10 @@ def row(
     probes = [probe(z_train.numpy(), train[1], z_test.numpy(), test[1], s) for s in supports]
     pixels = [tiny(split[0]) for split in (train, test)]
     floors = [probe(pixels[0], train[1], pixels[1], test[1], s) for s in supports]
-    tuned = (
-        [coop(lite, names, z_train[s], train[1][s], epochs)(z_test) for s in supports[:1]]
-        if epochs
-        else []
-    )
-    learned = f"{accuracy(tuned[0], test[1]):.1f}" if tuned else "-"
+    learned = "-"
+    if epochs:
+        tuned = coop(lite, names, z_train[supports[0]], train[1][supports[0]], epochs)
+        learned = f"{accuracy(tuned(z_test), test[1]):.1f}"
     cells = [f"{title} ({len(names)})", f"{zero_shot:.1f}", spread(probes), spread(floors), learned]
     print(f"| {' | '.join(cells)} |", flush=True)
 
