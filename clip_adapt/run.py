@@ -109,13 +109,16 @@ def run(config: Config) -> Classifier:
 @contextlib.contextmanager
 def _whole_or_not_at_all(folder: Path) -> Iterator[None]:
     # A run that fails or is interrupted leaves no folder behind, unless one was there before.
-    new = not folder.exists()
+    new = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         require_writable(folder)
         yield
     except BaseException:
-        if new:
+        if folder in new:
             shutil.rmtree(folder, ignore_errors=True)
+        for place in new:
+            with contextlib.suppress(OSError):
+                place.rmdir()
         raise
 
 
