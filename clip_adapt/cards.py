@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any
@@ -116,11 +116,6 @@ def source_module(source: str) -> ModuleType:
             f"unknown source {source!r}{nearest(source, known)} There is: {', '.join(known)}."
         )
     return importlib.import_module(f"clip_adapt.sources.{source}")
-
-
-def with_templates(card: DataCard, templates: list[str]) -> DataCard:
-    """Return the card with other prompt templates."""
-    return replace(card, templates=templates)
 
 
 def _data_card(values: Mapping[str, Any], where: str) -> DataCard:

@@ -98,7 +98,6 @@ def hint(word: str) -> str:
 
 def help_text(verb: str, argv: list[str]) -> str:
     """Return what ``--help`` prints, read off the YAML files and their comments."""
-    name = "train" if verb == "train" else verb
     lines = [f"usage: python -m clip_adapt.{verb} {USAGE[verb]}", "", VERBS[verb], ""]
     if verb == "train":
         for group, title in (("method", "methods"), ("model", "models"), ("dataset", "data sets")):
@@ -109,7 +108,7 @@ def help_text(verb: str, argv: list[str]) -> str:
             own = {k: v for k, v in texts.items() if k.startswith("method.")}
             lines += [f"  {method}"] * bool(own) + _table(own, indent=4)
         lines += ["", "options of a data set's or a model's card: dataset.KEY=, model.KEY=", ""]
-    lines += ["options:", *_table(yamls.help_texts(resource("configs") / f"{name}.yaml"))]
+    lines += ["options:", *_table(yamls.help_texts(resource("configs") / f"{verb}.yaml"))]
     return "\n".join(lines)
 
 

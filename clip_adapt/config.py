@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any, Literal
 
 from clip_adapt import cards, options, yamls
@@ -191,7 +191,7 @@ def _contradictions(checked: dict[str, Any]) -> list[str]:
 
 def _override_templates(card: DataCard, checked: dict[str, Any]) -> DataCard:
     own = [checked["template"]] if checked["template"] is not None else checked["templates"]
-    return cards.with_templates(card, own) if own else card
+    return replace(card, templates=own) if own else card
 
 
 def _try(problems: list[str], function: Any, *args: Any) -> Any:

@@ -35,11 +35,9 @@ def run(
     """
     from clip_adapt import evaluation, images
     from clip_adapt.api import load
-    from clip_adapt.classifier import Classifier
     from clip_adapt.data import Dataset
     from clip_adapt.features import FeatureCache
     from clip_adapt.files import cache_folder
-    from clip_adapt.method import Method
 
     card = cards.find_dataset(dataset)
     classifier = load(adapter, method_file=method_file, device=device, precision=precision)
@@ -52,15 +50,8 @@ def run(
     items = [item for item in items if item.path not in reasons]
     if not items:
         raise InputError(f"the test split of {data.name} is empty: there is nothing to measure")
-    zero_shot = Classifier(Method(classifier.backbone, classifier.method.task))
-    probabilities = evaluation.test_probabilities(classifier, items, kept)
-    result = {
-        "test": evaluation.measure(probabilities, items),
-        "zero_shot": evaluation.measure(
-            evaluation.test_probabilities(zero_shot, items, kept), items
-        ),
-        "n_test": len(items),
-    }
+    measured, probabilities = evaluation.beside_zero_shot(classifier, items, kept)
+    result = {**measured, "n_test": len(items)}
     if output is not None:
         table = evaluation.predictions_csv(probabilities, items, classifier.classes)
         write_text(Path(output).expanduser() / "predictions.csv", table)

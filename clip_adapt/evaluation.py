@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,20 +15,30 @@ from clip_adapt.classifier import Classifier
 from clip_adapt.data import Item
 from clip_adapt.errors import InputError, nearest
 from clip_adapt.features import FeatureCache, extract
+from clip_adapt.method import Method
 
 
-def test_probabilities(classifier: Classifier, items: list[Item], cache: FeatureCache) -> Tensor:
-    """Return the probabilities (N, C) of test items, from cached features where that is allowed."""
+def beside_zero_shot(
+    classifier: Classifier, items: list[Item], cache: FeatureCache
+) -> tuple[dict[str, Any], Tensor]:
+    """Measure a classifier on test items, and zero-shot CLIP on the same features.
+
+    Returns:
+        {"test": metrics, "zero_shot": metrics}, and the classifier's probabilities (N, C).
+    """
     paths = [item.path for item in items]
-    if not classifier.method.tunes_image_tower:
-        z = extract(classifier.backbone, paths, cache, label="test features")
-        return classifier.probabilities_of_features(z[:, 0]).cpu()
-    rows = classifier.stream(paths, top_k=len(classifier.classes))
-    return torch.tensor([[dict(row)[c] for c in classifier.classes] for row in rows])
+    z = extract(classifier.backbone, paths, cache, label="test features")[:, 0]
+    zero_shot = Classifier(Method(classifier.backbone, classifier.method.task))
+    if classifier.method.tunes_image_tower:
+        rows = classifier.stream(paths, top_k=len(classifier.classes))
+        ours = torch.tensor([[dict(row)[c] for c in classifier.classes] for row in rows])
+    else:
+        ours = classifier.probabilities_of_features(z).cpu()
+    baseline = zero_shot.probabilities_of_features(z).cpu()
+    return {"test": _measure(ours, items), "zero_shot": _measure(baseline, items)}, ours
 
 
-def measure(probabilities: Tensor, items: list[Item]) -> dict[str, dict[str, float]]:
-    """Return the metrics of probabilities (N, C) on items, each with its interval."""
+def _measure(probabilities: Tensor, items: list[Item]) -> dict[str, dict[str, float]]:
     labels = np.array([item.label for item in items])
     return metrics.evaluate(labels, probabilities.argmax(1).numpy())
 

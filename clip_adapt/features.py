@@ -124,9 +124,9 @@ def extract(
     indices = [CENTRE] if views == 1 or augment == "none" else list(range(views))
     todo: list[tuple[int, str, str]] = []  # (view, key, path)
     known: dict[int, dict[str, Tensor]] = {}
+    unique = dict(zip(keys, paths, strict=True))
     for index in indices:
         known[index] = cache.read(_group(backbone, index, augment), set(keys))
-        unique = dict(zip(keys, paths, strict=True))
         todo += [(index, k, p) for k, p in unique.items() if k not in known[index]]
     made = _compute(backbone, todo, augment, label)
     for index in indices:

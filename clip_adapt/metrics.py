@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -9,7 +10,6 @@ from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
 RESAMPLES = 1000
-Metric = Callable[[NDArray[np.int64], NDArray[np.int64]], float]
 
 
 def evaluate(
@@ -62,8 +62,6 @@ def _balanced_accuracy(
 ) -> float:
     # Classes that are predicted but absent have no recall: scikit-learn warns and leaves them out,
     # which is what is meant here.
-    import warnings
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         return balanced_accuracy_score(true, predicted, **kwargs)

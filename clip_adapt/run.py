@@ -210,13 +210,7 @@ def _recipe(o: RunOptions) -> Recipe:
 def _measure(this: Run, method: Method, seconds: dict[str, float]) -> tuple[dict[str, Any], Tensor]:
     begin = time.perf_counter()
     test = this.dataset.test
-    probabilities = evaluation.test_probabilities(Classifier(method), test, this.cache)
-    zero_shot = Classifier(Method(this.backbone, method.task))
-    baseline = evaluation.test_probabilities(zero_shot, test, this.cache)
-    result = {
-        "test": evaluation.measure(probabilities, test),
-        "zero_shot": evaluation.measure(baseline, test),
-    }
+    result, probabilities = evaluation.beside_zero_shot(Classifier(method), test, this.cache)
     seconds["evaluate"] = time.perf_counter() - begin
     return result, probabilities
 
