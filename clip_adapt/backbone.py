@@ -150,9 +150,8 @@ class Backbone(nn.Module):
             texts: for every class the texts that stand for it.
         """
         flat = [text for of_class in texts for text in of_class]
-        with torch.no_grad():
-            features = self.encode_text(flat).split([len(of_class) for of_class in texts])
-            return torch.stack([F.normalize(f.mean(0), dim=0) for f in features])
+        features = self.encode_text(flat).split([len(of_class) for of_class in texts])
+        return torch.stack([F.normalize(f.mean(0), dim=0) for f in features])
 
     def embed_words(self, text: str) -> Tensor:
         """Return the token embeddings (n, W) of the words of a text, in float32, on the CPU.

@@ -9,7 +9,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-from clip_adapt import features, images
+from clip_adapt import features, guard, images
 from clip_adapt.backbone import Backbone
 from clip_adapt.delta import Header
 from clip_adapt.errors import InputError
@@ -27,6 +27,7 @@ class Classifier:
         backbone: the frozen towers.
         classes: spoken class names, in the order of the columns of ``probabilities``.
         temperature: what logits are divided by before the softmax.
+        guard: weight of zero-shot's logits in the mixture with the method's, 0 to 1.
         header: what the delta says of itself; None for zero-shot.
         folder: where the run that made it wrote its files; None when it was loaded.
         metrics: of that run; None when there was none.
@@ -37,6 +38,7 @@ class Classifier:
         self.backbone: Backbone = method.backbone
         self.classes: list[str] = list(method.task.classes)
         self.temperature = header.temperature if header else 1.0
+        self.guard = header.guard if header else 0.0
         self.header = header
         self.folder: Path | None = None
         self.metrics: dict[str, Any] | None = header.metrics if header else None
@@ -84,12 +86,29 @@ class Classifier:
         ``pixels`` are images that went through ``backbone.preprocess``.
         """
         with torch.no_grad():
-            return self._softmax(self.method(self.method.encode_image(pixels)))
+            return self._softmax(self.logits(self.method.encode_image(pixels), pixels))
 
     def probabilities_of_features(self, z: Tensor) -> Tensor:
         """Return the probabilities (N, C) of unit image features (N, D)."""
         with torch.no_grad():
-            return self._softmax(self.method(z.to(self.backbone.device)))
+            return self._softmax(self.logits(z.to(self.backbone.device)))
+
+    def logits(self, z: Tensor, pixels: Tensor | None = None) -> Tensor:
+        """Return the logits (N, C), mixed with zero-shot's when there is a guard.
+
+        Args:
+            z: the method's unit image features (N, D).
+            pixels: (N, 3, S, S), needed beside a guard when the method tunes the image tower:
+                zero-shot looks at the features of the frozen one.
+        """
+        ours = self.method(z)
+        if not self.guard:
+            return ours
+        if self.method.tunes_image_tower:
+            assert pixels is not None, "the frozen tower needs the pixels"
+            z = self.backbone.encode_image(pixels)
+        zero_shot = self.method.zero_shot_logits(z)
+        return guard.mix(ours.float(), zero_shot.float(), self.guard)
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Return the unit features (N, D) of pixels (N, 3, S, S)."""

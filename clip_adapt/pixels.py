@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -13,9 +15,15 @@ from clip_adapt.data import Item
 from clip_adapt.files import sha256
 from clip_adapt.images import Augment
 
+MEMORY = 2e9  # bytes that the decoded images of one subset may take
+
 
 class Pixels(Dataset[Any]):
     """Transformed images (3, S, S) with their labels; a new random view in every epoch.
+
+    Every image is decoded once. For random views it is kept as uint8, a large one smaller, with its
+    short side at twice the input's (less only when the subset would not fit into ``MEMORY``); the
+    centre view is kept as it enters the tower.
 
     Args:
         backbone: its transform.
@@ -26,16 +34,43 @@ class Pixels(Dataset[Any]):
     def __init__(self, backbone: Backbone, items: list[Item], augment: Augment) -> None:
         self.backbone, self.items, self.augment = backbone, items, augment
         self.epoch = 0
+        self._decoded: dict[str, np.ndarray[Any, Any]] = {}
+        self._centre: dict[str, Tensor] = {}
 
     def set_epoch(self, epoch: int) -> None:
         """Say which view is wanted."""
         self.epoch = epoch
+
+    def only(self, mask: Tensor) -> Pixels:
+        """Return the images where the mask (N,) is True; what is decoded is shared."""
+        items = [item for item, kept in zip(self.items, mask.tolist(), strict=True) if kept]
+        part = Pixels(self.backbone, items, self.augment)
+        part._decoded, part._centre = self._decoded, self._centre
+        return part
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         item = self.items[index]
-        image = images.decode(item.path)
-        key = sha256(item.path)
+        if self.augment == "none":
+            if item.path not in self._centre:
+                self._centre[item.path] = self.backbone.preprocess(images.decode(item.path))
+            return self._centre[item.path], item.label
+        image, key = self._image(item.path), sha256(item.path)
         return images.view(self.backbone, self.augment, self.epoch, key, image), item.label
+
+    def _image(self, path: str) -> Image.Image:
+        if path not in self._decoded:
+            self._decoded[path] = np.asarray(self._smaller(images.decode(path)))
+        return Image.fromarray(self._decoded[path])
+
+    def _smaller(self, image: Image.Image) -> Image.Image:
+        size = self.backbone.image_size
+        room = (MEMORY / 3 / max(1, len(self.items))) ** 0.5
+        short = max(int(1.15 * size), min(2 * size, int(room)))
+        scale = short / min(image.size)
+        if scale >= 1:
+            return image
+        width, height = (round(side * scale) for side in image.size)
+        return image.resize((width, height), Image.Resampling.BICUBIC)

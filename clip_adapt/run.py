@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clip_adapt import delta, evaluation, features, images, modelcard
+from clip_adapt import delta, evaluation, features, fitting, images, modelcard
 from clip_adapt.backbone import Backbone
 from clip_adapt.classifier import Classifier
 from clip_adapt.config import Config, RunOptions
@@ -24,11 +24,12 @@ from clip_adapt.data import Dataset, Item, Support, write_manifest
 from clip_adapt.errors import InputError, listed
 from clip_adapt.features import FeatureCache
 from clip_adapt.files import cache_folder, require_writable, write_text
+from clip_adapt.fitting import Part
 from clip_adapt.images import Augment
 from clip_adapt.machine import peak_memory
 from clip_adapt.method import Method
 from clip_adapt.pixels import Pixels
-from clip_adapt.trainer import Examples, Recipe, train
+from clip_adapt.trainer import Recipe
 
 log = logging.getLogger(__name__)
 
@@ -100,10 +101,12 @@ def run(config: Config) -> Classifier:
     seconds: dict[str, float] = {}
     with _whole_or_not_at_all(this.folder):
         z = _features(this, method, support, seconds)
-        _fit(this, method, support, z, seconds)
-        result, probabilities = _measure(this, method, seconds)
+        weight = _fit(this, method, support, z, seconds)
+        classifier = Classifier(method)
+        classifier.guard = weight
+        result, probabilities = _measure(this, classifier, seconds)
         seconds["total"] = time.perf_counter() - start
-        return _write(this, method, support, result, probabilities, seconds)
+        return _write(this, classifier, support, result, probabilities, seconds)
 
 
 @contextlib.contextmanager
@@ -149,9 +152,11 @@ def _features(
 ) -> dict[str, Tensor]:
     begin = time.perf_counter()
     o = this.options
-    trains = bool(o.epochs_at(o.shots)) and bool(method.trainable())
+    trains = o.trains and bool(method.trainable())
     solves = type(method).fit is not Method.fit
-    wanted = support.train if solves or (trains and not method.tunes_image_tower) else []
+    on_features = solves or (trains and not method.tunes_image_tower)
+    folds = o.guard and not support.val
+    wanted = support.train if on_features or folds else []
     z = features.extract(
         this.backbone,
         [i.path for i in wanted],
@@ -160,7 +165,7 @@ def _features(
         augment=o.augment,
         label="support features",
     )
-    needs_val = solves or o.select == "val"
+    needs_val = solves or o.guard or o.select == "val"
     val = [i.path for i in support.val] if needs_val else []
     z_val = features.extract(this.backbone, val, this.cache, label="val features")
     seconds["features"] = time.perf_counter() - begin
@@ -173,57 +178,54 @@ def _fit(
     support: Support,
     z: dict[str, Tensor],
     seconds: dict[str, float],
-) -> None:
+) -> float:
     begin = time.perf_counter()
-    o, device = this.options, this.backbone.device
-    labels = {s: torch.tensor([i.label for i in getattr(support, s)]) for s in ("train", "val")}
-    if len(z["val"]):
-        method.validation = (z["val"][:, 0].to(device), labels["val"].to(device))
-    if type(method).fit is not Method.fit:
-        mean = torch.nn.functional.normalize(z["train"].mean(1), dim=-1)
-        method.fit(mean.to(device), labels["train"].to(device))
-    examples = {
-        "train": _examples(this, method, support.train, z["train"], labels["train"], o.augment),
-        "val": _examples(this, method, support.val, z["val"], labels["val"], "none"),
-    }
+    o = this.options
+    train = _part(this, method, support.train, z["train"], o.augment)
+    val = _part(this, method, support.val, z["val"], "none")
     recipe = _recipe(o)
-    log_dir = this.folder if o.tensorboard else None
     for old in this.folder.glob("events.out.tfevents.*"):
         old.unlink()
-    train(method, examples["train"], recipe, val=examples["val"], log_dir=log_dir)
+    fitting.fit(method, train, val, recipe, this.folder if o.tensorboard else None)
+    weight = 0.0
+    if o.guard and method.state_dict():
+        weight = fitting.guard_weight(method, this.make_method, train, val, recipe)
     seconds["fit"] = time.perf_counter() - begin
+    return weight
 
 
-def _examples(
-    this: Run, method: Method, items: list[Item], z: Tensor, labels: Tensor, augment: Augment
-) -> Examples:
-    if not method.tunes_image_tower:
-        return Examples(z, labels if len(z) else labels[:0])
-    return Examples(Pixels(this.backbone, items, augment), labels)
+def _part(this: Run, method: Method, items: list[Item], z: Tensor, augment: Augment) -> Part:
+    labels = torch.tensor([item.label for item in items], dtype=torch.long)
+    pixels = Pixels(this.backbone, items, augment) if method.tunes_image_tower else None
+    return Part(z, labels, pixels)
 
 
 def _recipe(o: RunOptions) -> Recipe:
     names = {f.name for f in fields(Recipe)} - {"epochs"}
-    return Recipe(epochs=o.epochs_at(o.shots), **{name: getattr(o, name) for name in names})
+    values = {name: getattr(o, name) for name in names}
+    return Recipe(epochs=o.epochs_at(o.shots), **values)
 
 
-def _measure(this: Run, method: Method, seconds: dict[str, float]) -> tuple[dict[str, Any], Tensor]:
+def _measure(
+    this: Run, classifier: Classifier, seconds: dict[str, float]
+) -> tuple[dict[str, Any], Tensor]:
     begin = time.perf_counter()
     test = this.dataset.test
-    result, probabilities = evaluation.beside_zero_shot(Classifier(method), test, this.cache)
+    result, probabilities = evaluation.beside_zero_shot(classifier, test, this.cache)
     seconds["evaluate"] = time.perf_counter() - begin
     return result, probabilities
 
 
 def _write(
     this: Run,
-    method: Method,
+    measured: Classifier,
     support: Support,
     result: dict[str, Any],
     probabilities: Tensor,
     seconds: dict[str, float],
 ) -> Classifier:
     config, folder, classes = this.config, this.folder, this.dataset.classes
+    method = measured.method
     test = this.dataset.test
     manifest = write_manifest(support.manifest(classes))
     header = delta.describe(
@@ -232,6 +234,7 @@ def _write(
         method,
         dataset=this.dataset.name,
         metrics=result,
+        guard=measured.guard,
         support_sha256=hashlib.sha256(manifest.encode()).hexdigest(),
     )
     text = config.to_yaml()
@@ -243,6 +246,7 @@ def _write(
         "trainable_parameters": sum(t.numel() for t in method.state_dict().values()),
         "adapter_bytes": file.stat().st_size,
         "peak_memory_bytes": peak_memory(this.backbone.device),
+        **({"guard": measured.guard} if this.options.guard else {}),
         "n_test": len(test),
         "n_support": len(support.train),
         "notes": support.notes,
