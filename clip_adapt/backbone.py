@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -103,6 +104,18 @@ class Backbone(nn.Module):
             tokenizer = open_clip.get_tokenizer(name)
         backbone = cls(model, tokenizer, card, config)
         return backbone.to(device=chosen, dtype=dtype)
+
+    def twin(self) -> Backbone:
+        """Return a backbone of modules of its own around the same frozen tensors.
+
+        A tuner may be put into it; this one stays as it is, and no memory is spent on weights.
+        """
+        tensors = (*self.model.parameters(), *self.model.buffers())
+        twin = copy.copy(self)
+        twin.__dict__.pop("_last_prompts", None)
+        model = copy.deepcopy(self.model, {id(t): t for t in tensors})
+        twin.__dict__["_modules"] = {"model": model}
+        return twin
 
     def train(self, mode: bool = True) -> Backbone:
         """Do nothing: the backbone is frozen for good."""

@@ -90,7 +90,11 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class Config:
-    """A whole, checked configuration."""
+    """A whole, checked configuration.
+
+    ``cpu_recipe`` holds the general options that differ from the method's published recipe because
+    this runs on a CPU, ``published`` what the recipe has in their place.
+    """
 
     options: RunOptions
     method: Found
@@ -99,6 +103,7 @@ class Config:
     model: ModelCard
     given: dict[str, str]
     cpu_recipe: dict[str, Any] = field(default_factory=dict)
+    published: dict[str, Any] = field(default_factory=dict)
 
     def to_yaml(self) -> str:
         """Return everything resolved as YAML; its first line is the command that gives it."""
@@ -136,7 +141,16 @@ def compose(given: Mapping[str, Any]) -> Config:
         raise InputError("\n".join(problems))
     dataset = _override_templates(dataset, checked)
     text = {key: _as_text(value) for key, value in given.items()}
-    return Config(RunOptions(**checked), method, method_options, dataset, model, text, cpu_recipe)
+    return Config(
+        RunOptions(**checked),
+        method,
+        method_options,
+        dataset,
+        model,
+        text,
+        cpu_recipe,
+        {key: {**defaults, **recipe}[key] for key in cpu_recipe},
+    )
 
 
 def _nested(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
