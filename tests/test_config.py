@@ -11,6 +11,7 @@ from clip_adapt.data import Dataset
 from clip_adapt.errors import InputError
 from clip_adapt.files import resource
 from clip_adapt.options import Text
+from clip_adapt.task import GENERAL_TEMPLATES
 
 TRAIN = resource("configs") / "train.yaml"
 FIELDS = [field.name for field in dataclasses.fields(RunOptions)]
@@ -337,3 +338,17 @@ def test_a_card_with_wrong_content_is_refused_by_line(tmp_path):
 def test_nothing_but_the_general_options_is_in_the_schema_of_a_run():
     assert set(FIELDS) >= {"method", "dataset", "model"}
     assert {"method", "dataset", "model"}.isdisjoint(config._nested({"shots": 1})["general"])
+
+
+def test_an_ensemble_adds_seven_templates_to_the_cards(tmp_path):
+    plain, many = (compose({"dataset": "eyes", "ensemble": flag}) for flag in (False, True))
+    assert many.dataset.templates == [*plain.dataset.templates, *GENERAL_TEMPLATES]
+    again = compose({"ensemble": True, "template": GENERAL_TEMPLATES[0]})
+    assert again.dataset.templates == list(GENERAL_TEMPLATES)
+
+
+def test_steps_are_counted_by_shots_until_epochs_are_given():
+    o = compose({"iterations_per_shot": 20, "shots": 4}).options
+    assert o.iterations == 80 and o.trains
+    assert compose({"epochs": 0}).options.trains is False
+    assert compose({"epochs": 5, "iterations_per_shot": 0}).options.trains is False
