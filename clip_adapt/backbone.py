@@ -17,14 +17,14 @@ import torch.nn.functional as F
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from torch import Tensor, nn
 
-from clip_adapt import attention, prompts
+from clip_adapt import attention, prompts, text
 from clip_adapt.cards import ModelCard, find_model, names
 from clip_adapt.errors import InputError, nearest
 from clip_adapt.files import resource
 from clip_adapt.prompts import Position
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-TEXT_BATCH = 256
+PLANS = 8  # ways of known texts through the text tower that are remembered
 
 
 class Backbone(nn.Module):
@@ -38,6 +38,7 @@ class Backbone(nn.Module):
         fingerprint: SHA-256 over architecture and weights; what a delta is bound to.
         preprocess: the evaluation transform of these weights, PIL image -> (3, S, S).
         tokenizer: texts -> (N, context_length) token ids.
+        text_chunk: prompts that pass the text tower at a time; ``auto`` looks at the memory.
     """
 
     model: Any  # open_clip's classes share no type that names .visual and .text
@@ -49,6 +50,8 @@ class Backbone(nn.Module):
         attention.separate(model)
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
+        self.text_chunk: text.Chunk = "auto"
+        self._plans: dict[Any, text.Plan] = {}
         self.card = card
         self.transform: dict[str, Any] = dict(self.model.visual.preprocess_cfg)
         self.preprocess: Callable[[Any], Tensor] = image_transform_v2(
@@ -133,9 +136,7 @@ class Backbone(nn.Module):
         Raises:
             InputError: when a text has more tokens than the tower takes.
         """
-        ids = prompts.tokenize(self.tokenizer, texts, self.context_length)
-        parts = [self._encode_tokens(part) for part in ids.split(TEXT_BATCH)]
-        return torch.cat(parts)
+        return self._encode(texts, None, "end")
 
     def encode_prompts(
         self, context: Tensor, texts: list[str], position: Position = "end"
@@ -151,10 +152,7 @@ class Backbone(nn.Module):
         Raises:
             InputError: when a prompt has more tokens than the tower takes.
         """
-        n_ctx = context.shape[-2]
-        prompt = self._prompt_tokens(tuple(texts), n_ctx, position)
-        with prompts.replaced_embeddings(self.token_embedding, prompt.slots, context):
-            return self._encode_tokens(prompt.ids)
+        return self._encode(texts, context, position)
 
     def class_weights(self, texts: list[list[str]]) -> Tensor:
         """Return one unit vector a class (C, D): the mean over its texts' features, normalised.
@@ -228,38 +226,26 @@ class Backbone(nn.Module):
         """W, the length of a token embedding, and so of a context vector."""
         return int(self.token_embedding.weight.shape[1])
 
-    def _encode_tokens(self, ids: Tensor) -> Tensor:
-        return _unit(self.model.text(ids[:, : self._needed(ids)].to(self.device)))
+    def _encode(self, texts: list[str], context: Tensor | None, position: Position) -> Tensor:
+        tower = self.model.text
+        need = text.Need.of(tower, context, self.text_chunk, self.device)
+        # Training asks for the same texts at every step.
+        key = (tuple(texts), None if context is None else context.shape[-2], position, need)
+        if key not in self._plans:
+            if len(self._plans) == PLANS:
+                self._plans.clear()
+            self._plans[key] = text.plan(tower, self._tokens(texts, context, position), need)
+        return _unit(text.encode(tower, self._plans[key], self.token_embedding, context))
 
-    def _needed(self, ids: Tensor) -> int:
-        # In a causal tower nothing behind the end token reaches it, so the columns that are
-        # padding in every row change no output.
-        text = self.model.text
-        ends: dict[str, Callable[[], Tensor]] = {
-            "argmax": lambda: ids.argmax(1),
-            "eos": lambda: (ids == text.eos_id).long().argmax(1),
-        }
-        causal = getattr(text, "attn_mask", None) is not None
-        pool = getattr(text, "pool_type", None)
-        if not causal or getattr(text, "cls_emb", None) is not None or pool not in ends:
-            return ids.shape[1]
-        return int(ends[pool]().max()) + 1
-
-    def _prompt_tokens(
-        self, texts: tuple[str, ...], n_ctx: int, position: Position
+    def _tokens(
+        self, texts: list[str], context: Tensor | None, position: Position
     ) -> prompts.PromptTokens:
-        # Training asks for the same prompts at every step.
-        key = (texts, n_ctx, position)
-        if self.__dict__.get("_last_prompts", (None,))[0] != key:
-            made = prompts.with_slots(
-                self.tokenizer, list(texts), n_ctx, position, self.context_length
-            )
-            length = self._needed(made.ids)
-            made = prompts.PromptTokens(
-                made.ids[:, :length].to(self.device), made.slots[:, :length].to(self.device)
-            )
-            self.__dict__["_last_prompts"] = (key, made)
-        return self.__dict__["_last_prompts"][1]
+        length = self.context_length
+        if context is not None:
+            n_ctx = context.shape[-2]
+            return prompts.with_slots(self.tokenizer, texts, n_ctx, position, length)
+        ids = prompts.tokenize(self.tokenizer, texts, length)
+        return prompts.PromptTokens(ids, torch.zeros_like(ids, dtype=torch.bool))
 
     def _text_width_out(self) -> int:
         projection = getattr(self.model.text, "text_projection", None)

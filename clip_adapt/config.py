@@ -62,6 +62,7 @@ class RunOptions:
     select: Literal["last", "val"]
     device: str
     precision: Literal["auto", "fp32", "bf16", "fp16"]
+    text_chunk: Literal["auto"] | Count
     on_bad_image: Literal["error", "skip"]
     cache: bool
     cache_dir: str | None
