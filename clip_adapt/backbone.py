@@ -5,22 +5,17 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-import open_clip
 import torch
 import torch.nn.functional as F
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from torch import Tensor, nn
 
-from clip_adapt import attention, prompts, text
-from clip_adapt.cards import ModelCard, find_model, names
-from clip_adapt.errors import InputError, nearest
-from clip_adapt.files import resource
+from clip_adapt import attention, loading, prompts, text
+from clip_adapt.cards import ModelCard, find_model
+from clip_adapt.errors import InputError
 from clip_adapt.prompts import Position
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -68,45 +63,46 @@ class Backbone(nn.Module):
         image_size: int | None = None,
         device: str = "auto",
         precision: str = "auto",
+        compile: bool = False,
     ) -> Backbone:
         """Load a backbone.
 
         Args:
-            name: a short name (configs/model), a card.yaml, or an open_clip architecture.
-            pretrained: an open_clip tag, a local file, or ``random``; in place of the card's.
+            name: a short name (configs/model), a card.yaml, an open_clip architecture, a folder
+                with a configuration and weights (open_clip's or transformers'), or
+                ``hf-hub:owner/name``.
+            pretrained: an open_clip tag, a local file or folder, ``hf-hub:owner/name``, or
+                ``random``; in place of the card's.
             image_size: pixels; None is the card's or the weights' own.
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
             precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+            compile: compile the towers; takes a minute or two once, and pays off in long runs.
 
         Raises:
             InputError: with the reason and the remedy, when that cannot be had.
         """
         given = {"pretrained": pretrained, "image_size": image_size}
         card = find_model(name, {k: v for k, v in given.items() if v is not None})
-        return cls.from_card(card, device=device, precision=precision)
+        return cls.from_card(card, device=device, precision=precision, compile=compile)
 
     @classmethod
     def from_card(
-        cls, card: ModelCard, *, device: str = "auto", precision: str = "auto"
+        cls,
+        card: ModelCard,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        compile: bool = False,
     ) -> Backbone:
         """Load the backbone that a model card describes; see ``load``."""
         chosen = resolve_device(device)
         dtype = resolve_precision(precision, chosen)
-        name, config = _architecture(card)
-        weights = _weights(card, name, config)
-        with _clear_errors(card):
-            model = open_clip.create_model(
-                name,
-                pretrained=weights,
-                device="cpu",
-                force_custom_text=True,
-                force_image_size=card.image_size,
-                require_pretrained=weights is not None,
-                pretrained_text=False,
-            )
-            tokenizer = open_clip.get_tokenizer(name)
-        backbone = cls(model, tokenizer, card, config)
-        return backbone.to(device=chosen, dtype=dtype)
+        loaded = loading.load(card)
+        backbone = cls(loaded.model, loaded.tokenizer, card, loaded.architecture)
+        backbone.to(device=chosen)._towers_to(dtype)
+        if compile:
+            backbone._compile()
+        return backbone
 
     def twin(self) -> Backbone:
         """Return a backbone of modules of its own around the same frozen tensors.
@@ -115,7 +111,7 @@ class Backbone(nn.Module):
         """
         tensors = (*self.model.parameters(), *self.model.buffers())
         twin = copy.copy(self)
-        twin.__dict__.pop("_last_prompts", None)
+        twin._plans = {}
         model = copy.deepcopy(self.model, {id(t): t for t in tensors})
         twin.__dict__["_modules"] = {"model": model}
         return twin
@@ -173,8 +169,8 @@ class Backbone(nn.Module):
         ids = prompts.word_ids(self.tokenizer, text)
         if not ids:
             raise InputError(f"no words to start the context from: {text!r}")
-        table = self.token_embedding.weight
-        return table[torch.tensor(ids, device=table.device)].detach().float().cpu()
+        table = self.token_embedding  # some towers scale what they look up
+        return table(torch.tensor(ids, device=self.device)).detach().float().cpu()
 
     @property
     def device(self) -> torch.device:
@@ -257,18 +253,26 @@ class Backbone(nn.Module):
 
     @property
     def _is_convolutional(self) -> bool:
-        blocks = (attention.SeparateAttention, nn.MultiheadAttention)
-        return not any(isinstance(m, blocks) for m in self.model.visual.modules())
+        # A transformer has one convolution, which cuts the patches.
+        return sum(isinstance(m, nn.Conv2d) for m in self.model.visual.modules()) > 1
 
+    def _towers_to(self, dtype: torch.dtype) -> None:
+        # The scale and the bias of the logits are no part of a tower: in bf16 a scale of 100 would
+        # be 98.9.
+        both = (getattr(self.model, name) for name in ("logit_scale", "logit_bias"))
+        scalars = [parameter for parameter in both if parameter is not None]
+        kept = [parameter.detach().clone() for parameter in scalars]
+        self.to(dtype=dtype)
+        for parameter, value in zip(scalars, kept, strict=True):
+            parameter.data = value
 
-def require_known(card: ModelCard) -> None:
-    """Check that a model card names an architecture and weights that exist; load nothing.
-
-    Raises:
-        InputError: with what exists, when it does not.
-    """
-    name, config = _architecture(card)
-    _weights(card, name, config)
+    def _compile(self) -> None:
+        # The token embedding stays outside: learned context enters by a hook on it that changes
+        # from call to call. Hooks inside what is compiled are looked for at every call.
+        torch._dynamo.config.skip_nnmodule_hook_guards = False
+        text = self.model.text.transformer
+        for module in (self.model.visual, getattr(text, "encoder", text)):
+            module.compile()
 
 
 def resolve_device(device: str) -> torch.device:
@@ -311,79 +315,6 @@ def _unit(features: Tensor) -> Tensor:
 
 def _at_least_float32(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
-
-
-def _architecture(card: ModelCard) -> tuple[str, dict[str, Any]]:
-    if card.architecture.endswith(".json"):
-        path = _path(card.architecture)
-        if not path.is_file():
-            raise InputError(f"the architecture file {path} does not exist")
-        open_clip.add_model_config(path)
-        name = path.stem
-    else:
-        name = card.architecture
-    config = open_clip.get_model_config(name)
-    if config is None:
-        known = [*names("model"), *open_clip.list_models()]
-        raise InputError(
-            f"unknown model {card.name or name!r}{nearest(name, known)} There is: "
-            f"{', '.join(names('model'))}; or any of open_clip's {len(open_clip.list_models())} "
-            "architectures with model.pretrained=TAG or FILE."
-        )
-    return name, config
-
-
-def _weights(card: ModelCard, name: str, config: dict[str, Any]) -> str | None:
-    tags = open_clip.list_pretrained_tags_by_model(name)
-    if card.pretrained is None:
-        raise InputError(
-            f"model {card.name!r} needs weights: give model.pretrained=TAG "
-            f"({', '.join(tags) or 'none is known'}), a file, or random (untrained)"
-        )
-    if card.pretrained == "random":
-        return None
-    if card.pretrained in tags:
-        _require_same_gelu(card, name, config)
-        return card.pretrained
-    path = _path(card.pretrained)
-    if not path.is_file():
-        raise InputError(
-            f"model.pretrained={card.pretrained} is neither a tag of {name} nor a file (looked at "
-            f"{path.absolute()}){nearest(card.pretrained, tags)} Tags: {', '.join(tags) or 'none'}."
-        )
-    return str(path)
-
-
-def _require_same_gelu(card: ModelCard, name: str, config: dict[str, Any]) -> None:
-    assert card.pretrained is not None, "only weights with a tag are checked"
-    quick = bool(open_clip.get_pretrained_cfg(name, card.pretrained).get("quick_gelu", False))
-    if quick == bool(config.get("quick_gelu", False)):
-        return
-    right = f"{name}-quickgelu" if quick else name.removesuffix("-quickgelu")
-    raise InputError(
-        f"{card.pretrained} weights of {name} were trained with {'Quick' if quick else ''}GELU: "
-        f"use model={right}, otherwise accuracy is lost without a word"
-    )
-
-
-@contextmanager
-def _clear_errors(card: ModelCard) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # open_clip, safetensors and the hub each have errors of their own
-        reason = " ".join(str(error).split())[:300]
-        offline = (
-            " The weights come from the hub: connect to the network once, or fetch the file "
-            "elsewhere and give model.pretrained=FILE."
-            if not os.path.isfile(_path(card.pretrained or ""))
-            else " The file does not fit this architecture or is damaged."
-        )
-        raise InputError(f"model {card.name!r} cannot be loaded: {reason}.{offline}") from error
-
-
-def _path(text: str) -> Path:
-    inside = text.removeprefix("package:")
-    return resource(*inside.split("/")) if inside != text else Path(text).expanduser()
 
 
 def _fingerprint(model: nn.Module, architecture: dict[str, Any], image_size: int) -> str:

@@ -11,10 +11,11 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from clip_adapt import cards, options, yamls
-from clip_adapt.backbone import require_known, resolve_device
+from clip_adapt.backbone import resolve_device
 from clip_adapt.cards import DataCard, ModelCard
 from clip_adapt.errors import InputError
 from clip_adapt.files import resource
+from clip_adapt.loading import require_known
 from clip_adapt.method import Found, find
 from clip_adapt.options import Between, Text
 from clip_adapt.task import GENERAL_TEMPLATES
@@ -63,6 +64,7 @@ class RunOptions:
     device: str
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     text_chunk: Literal["auto"] | Count
+    compile: bool
     on_bad_image: Literal["error", "skip"]
     cache: bool
     cache_dir: str | None

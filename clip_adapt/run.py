@@ -55,7 +55,9 @@ class Run:
         root = cache_folder(o.cache_dir)
         cache = FeatureCache(root / "features" if o.cache else None, o.cache_limit * 1e9)
         dataset = Dataset.from_card(config.dataset, cache_dir=o.cache_dir)
-        backbone = Backbone.from_card(config.model, device=o.device, precision=o.precision)
+        backbone = Backbone.from_card(
+            config.model, device=o.device, precision=o.precision, compile=o.compile
+        )
         backbone.text_chunk = o.text_chunk
         return cls(config, output_folder(config), backbone, dataset, cache)
 
