@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from clip_adapt import cards, yamls
 from clip_adapt.errors import InputError, unknown
 from clip_adapt.files import resource
-from clip_adapt.modelcard import percent
+from clip_adapt.modelcard import shown
 from clip_adapt.options import Text
 
 if TYPE_CHECKING:
@@ -26,14 +26,15 @@ if TYPE_CHECKING:
 
 VERBS = {
     "train": "adapt a backbone to images and save the delta",
-    "evaluate": "measure a delta on the test split of a data set",
+    "evaluate": "measure deltas on the test split of a data set",
     "predict": "classify images with a delta, or with class names alone",
 }
 USAGE = {
     "train": "method=coop dataset=eyes shots=16 [key=value ...]",
-    "evaluate": "runs/.../adapter dataset=eyes [key=value ...]",
+    "evaluate": "runs/.../adapter [other/adapter ...] dataset=eyes [key=value ...]",
     "predict": "runs/.../adapter photo.jpg other.png [key=value ...]",
 }
+HEADLINE = ("accuracy", "balanced_accuracy", "auroc")  # more does not fit beside each other
 REFUSED, FAULT, INTERRUPTED = 2, 1, 130
 
 
@@ -148,17 +149,66 @@ def show_run(classifier: Classifier) -> None:
 
 
 def show_metrics(metrics: dict[str, Any], title: str) -> None:
-    """Print the test metrics with zero-shot beside them."""
+    """Print the test metrics with zero-shot beside them, and what to know about them."""
     from rich.table import Table
+    from rich.text import Text as Cell
 
     table = Table(title=f"{metrics['n_test']} test images (95 % intervals)", title_justify="left")
-    table.add_column("")
-    rows = {"zero-shot": metrics["zero_shot"], title: metrics["test"]}
-    for name in metrics["test"]:
-        table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
-    for row, values in rows.items():
-        table.add_row(row, *(percent(values[name]) for name in metrics["test"]))
+    for column in ("", "zero-shot", title):
+        table.add_column(column, justify="right" if column else "left", no_wrap=True)
+    for name, row in metrics["test"].items():
+        base = metrics["zero_shot"][name]
+        table.add_row(name.replace("_", " "), shown(name, base), shown(name, row))
     _console().print(table)
+    if "conformal" in metrics:
+        _show_coverage(metrics["conformal"])
+    for note in metrics["notes"]:
+        _console().print(Cell(f"note: {note}"), soft_wrap=True)
+
+
+def show_comparison(result: dict[str, Any]) -> None:
+    """Print several deltas on one test set, and the differences with paired intervals."""
+    from rich.table import Table
+    from rich.text import Text as Cell
+
+    deltas = result["deltas"]
+    rows = {f"{name}, zero-shot": one["zero_shot"] for name, one in deltas.items()}
+    if all(one == next(iter(rows.values())) for one in rows.values()):
+        rows = {"zero-shot": next(iter(rows.values()))}
+    rows |= {name: one["test"] for name, one in deltas.items()}
+    apart = {f"{name} - zero-shot": one["difference"] for name, one in deltas.items()}
+    titles = {
+        f"{result['n_test']} test images (95 % intervals)": rows,
+        "differences (95 % intervals, paired)": apart | result["differences"],
+    }
+    for title, content in titles.items():
+        table = Table(title=title, title_justify="left")
+        for column in ("", *HEADLINE):
+            table.add_column(column.replace("_", " "), justify="right" if column else "left")
+        for name, row in content.items():
+            table.add_row(Cell(name), *(shown(metric, row[metric]) for metric in HEADLINE))
+        _console().print(table)
+    for note in result["notes"]:
+        _console().print(Cell(f"note: {note}"), soft_wrap=True)
+
+
+def _show_coverage(sets: dict[str, Any]) -> None:
+    for score in ("lac", "aps"):
+        coverage, size = sets[score]["coverage"], sets[score]["set_size"]
+        _console().print(
+            f"sets ({score}): {shown('coverage', coverage)} hold the true class, "
+            f"{1 - sets['alpha']:.0%} promised; {size['value']:.2f} classes on average",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def show_set(chosen: list[tuple[str, float]], promise: float) -> None:
+    """Print the conformal set of one image."""
+    from rich.text import Text as Cell
+
+    names = ", ".join(name for name, _ in chosen) or "no class fits"
+    _console().print(Cell(f"  set at {promise:.0%}: {names}"), soft_wrap=True)
 
 
 def show_ranking(path: str, ranking: list[tuple[str, float]]) -> None:

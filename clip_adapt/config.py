@@ -61,6 +61,11 @@ class RunOptions:
     label_smoothing: Annotated[float, Between(0, 1)]
     guard: bool
     select: Literal["last", "val"]
+    calibrate: bool
+    conformal: Annotated[float, Between(0, 0.5, strict=True)] | None
+    calibration: Count | str | None
+    protocol: Literal["few_shot", "base_to_new", "cross_dataset"]
+    test_on: list[str] | str | None
     device: str
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     text_chunk: Literal["auto"] | Count
@@ -236,6 +241,13 @@ def _contradictions(checked: dict[str, Any]) -> list[str]:
         f"template {t!r} has no {{}} for the class name"
         for t in cards.templates_without_slot(given)
     ]
+    if checked["calibration"] is not None and checked["conformal"] is None:
+        problems.append("calibration is given without conformal: add conformal=0.1, or drop it")
+    crosses = checked["protocol"] == "cross_dataset"
+    if crosses and not checked["test_on"]:
+        problems.append("protocol=cross_dataset needs test_on=DATASET, or test_on=[ONE, OTHER]")
+    if checked["test_on"] and not crosses:
+        problems.append("test_on is given without protocol=cross_dataset: add it, or drop test_on")
     if isinstance(checked["epochs"], dict) and not checked["epochs"]:
         problems.append("epochs={}: expected at least one entry of shots: epochs")
     return problems

@@ -182,6 +182,15 @@ def write_manifest(rows: Iterable[dict[str, Any]]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
+def require_apart(items: Iterable[Item], test: Iterable[Item]) -> None:
+    """Refuse images of which a copy, or an image of the same group, is tested on.
+
+    Raises:
+        InputError: listing them.
+    """
+    _refuse_leaks(Splits([], list(items), [], list(test)))
+
+
 def _sample(items: Sequence[Item], shots: int, stream: random.Random) -> list[Item]:
     by_label: dict[int, list[Item]] = defaultdict(list)
     for item in items:

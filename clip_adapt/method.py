@@ -10,10 +10,12 @@ import importlib
 import importlib.util
 import inspect
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +38,9 @@ class Method(nn.Module):
         tunes_image_tower: True when pixels must pass the image tower on every step; a method that
             leaves it False trains on image features which are computed once.
         starts_at_zero_shot: True when the logits before training are those of zero-shot CLIP.
+        works_on_other_classes: True when what is trained has nothing of single classes in it (a
+            shared context, an adapter of features, LoRA), so that it can be used on classes which
+            it never saw; set it in the constructor when that depends on an option.
         validation: (features, labels) of the val subset, set before ``fit``; None without one.
         class_weight: weight of each class (C,) in the loss, mean 1 over the support set; None is 1.
         label_smoothing: share of the target that is spread evenly over all classes.
@@ -43,6 +48,7 @@ class Method(nn.Module):
 
     tunes_image_tower = False
     starts_at_zero_shot = False
+    works_on_other_classes = False
 
     def __init__(self, backbone: Backbone, task: Task) -> None:
         super().__init__()
@@ -141,6 +147,28 @@ class Method(nn.Module):
         if self._cached is None or self._cached[0] != versions:
             self._cached = (versions, self.weights())
         return self._cached[1]
+
+    def for_task(self, task: Task, options: Mapping[str, Any]) -> Method:
+        """Return a method with the same trained state on other classes, in eval mode.
+
+        It is made anew for the task, so its prompts and zero-shot weights are those of the task's
+        classes; then it gets every parameter and buffer of this one.
+
+        Args:
+            task: the other classes.
+            options: of the constructor, as this one was made with.
+
+        Raises:
+            InputError: when the state belongs to single classes (``works_on_other_classes``).
+        """
+        if not self.works_on_other_classes:
+            raise InputError(
+                f"what {type(self).__name__} trains belongs to its own classes "
+                f"({', '.join(self.task.classes)}) and cannot be used on others"
+            )
+        made = type(self)(self.backbone, task, **options)
+        made.load_state_dict(self.state_dict())
+        return made.to(self.backbone.device).eval()
 
     def trainable(self) -> list[nn.Parameter]:
         """Return the parameters that training changes."""

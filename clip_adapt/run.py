@@ -9,19 +9,29 @@ import logging
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from clip_adapt import delta, evaluation, features, fitting, images, modelcard
+from clip_adapt import (
+    calibration,
+    conformal,
+    delta,
+    evaluation,
+    features,
+    fitting,
+    images,
+    modelcard,
+    protocol,
+)
 from clip_adapt.backbone import Backbone
 from clip_adapt.classifier import Classifier
 from clip_adapt.config import Config, RunOptions
 from clip_adapt.data import Dataset, Item, Support, write_manifest
 from clip_adapt.errors import InputError, listed
+from clip_adapt.evaluation import Evaluation
 from clip_adapt.features import FeatureCache
 from clip_adapt.files import cache_folder, require_writable, write_text
 from clip_adapt.fitting import Part
@@ -36,13 +46,23 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Run:
-    """What one run has at hand, from the checked configuration on."""
+    """What one run has at hand, from the checked configuration on.
+
+    Attributes:
+        dataset: the classes that are trained.
+        pool: the whole data set, which support and calibration images are drawn from.
+        others: what the trained part is measured on besides, by name.
+        aside: labelled images that the user set aside for ``conformal``; None takes them from pool.
+    """
 
     config: Config
     folder: Path
     backbone: Backbone
     dataset: Dataset
     cache: FeatureCache
+    pool: Dataset
+    others: dict[str, Dataset] = field(default_factory=dict)
+    aside: list[Item] | None = None
 
     @classmethod
     def prepare(cls, config: Config) -> Run:
@@ -54,17 +74,46 @@ class Run:
         o = config.options
         root = cache_folder(o.cache_dir)
         cache = FeatureCache(root / "features" if o.cache else None, o.cache_limit * 1e9)
-        dataset = Dataset.from_card(config.dataset, cache_dir=o.cache_dir)
+        pool = Dataset.from_card(config.dataset, cache_dir=o.cache_dir)
+        dataset, others = pool, {}
+        if o.protocol == "base_to_new":
+            dataset, others["new"] = protocol.halves(pool)
+        for name in [o.test_on] if isinstance(o.test_on, str) else o.test_on or []:
+            other = Dataset.load(name, cache_dir=o.cache_dir)
+            others[other.name] = other
+        named = isinstance(o.calibration, str)
+        aside = calibration.set_aside(dataset, str(o.calibration)) if named else None
         backbone = Backbone.from_card(
             config.model, device=o.device, precision=o.precision, compile=o.compile
         )
         backbone.text_chunk = o.text_chunk
-        return cls(config, output_folder(config), backbone, dataset, cache)
+        return cls(config, output_folder(config), backbone, dataset, cache, pool, others, aside)
 
     @property
     def options(self) -> RunOptions:
         """The general options."""
         return self.config.options
+
+    def draw(self) -> tuple[Support, list[Item]]:
+        """Return the support set, and the images that ``conformal`` calibrates on.
+
+        Raises:
+            InputError: when what calibrating needs is not there, or was used otherwise.
+        """
+        o = self.options
+        support = self.pool.few_shot(o.shots, o.seed)
+        left: list[Item] = []
+        if o.protocol == "base_to_new":
+            support = protocol.of_classes(support, len(self.dataset.classes))
+        if o.calibrate:
+            calibration.require_val(support)
+        if o.conformal is not None:
+            count = o.calibration if isinstance(o.calibration, int) else None
+            left = calibration.draw(self.aside or self.dataset.train, support, count, o.seed)
+            if self.aside is not None:
+                calibration.require_unused(self.aside, left)
+            conformal.require_enough(len(left), o.conformal)
+        return support, left
 
     def make_method(self) -> Method:
         """Return the method before training.
@@ -81,6 +130,8 @@ class Run:
             raise
         except ValueError as error:
             raise InputError(f"method {self.config.method.name}: {error}") from error
+        if self.others:
+            protocol.require_transfer(made, self.config.method.name, o.protocol)
         return made.to(self.backbone.device)
 
 
@@ -97,19 +148,19 @@ def run(config: Config) -> Classifier:
     this = Run.prepare(config)
     method = this.make_method()
     notes = _readable(this)
-    support = this.dataset.few_shot(config.options.shots, config.options.seed)
+    support, left = this.draw()
     support.notes[:0] = notes
     for note in support.notes:
         log.warning(note)
     seconds: dict[str, float] = {}
     with _whole_or_not_at_all(this.folder):
         z = _features(this, method, support, seconds)
-        weight = _fit(this, method, support, z, seconds)
         classifier = Classifier(method)
-        classifier.guard = weight
-        result, probabilities = _measure(this, classifier, seconds)
+        classifier.guard = _fit(this, method, support, z, seconds)
+        _calibrate(this, classifier, support, left)
+        measured, others = _measure(this, classifier, seconds)
         seconds["total"] = time.perf_counter() - start
-        return _write(this, classifier, support, result, probabilities, seconds)
+        return _write(this, classifier, support, left, measured, others, seconds)
 
 
 @contextlib.contextmanager
@@ -135,6 +186,8 @@ def output_folder(config: Config) -> Path:
         return Path(o.output).expanduser()
     model = config.model.name.replace("/", "-")
     name = f"{config.method.name}-{model}-{o.shots}shot-seed{o.seed}"
+    if o.protocol != "few_shot":
+        name += f"-{o.protocol}"
     return Path("runs") / config.dataset.name / name
 
 
@@ -142,10 +195,14 @@ def _readable(this: Run) -> list[str]:
     # Every image is decoded once before anything is drawn, trained or written, so that all
     # unreadable ones are known together. Nothing is learned from the test images here.
     o = this.options
-    reasons = this.dataset.broken(cache_dir=o.cache_dir)
+    reasons: dict[str, str] = {}
+    for dataset in (this.pool, *(d for d in this.others.values() if d.card != this.pool.card)):
+        reasons |= dataset.broken(cache_dir=o.cache_dir)
+    reasons |= images.find_broken(item.path for item in this.aside or [])
     if o.on_bad_image == "error":
         images.refuse_broken(reasons)
-    this.dataset = this.dataset.without(reasons)
+    this.pool, this.dataset = this.pool.without(reasons), this.dataset.without(reasons)
+    this.others = {name: other.without(reasons) for name, other in this.others.items()}
     listing = listed(f"{path}: {reason}" for path, reason in reasons.items())
     return [f"{len(reasons)} images cannot be read and are left out:\n{listing}"] * bool(reasons)
 
@@ -209,56 +266,75 @@ def _recipe(o: RunOptions) -> Recipe:
     return Recipe(epochs=o.epochs_at(o.shots), **values)
 
 
+def _calibrate(this: Run, classifier: Classifier, support: Support, left: list[Item]) -> None:
+    o = this.options
+    if o.calibrate:
+        calibration.fit_temperature(classifier, support, this.cache)
+    if o.conformal is not None:
+        calibration.fit_sets(classifier, left, o.conformal, this.cache)
+
+
 def _measure(
     this: Run, classifier: Classifier, seconds: dict[str, float]
-) -> tuple[dict[str, Any], Tensor]:
-    begin = time.perf_counter()
-    test = this.dataset.test
-    result, probabilities = evaluation.beside_zero_shot(classifier, test, this.cache)
+) -> tuple[Evaluation, dict[str, Evaluation]]:
+    begin, o, others = time.perf_counter(), this.options, {}
+    measured = evaluation.beside_zero_shot(classifier, this.dataset.test, this.cache)
+    for name, dataset in this.others.items():
+        task = dataset.task(prompts=o.prompts, shots=o.shots, seed=o.seed)
+        moved = protocol.on_other_classes(classifier, task, this.config.method_options)
+        others[name] = protocol.measure(moved, dataset, this.cache)
     seconds["evaluate"] = time.perf_counter() - begin
-    return result, probabilities
+    return measured, others
 
 
 def _write(
     this: Run,
-    measured: Classifier,
+    classifier: Classifier,
     support: Support,
-    result: dict[str, Any],
-    probabilities: Tensor,
+    left: list[Item],
+    measured: Evaluation,
+    others: dict[str, Evaluation],
     seconds: dict[str, float],
 ) -> Classifier:
-    config, folder, classes = this.config, this.folder, this.dataset.classes
-    method = measured.method
-    test = this.dataset.test
-    manifest = write_manifest(support.manifest(classes))
+    config, folder, method = this.config, this.folder, classifier.method
+    manifest = write_manifest(support.manifest(this.dataset.classes))
+    facts = measured.facts()
     header = delta.describe(
         config.method,
         config.method_options,
         method,
         dataset=this.dataset.name,
-        metrics=result,
-        guard=measured.guard,
+        guard=classifier.guard,
+        temperature=classifier.temperature,
+        conformal=classifier.conformal,
+        metrics={kind: facts[kind] for kind in ("test", "zero_shot")},
         support_sha256=hashlib.sha256(manifest.encode()).hexdigest(),
     )
     text = config.to_yaml()
     card = modelcard.write(header, config.dataset.licence, text.splitlines()[0].lstrip("# "))
     file = delta.save(folder / "adapter", method, header, card)
     metrics = {
-        **result,
+        **facts,
+        **protocol.facts(this.options.protocol, measured, others),
+        "temperature": classifier.temperature,
         "seconds": {name: round(s, 3) for name, s in seconds.items()},
         "trainable_parameters": sum(t.numel() for t in method.state_dict().values()),
         "adapter_bytes": file.stat().st_size,
         "peak_memory_bytes": peak_memory(this.backbone.device),
-        **({"guard": measured.guard} if this.options.guard else {}),
-        "n_test": len(test),
+        **({"guard": classifier.guard} if this.options.guard else {}),
         "n_support": len(support.train),
-        "notes": support.notes,
+        "notes": support.notes + facts["notes"],
         "versions": header.versions,
     }
     write_text(folder / "config.yaml", text)
     write_text(folder / "support.jsonl", manifest)
-    write_text(folder / "predictions.csv", evaluation.predictions_csv(probabilities, test, classes))
-    write_text(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
-    classifier = Classifier(method, header)
-    classifier.folder, classifier.metrics = folder, metrics
-    return classifier
+    (folder / "calibration.jsonl").unlink(missing_ok=True)
+    if left:
+        rows = calibration.manifest(left, this.dataset.classes)
+        write_text(folder / "calibration.jsonl", write_manifest(rows))
+    table = evaluation.predictions_csv(measured.probabilities, measured.items, measured.classes)
+    write_text(folder / "predictions.csv", table)
+    write_text(folder / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
+    done = Classifier(method, header)
+    done.folder, done.metrics = folder, metrics
+    return done
