@@ -52,6 +52,7 @@ class LoRA(Method):
 
     tunes_image_tower = True
     starts_at_zero_shot = True
+    works_on_other_classes = True
 
     def __init__(
         self,
