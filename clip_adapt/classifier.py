@@ -9,7 +9,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-from clip_adapt import features, images
+from clip_adapt import features, images, views
 from clip_adapt.backbone import Backbone
 from clip_adapt.delta import Header
 from clip_adapt.errors import InputError
@@ -74,7 +74,7 @@ class Classifier:
         size = features.batch_size(self.backbone.device)
         for start in range(0, len(images_), size):
             part = images_[start : start + size]
-            pixels = torch.stack([self.backbone.preprocess(images.decode(i)) for i in part])
+            pixels = torch.stack([views.centre(self.backbone, images.load(i)) for i in part])
             for row in self.probabilities(pixels):
                 yield self._ranking(row, top_k)
 

@@ -19,6 +19,8 @@ def run(
     device: str = "auto",
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
     on_bad_image: Literal["error", "skip"] = "error",
+    download: bool = False,
+    data_dir: str | None = None,
     cache: bool = True,
     cache_dir: str | None = None,
     method_file: str | None = None,
@@ -33,7 +35,7 @@ def run(
     Raises:
         InputError: when something does not fit.
     """
-    from clip_adapt import evaluation, images
+    from clip_adapt import evaluation, images, scan
     from clip_adapt.api import load
     from clip_adapt.data import Dataset
     from clip_adapt.features import FeatureCache
@@ -41,10 +43,10 @@ def run(
 
     card = cards.find_dataset(dataset)
     classifier = load(adapter, method_file=method_file, device=device, precision=precision)
-    data = Dataset.from_card(card, cache_dir=cache_dir)
+    data = Dataset.from_card(card, cache_dir=cache_dir, data_dir=data_dir, download=download)
     kept = FeatureCache(cache_folder(cache_dir) / "features" if cache else None)
     items = evaluation.mapped(data.test, data.classes, classifier.classes)
-    reasons = images.find_broken(item.path for item in items)
+    reasons = scan.survey([item.path for item in items], cache_folder(cache_dir)).broken
     if on_bad_image == "error":
         images.refuse_broken(reasons)
     items = [item for item in items if item.path not in reasons]

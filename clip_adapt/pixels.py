@@ -7,11 +7,11 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from clip_adapt import images
+from clip_adapt import images, views
 from clip_adapt.backbone import Backbone
 from clip_adapt.data import Item
 from clip_adapt.files import sha256
-from clip_adapt.images import Augment
+from clip_adapt.views import Augment
 
 
 class Pixels(Dataset[Any]):
@@ -36,6 +36,6 @@ class Pixels(Dataset[Any]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         item = self.items[index]
-        image = images.decode(item.path)
+        image = images.load(item.path)
         key = sha256(item.path)
-        return images.view(self.backbone, self.augment, self.epoch, key, image), item.label
+        return views.view(self.backbone, self.augment, self.epoch, key, image), item.label

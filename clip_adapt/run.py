@@ -9,14 +9,14 @@ import logging
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from clip_adapt import delta, evaluation, features, images, modelcard
+from clip_adapt import delta, evaluation, features, images, leaks, modelcard
 from clip_adapt.backbone import Backbone
 from clip_adapt.classifier import Classifier
 from clip_adapt.config import Config, RunOptions
@@ -24,11 +24,12 @@ from clip_adapt.data import Dataset, Item, Support, write_manifest
 from clip_adapt.errors import InputError, listed
 from clip_adapt.features import FeatureCache
 from clip_adapt.files import cache_folder, require_writable, write_text
-from clip_adapt.images import Augment
+from clip_adapt.leaks import Twin
 from clip_adapt.machine import peak_memory
 from clip_adapt.method import Method
 from clip_adapt.pixels import Pixels
 from clip_adapt.trainer import Examples, Recipe, train
+from clip_adapt.views import Augment
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ class Run:
     backbone: Backbone
     dataset: Dataset
     cache: FeatureCache
+    twins: list[Twin] = field(default_factory=list)
 
     @classmethod
     def prepare(cls, config: Config) -> Run:
@@ -53,7 +55,9 @@ class Run:
         o = config.options
         root = cache_folder(o.cache_dir)
         cache = FeatureCache(root / "features" if o.cache else None, o.cache_limit * 1e9)
-        dataset = Dataset.from_card(config.dataset, cache_dir=o.cache_dir)
+        dataset = Dataset.from_card(
+            config.dataset, cache_dir=o.cache_dir, data_dir=o.data_dir, download=o.download
+        )
         backbone = Backbone.from_card(config.model, device=o.device, precision=o.precision)
         return cls(config, output_folder(config), backbone, dataset, cache)
 
@@ -93,7 +97,8 @@ def run(config: Config) -> Classifier:
     this = Run.prepare(config)
     method = this.make_method()
     notes = _readable(this)
-    support = this.dataset.few_shot(config.options.shots, config.options.seed)
+    o = config.options
+    support = this.dataset.few_shot(o.shots, o.seed, o.sampling)
     support.notes[:0] = notes
     for note in support.notes:
         log.warning(note)
@@ -128,20 +133,23 @@ def output_folder(config: Config) -> Path:
     if o.output is not None:
         return Path(o.output).expanduser()
     model = config.model.name.replace("/", "-")
-    name = f"{config.method.name}-{model}-{o.shots}shot-seed{o.seed}"
+    shots = {"coop": f"{o.shots}shot", "natural": f"{o.shots}shot-natural", "all": "all"}
+    name = f"{config.method.name}-{model}-{shots[o.sampling]}-seed{o.seed}"
     return Path("runs") / config.dataset.name / name
 
 
 def _readable(this: Run) -> list[str]:
     # Every image is decoded once before anything is drawn, trained or written, so that all
-    # unreadable ones are known together. Nothing is learned from the test images here.
+    # unreadable ones and all leaks are known together. Nothing is learned from test images here.
     o = this.options
-    reasons = this.dataset.broken(cache_dir=o.cache_dir)
+    survey = this.dataset.survey(cache_dir=o.cache_dir)
     if o.on_bad_image == "error":
-        images.refuse_broken(reasons)
-    this.dataset = this.dataset.without(reasons)
-    listing = listed(f"{path}: {reason}" for path, reason in reasons.items())
-    return [f"{len(reasons)} images cannot be read and are left out:\n{listing}"] * bool(reasons)
+        images.refuse_broken(survey.broken)
+    this.dataset = this.dataset.without(survey.broken)
+    listing = listed(f"{path}: {reason}" for path, reason in survey.broken.items())
+    skipped = f"{len(survey.broken)} images cannot be read and are left out:\n{listing}"
+    notes, this.twins = this.dataset.check(survey)
+    return [skipped] * bool(survey.broken) + notes
 
 
 def _features(
@@ -251,6 +259,8 @@ def _write(
     write_text(folder / "config.yaml", text)
     write_text(folder / "support.jsonl", manifest)
     write_text(folder / "predictions.csv", evaluation.predictions_csv(probabilities, test, classes))
+    if this.twins:
+        write_text(folder / leaks.FILE, leaks.table(this.twins))
     write_text(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
     classifier = Classifier(method, header)
     classifier.folder, classifier.metrics = folder, metrics
