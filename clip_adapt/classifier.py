@@ -9,7 +9,7 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
-from clip_adapt import conformal, features, guard, images
+from clip_adapt import conformal, features, guard, images, views
 from clip_adapt.backbone import Backbone
 from clip_adapt.delta import Header
 from clip_adapt.errors import InputError, unknown
@@ -132,7 +132,7 @@ class Classifier:
         size = features.batch_size(self.backbone.device)
         for start in range(0, len(images_), size):
             part = images_[start : start + size]
-            yield torch.stack([self.backbone.preprocess(images.decode(i)) for i in part])
+            yield torch.stack([views.centre(self.backbone, images.load(i)) for i in part])
 
     def probabilities(self, pixels: Tensor) -> Tensor:
         """Return the probabilities (N, C), rows summing to 1, of pixels (N, 3, S, S).

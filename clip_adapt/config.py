@@ -35,6 +35,7 @@ class RunOptions:
     model: str
     shots: Count
     seed: Length
+    sampling: Literal["coop", "natural", "all"]
     prompts: Literal["templates", "descriptions", "both"]
     template: str | None
     templates: list[str] | None
@@ -44,7 +45,7 @@ class RunOptions:
     batch_size: Count
     drop_last: bool
     views: Count
-    augment: Literal["coop", "none"]
+    augment: Literal["coop", "light", "medical", "none"]
     optimizer: Literal["sgd", "adam", "adamw"]
     lr: Annotated[float, Between(0, strict=True)]
     momentum: Annotated[float, Between(0, 1)]
@@ -71,6 +72,8 @@ class RunOptions:
     text_chunk: Literal["auto"] | Count
     compile: bool
     on_bad_image: Literal["error", "skip"]
+    download: bool
+    data_dir: str | None
     cache: bool
     cache_dir: str | None
     cache_limit: Annotated[float, Between(0, strict=True)]

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as F
 
-from clip_adapt import images
+from clip_adapt import images, views
 from clip_adapt.backbone import Backbone
 from clip_adapt.data import Item
 from clip_adapt.files import sha256
-from clip_adapt.images import Augment
+from clip_adapt.images import Decoded
+from clip_adapt.views import Augment
 
 MEMORY = 2e9  # bytes that the decoded images of one subset may take
 
@@ -34,7 +36,7 @@ class Pixels(Dataset[Any]):
     def __init__(self, backbone: Backbone, items: list[Item], augment: Augment) -> None:
         self.backbone, self.items, self.augment = backbone, items, augment
         self.epoch = 0
-        self._decoded: dict[str, np.ndarray[Any, Any]] = {}
+        self._decoded: dict[str, Decoded] = {}
         self._centre: dict[str, Tensor] = {}
 
     def set_epoch(self, epoch: int) -> None:
@@ -55,22 +57,25 @@ class Pixels(Dataset[Any]):
         item = self.items[index]
         if self.augment == "none":
             if item.path not in self._centre:
-                self._centre[item.path] = self.backbone.preprocess(images.decode(item.path))
+                self._centre[item.path] = views.centre(self.backbone, images.load(item.path))
             return self._centre[item.path], item.label
         image, key = self._image(item.path), sha256(item.path)
-        return images.view(self.backbone, self.augment, self.epoch, key, image), item.label
+        return views.view(self.backbone, self.augment, self.epoch, key, image), item.label
 
-    def _image(self, path: str) -> Image.Image:
+    def _image(self, path: str) -> Decoded:
         if path not in self._decoded:
-            self._decoded[path] = np.asarray(self._smaller(images.decode(path)))
-        return Image.fromarray(self._decoded[path])
+            self._decoded[path] = self._smaller(images.load(path))
+        return self._decoded[path]
 
-    def _smaller(self, image: Image.Image) -> Image.Image:
+    def _smaller(self, image: Decoded) -> Decoded:
         size = self.backbone.image_size
         room = (MEMORY / 3 / max(1, len(self.items))) ** 0.5
         short = max(int(1.15 * size), min(2 * size, int(room)))
-        scale = short / min(image.size)
-        if scale >= 1:
+        sides = image.shape[1:] if isinstance(image, Tensor) else image.size
+        if short >= min(sides):
             return image
-        width, height = (round(side * scale) for side in image.size)
-        return image.resize((width, height), Image.Resampling.BICUBIC)
+        first, second = (round(side * short / min(sides)) for side in sides)
+        if isinstance(image, Tensor):
+            bicubic = InterpolationMode.BICUBIC
+            return F.resize(image, [first, second], interpolation=bicubic, antialias=True)
+        return image.resize((first, second), Image.Resampling.BICUBIC)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ from clip_adapt import (
     features,
     fitting,
     images,
+    leaks,
     modelcard,
     protocol,
 )
@@ -35,11 +37,12 @@ from clip_adapt.evaluation import Evaluation
 from clip_adapt.features import FeatureCache
 from clip_adapt.files import cache_folder, require_writable, write_text
 from clip_adapt.fitting import Part
-from clip_adapt.images import Augment
+from clip_adapt.leaks import Twin
 from clip_adapt.machine import peak_memory
 from clip_adapt.method import Method
 from clip_adapt.pixels import Pixels
 from clip_adapt.trainer import Recipe
+from clip_adapt.views import Augment
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +66,7 @@ class Run:
     pool: Dataset
     others: dict[str, Dataset] = field(default_factory=dict)
     aside: list[Item] | None = None
+    twins: list[Twin] = field(default_factory=list)
 
     @classmethod
     def prepare(cls, config: Config) -> Run:
@@ -74,12 +78,17 @@ class Run:
         o = config.options
         root = cache_folder(o.cache_dir)
         cache = FeatureCache(root / "features" if o.cache else None, o.cache_limit * 1e9)
-        pool = Dataset.from_card(config.dataset, cache_dir=o.cache_dir)
+        places: dict[str, Any] = {
+            "cache_dir": o.cache_dir,
+            "data_dir": o.data_dir,
+            "download": o.download,
+        }
+        pool = Dataset.from_card(config.dataset, **places)
         dataset, others = pool, {}
         if o.protocol == "base_to_new":
             dataset, others["new"] = protocol.halves(pool)
         for name in [o.test_on] if isinstance(o.test_on, str) else o.test_on or []:
-            other = Dataset.load(name, cache_dir=o.cache_dir)
+            other = Dataset.load(name, **places)
             others[other.name] = other
         named = isinstance(o.calibration, str)
         aside = calibration.set_aside(dataset, str(o.calibration)) if named else None
@@ -101,7 +110,7 @@ class Run:
             InputError: when what calibrating needs is not there, or was used otherwise.
         """
         o = self.options
-        support = self.pool.few_shot(o.shots, o.seed)
+        support = self.pool.few_shot(o.shots, o.seed, o.sampling)
         left: list[Item] = []
         if o.protocol == "base_to_new":
             support = protocol.of_classes(support, len(self.dataset.classes))
@@ -185,7 +194,8 @@ def output_folder(config: Config) -> Path:
     if o.output is not None:
         return Path(o.output).expanduser()
     model = config.model.name.replace("/", "-")
-    name = f"{config.method.name}-{model}-{o.shots}shot-seed{o.seed}"
+    shots = {"coop": f"{o.shots}shot", "natural": f"{o.shots}shot-natural", "all": "all"}
+    name = f"{config.method.name}-{model}-{shots[o.sampling]}-seed{o.seed}"
     if o.protocol != "few_shot":
         name += f"-{o.protocol}"
     return Path("runs") / config.dataset.name / name
@@ -193,18 +203,21 @@ def output_folder(config: Config) -> Path:
 
 def _readable(this: Run) -> list[str]:
     # Every image is decoded once before anything is drawn, trained or written, so that all
-    # unreadable ones are known together. Nothing is learned from the test images here.
+    # unreadable ones and all leaks are known together. Nothing is learned from test images here.
     o = this.options
-    reasons: dict[str, str] = {}
-    for dataset in (this.pool, *(d for d in this.others.values() if d.card != this.pool.card)):
-        reasons |= dataset.broken(cache_dir=o.cache_dir)
+    survey = this.pool.survey(cache_dir=o.cache_dir)
+    reasons = dict(survey.broken)
+    for dataset in (d for d in this.others.values() if d.card != this.pool.card):
+        reasons |= dataset.survey(cache_dir=o.cache_dir).broken
     reasons |= images.find_broken(item.path for item in this.aside or [])
     if o.on_bad_image == "error":
         images.refuse_broken(reasons)
     this.pool, this.dataset = this.pool.without(reasons), this.dataset.without(reasons)
     this.others = {name: other.without(reasons) for name, other in this.others.items()}
     listing = listed(f"{path}: {reason}" for path, reason in reasons.items())
-    return [f"{len(reasons)} images cannot be read and are left out:\n{listing}"] * bool(reasons)
+    skipped = f"{len(reasons)} images cannot be read and are left out:\n{listing}"
+    notes, this.twins = this.pool.check(survey)
+    return [skipped] * bool(reasons) + notes
 
 
 def _features(
@@ -334,6 +347,8 @@ def _write(
         write_text(folder / "calibration.jsonl", write_manifest(rows))
     table = evaluation.predictions_csv(measured.probabilities, measured.items, measured.classes)
     write_text(folder / "predictions.csv", table)
+    if this.twins:
+        write_text(folder / leaks.FILE, leaks.table(this.twins))
     write_text(folder / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
     done = Classifier(method, header)
     done.folder, done.metrics = folder, metrics

@@ -30,6 +30,7 @@ class Task:
         classes: spoken class names, in the order of the logits.
         templates: prompts with ``{}`` for the class name.
         descriptions: whole captions of a class, by its name.
+        names: every spoken name of a class that has several, by its first.
         prompts: which of the two stand for a class.
         shots: labelled images a class (0: none).
         seed: seeds every random start value of a method.
@@ -38,12 +39,13 @@ class Task:
     classes: tuple[str, ...]
     templates: tuple[str, ...] = ("a photo of a {}.",)
     descriptions: dict[str, list[str]] = field(default_factory=dict)
+    names: dict[str, list[str]] = field(default_factory=dict)
     prompts: Prompts = "templates"
     shots: int = 0
     seed: int = 1
 
     def texts(self) -> list[list[str]]:
-        """Return the texts of every class, one list a class.
+        """Return the texts of every class, one list a class: all its names in all templates.
 
         Raises:
             InputError: when descriptions are asked for and a class has none.
@@ -57,7 +59,8 @@ class Task:
         return [self._of(name) for name in self.classes]
 
     def _of(self, name: str) -> list[str]:
-        filled = [template.replace("{}", name) for template in self.templates]
+        names = self.names.get(name) or [name]
+        filled = [template.replace("{}", n) for n in names for template in self.templates]
         captions = list(self.descriptions.get(name, []))
         return {"templates": filled, "descriptions": captions, "both": filled + captions}[
             self.prompts
