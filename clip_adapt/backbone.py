@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from torch import Tensor, nn
 
-from clip_adapt import attention, loading, prompts, text
+from clip_adapt import attention, loading, prompts, text, vision
 from clip_adapt.cards import ModelCard, find_model
 from clip_adapt.errors import InputError
 from clip_adapt.prompts import Position
@@ -124,7 +124,7 @@ class Backbone(nn.Module):
         """Return the unit image features (N, D) of transformed images (N, 3, S, S)."""
         layout = torch.channels_last if self._is_convolutional else torch.contiguous_format
         pixels = pixels.to(device=self.device, dtype=self.dtype, memory_format=layout)
-        return _unit(self.model.visual(pixels))
+        return _unit(vision.encode(self.model.visual, pixels))
 
     def encode_text(self, texts: list[str]) -> Tensor:
         """Return the unit text features (C, D) of C texts.

@@ -155,7 +155,7 @@ def is_packable(tower: nn.Module) -> bool:
         and tower.pool_type in ("argmax", "eos")
         and transformer.batch_first
         and not transformer.grad_checkpointing
-        and all(_is_plain(block) for block in blocks)
+        and all(is_plain_block(block) for block in blocks)
         and not any(module._forward_hooks or module._forward_pre_hooks for module in uncalled)
         and _is_causal(mask, mask._version)
     )
@@ -254,7 +254,8 @@ def _flat(by_heads: Tensor) -> Tensor:
     return by_heads.transpose(1, 2).flatten(2).flatten(0, 1)  # (R, heads, n, d) -> (R * n, W)
 
 
-def _is_plain(block: Any) -> bool:
+def is_plain_block(block: Any) -> bool:
+    """Tell whether a block is open_clip's own with its attention taken apart, batch first."""
     if type(block) is not ResidualAttentionBlock or type(block.attn) is not SeparateAttention:
         return False
     return block.attn.batch_first and not hasattr(block, "ln_1_kv")
