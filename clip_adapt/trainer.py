@@ -86,7 +86,7 @@ def train(
     val: Examples | None = None,
     log_dir: Path | None = None,
 ) -> list[dict[str, float]]:
-    """Train a method's own parameters; the backbone stays as it is.
+    """Train a method's own parameters, then let it ``finish``; the backbone stays as it is.
 
     Args:
         method: left in eval mode, holding the weights that ``recipe.select`` says.
@@ -106,10 +106,11 @@ def train(
             "select=val needs validation images and there are none: add a val split or use "
             "select=last (the published protocol)"
         )
-    if not method.trainable() or not recipe.epochs or not len(support.labels):
-        method.eval()
-        return []
-    return _Loop(method, support, recipe, val, log_dir).run()
+    trains = bool(method.trainable() and recipe.epochs and len(support.labels))
+    curve = _Loop(method, support, recipe, val, log_dir).run() if trains else []
+    with torch.no_grad():
+        method.eval().finish()
+    return curve
 
 
 class _Loop:

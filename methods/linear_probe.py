@@ -15,7 +15,7 @@ optimum when C is large.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 import torch
@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clip_adapt.backbone import Backbone
+from clip_adapt.folds import folds
 from clip_adapt.method import Method
 from clip_adapt.options import Between
 from clip_adapt.task import Task
@@ -31,7 +32,6 @@ log = logging.getLogger(__name__)
 
 GRID = (1e6, 1e4, 1e2, 1.0, 1e-2, 1e-4, 1e-6)
 BISECTIONS = 8
-FOLDS = 5
 TOLERANCE = 1e-8
 FLAT = 1e-11
 ITERATIONS = 1000
@@ -143,22 +143,6 @@ def search(accuracy: Callable[[float], float]) -> float:
         else:
             right, best = middle, left
     return 10**best
-
-
-def folds(z: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Yield (z, y) to fit on and (z, y) to choose by, in stratified folds.
-
-    There are as many folds as the smallest class has images, at most five; none when a class has a
-    single image.
-    """
-    count = min(FOLDS, int(y.bincount()[y.unique()].min()))
-    rank = torch.zeros_like(y)
-    for label in y.unique():
-        of_class = (y == label).nonzero()[:, 0]
-        rank[of_class] = torch.arange(len(of_class), device=y.device)
-    for fold in range(count if count > 1 else 0):
-        held = rank % count == fold
-        yield z[~held], y[~held], z[held], y[held]
 
 
 class Solver:

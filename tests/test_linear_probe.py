@@ -10,6 +10,7 @@ from clip_adapt.methods import linear_probe
 from clip_adapt.methods.linear_probe import LinearProbe
 from sklearn.linear_model import LogisticRegression
 
+from clip_adapt.folds import folds
 from clip_adapt.task import Task
 
 NAMES = ("cat", "dog", "eel", "bee")
@@ -123,7 +124,7 @@ def test_val_decides_when_there_is_one(tiny_backbone, problem, caplog):
 def test_folds_are_stratified_and_cover_every_image():
     y = torch.tensor([0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2])
     z = torch.arange(len(y)).float().unsqueeze(1)
-    parts = list(linear_probe.folds(z, y))
+    parts = list(folds(z, y))
     assert len(parts) == 3
     held = torch.cat([part[2] for part in parts]).flatten().tolist()
     assert sorted(held) == list(range(len(y)))
