@@ -12,7 +12,18 @@ from clip_adapt.trainer import Recipe
 
 # Options in which a method takes another path through its code than by default.
 VARIANTS = {
+    "adapter": [
+        {},
+        {"on": "text"},
+        {"on": "both", "learn_ratio": True, "reduction": 1, "activation": "gelu"},
+        {"depth": 1},
+        {"depth": 3, "reduction": 2, "activation": "silu"},
+        {"activation": "tanh"},
+    ],
+    "cocoop": [{"reduction": 4}, {"ctx_init": None, "n_ctx": 2, "reduction": 4}],
     "coop": [{}, {"ctx_init": "a photo of a"}, {"csc": True}, {"position": "middle"}],
+    "gda": [{}, {"alpha": 0.5}],
+    "tip_adapter": [{}, {"alpha": 1.0, "beta": 5.5}],
 }
 CASES = [(name, options) for name in method.names() for options in VARIANTS.get(name, [{}])]
 
