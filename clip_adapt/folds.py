@@ -26,3 +26,14 @@ def stratified(y: Tensor) -> Iterator[Tensor]:
         rank[of_class] = torch.arange(len(of_class), device=y.device)
     for fold in range(count if count > 1 else 0):
         yield rank % count == fold
+
+
+def folds(z: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Yield (z, y) to fit on and (z, y) to choose by, for every stratified fold.
+
+    Args:
+        z: features (N, D).
+        y: labels (N,).
+    """
+    for held in stratified(y):
+        yield z[~held], y[~held], z[held], y[held]

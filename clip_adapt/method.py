@@ -72,6 +72,13 @@ class Method(nn.Module):
             y: labels (N,).
         """
 
+    def finish(self) -> None:
+        """Settle what depends on the trained parameters; called once, after the last step.
+
+        The method is in eval mode; ``fit`` came before it. Without training it is called all the
+        same.
+        """
+
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Return the unit features (N, D) of transformed images (N, 3, S, S).
 

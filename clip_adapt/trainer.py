@@ -97,7 +97,7 @@ def train(
     val: Examples | None = None,
     log_dir: Path | None = None,
 ) -> list[dict[str, float]]:
-    """Train a method's own parameters; the backbone stays as it is.
+    """Train a method's own parameters, then let it ``finish``; the backbone stays as it is.
 
     Args:
         method: left in eval mode, holding the weights that ``recipe.select`` says.
@@ -119,10 +119,11 @@ def train(
             "select=last (the published protocol)"
         )
     method.set_criterion(support.labels, recipe.class_balanced, recipe.label_smoothing)
-    if not method.trainable() or recipe.is_empty or not len(support.labels):
-        method.eval()
-        return []
-    return _Loop(method, support, recipe, val, log_dir).run()
+    trains = bool(method.trainable() and not recipe.is_empty and len(support.labels))
+    curve = _Loop(method, support, recipe, val, log_dir).run() if trains else []
+    with torch.no_grad():
+        method.eval().finish()
+    return curve
 
 
 class _Loop:

@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from clip_adapt.errors import InputError
 
-_KEY_WITH_HELP = re.compile(r"^(\s*)([\w.]+):(?:\s+(.*?))?\s+#\s+(.*)$")
+_KEY_WITH_HELP = re.compile(r"^(\s*)\"?([\w.]+)\"?:(?:\s+(.*?))?\s+#\s+(.*)$")
 
 
 def read(path: Path) -> dict[str, Any]:

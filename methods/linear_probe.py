@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clip_adapt.backbone import Backbone
-from clip_adapt.folds import stratified
+from clip_adapt.folds import folds
 from clip_adapt.method import Method
 from clip_adapt.options import Between
 from clip_adapt.task import Task
@@ -104,10 +104,7 @@ class LinearProbe(Method):
         z: Tensor,
         y: Tensor,
     ) -> float:
-        if self.validation is not None:
-            splits = [(z, y, *self.validation)]
-        else:
-            splits = [(z[~held], y[~held], z[held], y[held]) for held in stratified(y)]
+        splits = [(z, y, *self.validation)] if self.validation is not None else list(folds(z, y))
         if not splits:
             log.info("C=1: one image a class and no val leave nothing to choose C by")
             return 1.0
