@@ -129,20 +129,12 @@ class _Loop:
         torch.manual_seed(recipe.seed)
         generator = torch.Generator().manual_seed(recipe.seed)
         loader = support.loader(recipe, generator)
-        optimizer = _optimizer(method, recipe)
+        optimizer = make_optimizer(method, recipe)
         self.method, self.optimizer, self.loader = self.accelerator.prepare(
             method, optimizer, loader
         )
         self.plain = method
-        steps = recipe.epochs * len(loader)
-        self.schedule = Schedule(
-            recipe.schedule,
-            recipe.lr,
-            recipe.epochs if recipe.schedule_unit == "epoch" else steps,
-            recipe.warmup,
-            recipe.warmup_lr,
-            recipe.min_lr,
-        )
+        self.schedule = make_schedule(recipe, len(loader))
         self.log_dir = log_dir
         self.step = 0
         self.best: tuple[float, dict[str, Tensor]] | None = None
@@ -178,7 +170,7 @@ class _Loop:
             bar.update()
         loss_sum, hit_sum, count = self.accelerator.reduce(sums).tolist()
         if loss_sum != loss_sum or loss_sum in (float("inf"), float("-inf")):
-            raise InputError(self._not_finite(epoch))
+            raise InputError(not_finite(self.plain, self.recipe, epoch))
         row = {"loss": loss_sum / count, "accuracy": hit_sum / count, "lr": lr}
         bar.set_postfix(loss=f"{row['loss']:.3f}", acc=f"{row['accuracy']:.1%}")
         return row | self._look_at_val()
@@ -219,15 +211,16 @@ class _Loop:
         if self.best is not None:
             self.plain.load_state_dict(self.best[1])
 
-    def _not_finite(self, epoch: int) -> str:
-        precision = self.plain.backbone.dtype
-        half = "" if precision == torch.float32 else ", or precision=fp32"
-        clip = "" if self.recipe.clip_norm is not None else ", or clip_norm=1"
-        return (
-            f"the loss is not finite any more in epoch {epoch + 1} of {self.recipe.epochs}. "
-            f"Use a smaller learning rate (lr={self.recipe.lr / 10:g}; it is {self.recipe.lr:g})"
-            f"{clip}{half}."
-        )
+
+def not_finite(method: Method, recipe: Recipe, epoch: int) -> str:
+    """Return what to tell a user whose loss is not finite any more."""
+    half = "" if method.backbone.dtype == torch.float32 else ", or precision=fp32"
+    clip = "" if recipe.clip_norm is not None else ", or clip_norm=1"
+    return (
+        f"the loss is not finite any more in epoch {epoch + 1} of {recipe.epochs}. "
+        f"Use a smaller learning rate (lr={recipe.lr / 10:g}; it is {recipe.lr:g})"
+        f"{clip}{half}."
+    )
 
 
 def accuracy_of(method: Method, examples: Examples) -> float:
@@ -262,7 +255,21 @@ def _accelerator(method: Method, recipe: Recipe) -> Any:
     )
 
 
-def _optimizer(method: Method, recipe: Recipe) -> torch.optim.Optimizer:
+def make_schedule(recipe: Recipe, steps_per_epoch: int) -> Schedule:
+    """Return the learning rate at each epoch, or at each step, as the recipe says."""
+    steps = recipe.epochs * steps_per_epoch
+    return Schedule(
+        recipe.schedule,
+        recipe.lr,
+        recipe.epochs if recipe.schedule_unit == "epoch" else steps,
+        recipe.warmup,
+        recipe.warmup_lr,
+        recipe.min_lr,
+    )
+
+
+def make_optimizer(method: Method, recipe: Recipe) -> torch.optim.Optimizer:
+    """Return the recipe's optimizer over what the method learns."""
     parameters, lr, decay = method.trainable(), recipe.lr, recipe.weight_decay
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(parameters, lr, recipe.momentum, weight_decay=decay)
