@@ -4,7 +4,8 @@ A step of a feature method is so small that its cost is the number of calls, not
 runs that differ in their seed, their images and some numbers of their recipe, but in no shape, make
 their steps together: parameters, features and labels get a leading run axis (torch.func.vmap), and
 one pass forward and one back serve all. Each run keeps its own parameters, its own order of batches
-and its own optimizer, so it ends where it ends alone, up to rounding.
+and its own optimizer, so it ends where it ends alone, up to rounding. R runs keep R times the
+memory of a step.
 """
 
 from __future__ import annotations
@@ -87,6 +88,7 @@ def reason_against(
         f"the recipes differ in more than {', '.join(OWN)}": any(c != common[0] for c in common),
         "select=val looks at each run by itself": recipe.select == "val",
         "accumulate is above 1": recipe.accumulate > 1,
+        "text_chunk asks for little memory": first.backbone.text_chunk != "auto",
         "fp16 scales the loss of each run by itself": first.backbone.dtype == torch.float16,
     }
     return next((reason for reason, holds in reasons.items() if holds), None)

@@ -132,6 +132,7 @@ def changed(case, backbone):
             supports,
             [recipes[0], Recipe(epochs=5, batch_size=5)],
         ),
+        "text_chunk asks for little memory": lambda: (methods, supports, recipes),
         "nothing is trained": lambda: (
             [find("zero_shot").cls(backbone, Task(CLASSES)) for _ in range(2)],
             supports,
@@ -150,9 +151,12 @@ def changed(case, backbone):
         "number of images differs",
         "recipes differ in more than seed, lr",
         "nothing is trained",
+        "text_chunk asks for little memory",
     ],
 )
 def test_what_does_not_fit_is_trained_in_turn(double_backbone, case, monkeypatch):
+    if case.startswith("text_chunk"):
+        double_backbone.text_chunk = 2
     methods, supports, recipes = changed(case, double_backbone)
     for method in methods:
         method.double()
