@@ -142,9 +142,9 @@ def _named(card: ModelCard) -> _Plan:
         name = card.name or card.architecture
         raise InputError(
             f"unknown model {name!r}{nearest(card.architecture, known)} There is: "
-            f"{', '.join(names('model'))}; any of open_clip's {len(open_clip.list_models())} "
-            "architectures with model.pretrained=TAG or FILE; a folder with its configuration and "
-            "weights; or hf-hub:OWNER/NAME."
+            f"{', '.join(names('model'))}; or any of open_clip's {len(open_clip.list_models())} "
+            "architectures with model.pretrained=TAG or FILE, a folder with a configuration and "
+            "weights, or hf-hub:OWNER/NAME."
         )
     return _Plan(card.architecture, config, {})
 

@@ -30,7 +30,7 @@ class TimmTower(nn.Module):
     def __init__(self, name: str, image_size: int, **sizes: Any) -> None:
         super().__init__()
         self.image_size = (image_size, image_size)
-        self.trunk: Any = timm.create_model(name, pretrained=False, num_classes=0, **sizes)
+        self.trunk: Any = timm.create_model(name, pretrained=False, **{"num_classes": 0, **sizes})
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return the pooled features."""

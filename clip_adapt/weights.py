@@ -114,13 +114,12 @@ def _torch(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = next(
-            (s for s in str(error).splitlines() if "GLOBAL" in s or "Unsupported" in s), ""
-        )
+        lines = [line.strip() for line in str(error).splitlines()]
+        reason = next((s for s in lines if "GLOBAL" in s or "Unsupported" in s), lines[0])
         raise InputError(
             f"{path} holds more than tensors, and reading it would run code that is in it: "
-            f"{reason.strip() or 'it would need unpickling'}. Ask for the weights as .safetensors, "
-            "or, where you trust its author, write its state dict to one yourself."
+            f"{reason}. Ask for the weights as .safetensors, or, where you trust its author, write "
+            "its state dict to one yourself."
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:200]

@@ -175,7 +175,7 @@ def test_what_cannot_be_loaded_says_why(card, message):
 def test_damaged_and_foreign_weights_say_why(tiny_card, tmp_path):
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(b"\x00" * 100)
-    with pytest.raises(InputError, match="'tiny' cannot be loaded.*damaged or no safetensors"):
+    with pytest.raises(InputError, match=r"'tiny' cannot be loaded.*damaged or no safetensors"):
         Backbone.from_card(ModelCard(**{**vars(tiny_card), "pretrained": str(damaged)}))
     pickled = tmp_path / "foreign.pt"
     torch.save({"state_dict": {"x": object}}, pickled)
