@@ -121,6 +121,7 @@ def show_config(config: Config, folder: Path) -> None:
         f"seed {o.seed}, backbone {config.model.name}",
         f"  method: {details or 'no options'}",
         f"  training: {_recipe(o)}",
+        *[f"  prompts: {config.model.prompts}"] * bool(config.model.prompts),
         f"  writes to {folder}",
         sep="\n",
         highlight=False,

@@ -44,7 +44,7 @@ class Loaded:
 
 
 @dataclass(frozen=True)
-class _Plan:
+class Plan:
     """What a card comes to.
 
     Attributes:
@@ -70,8 +70,12 @@ def load(card: ModelCard) -> Loaded:
     Raises:
         InputError: with the reason and the remedy, when that cannot be had.
     """
-    plan = _plan(card)
+    plan = plan_of(card)
     with _clear_errors(card):
+        if plan.read is not None and card.download is not None:
+            log.info(
+                "weights of %s: %s on first use, then from the cache", card.name, card.download
+            )
         checkpoint = plan.read() if plan.read else None
         if checkpoint is not None and checkpoint.openai:
             _require_gelu(plan.name, plan.config, quick=True, source=plan.source)
@@ -90,10 +94,15 @@ def require_known(card: ModelCard) -> None:
         InputError: with what exists, when it does not.
     """
     if not any(text.startswith("hf-hub:") for text in (card.architecture, card.pretrained or "")):
-        _plan(card)
+        plan_of(card)
 
 
-def _plan(card: ModelCard) -> _Plan:
+def plan_of(card: ModelCard) -> Plan:
+    """Return what a card comes to; only a configuration that lies on the hub is fetched.
+
+    Raises:
+        InputError: with what exists, when the architecture or the weights do not.
+    """
     own = _container(card.architecture)
     if own is not None:
         plan = own()
@@ -112,7 +121,7 @@ def _plan(card: ModelCard) -> _Plan:
     return _with_weights(card, plan, card.pretrained)
 
 
-def _with_weights(card: ModelCard, plan: _Plan, pretrained: str) -> _Plan:
+def _with_weights(card: ModelCard, plan: Plan, pretrained: str) -> Plan:
     tags = open_clip.list_pretrained_tags_by_model(plan.name)
     if pretrained in tags:
         return _with_tag(plan, pretrained)
@@ -129,13 +138,13 @@ def _with_weights(card: ModelCard, plan: _Plan, pretrained: str) -> _Plan:
     return replace(plan, read=functools.partial(weights.read, path), source=str(path))
 
 
-def _named(card: ModelCard) -> _Plan:
+def _named(card: ModelCard) -> Plan:
     if card.architecture.endswith(".json"):
         path = _path(card.architecture)
         if not path.is_file():
             raise InputError(f"the architecture file {path} does not exist")
         config = _json(path)
-        return _Plan(path.stem, config.get("model_cfg", config), {}, path.parent)
+        return Plan(path.stem, config.get("model_cfg", config), {}, path.parent)
     config = open_clip.get_model_config(card.architecture)
     if config is None:
         known = [*names("model"), *open_clip.list_models()]
@@ -146,10 +155,10 @@ def _named(card: ModelCard) -> _Plan:
             "architectures with model.pretrained=TAG or FILE, a folder with a configuration and "
             "weights, or hf-hub:OWNER/NAME."
         )
-    return _Plan(card.architecture, config, {})
+    return Plan(card.architecture, config, {})
 
 
-def _with_tag(plan: _Plan, tag: str) -> _Plan:
+def _with_tag(plan: Plan, tag: str) -> Plan:
     facts = open_clip.get_pretrained_cfg(plan.name, tag)
     quick = bool(facts.get("quick_gelu", False))
     _require_gelu(plan.name, plan.config, quick, f"{tag} weights of {plan.name}")
@@ -178,7 +187,7 @@ def _file_of_tag(facts: Json) -> Path:
         ) from error
 
 
-def _container(text: str) -> Callable[[], _Plan] | None:
+def _container(text: str) -> Callable[[], Plan] | None:
     # A folder or a hub repository that holds a configuration together with weights.
     if text.startswith("hf-hub:"):
         return functools.partial(_from_hub, text.removeprefix("hf-hub:"))
@@ -188,7 +197,7 @@ def _container(text: str) -> Callable[[], _Plan] | None:
     return None
 
 
-def _from_folder(folder: Path) -> _Plan:
+def _from_folder(folder: Path) -> Plan:
     if (folder / CONFIG).is_file():
         held = _json(folder / CONFIG)
         plan = _open_clip_plan(str(folder), held, folder)
@@ -210,7 +219,7 @@ def _from_folder(folder: Path) -> _Plan:
     )
 
 
-def _from_hub(repository: str) -> _Plan:
+def _from_hub(repository: str) -> Plan:
     remedy = f"model=DIR in place of hf-hub:{repository}"
     found = hub.fetch(repository, (CONFIG, "config.json"), remedy)
     if found.name == CONFIG:
@@ -235,21 +244,21 @@ def _from_hub(repository: str) -> _Plan:
     return _transformers_plan(repository, _json(found), pre, read)
 
 
-def _open_clip_plan(name: str, held: Json, folder: Path) -> _Plan:
+def _open_clip_plan(name: str, held: Json, folder: Path) -> Plan:
     config = held.get("model_cfg", held)
-    return _Plan(name, config, held.get("preprocess_cfg") or {}, folder, source=name)
+    return Plan(name, config, held.get("preprocess_cfg") or {}, folder, source=name)
 
 
 def _transformers_plan(
     name: str, held: Json, pre: Json | None, read: Callable[[], Checkpoint]
-) -> _Plan:
+) -> Plan:
     config = transformers_clip.configuration(held, name)
     preprocess = transformers_clip.preprocessing(pre, held["model_type"])
 
     def converted() -> Checkpoint:
         return Checkpoint(transformers_clip.tensors(held, read().tensors))
 
-    return _Plan(name, config, preprocess, Path(name), converted, source=name)
+    return Plan(name, config, preprocess, Path(name), converted, source=name)
 
 
 def _weights_in(folder: Path, preferred: tuple[str, ...]) -> Path:
@@ -265,7 +274,7 @@ def _weights_in(folder: Path, preferred: tuple[str, ...]) -> Path:
     )
 
 
-def _same_architecture(card: ModelCard, plan: _Plan, foreign: _Plan, pretrained: str) -> _Plan:
+def _same_architecture(card: ModelCard, plan: Plan, foreign: Plan, pretrained: str) -> Plan:
     ours, theirs = _comparable(plan.config), _comparable(foreign.config)
     for key in sorted(ours.keys() | theirs.keys()):
         if ours.get(key) != theirs.get(key):
