@@ -106,7 +106,8 @@ def replaced_embeddings(embedding: nn.Module, slots: Tensor, context: Tensor) ->
 
     def put(module: nn.Module, inputs: Any, tokens: Tensor) -> Tensor:
         vectors = per_class.to(tokens.dtype).reshape(-1, tokens.shape[-1])
-        return tokens.masked_scatter(slots.unsqueeze(-1), vectors)
+        here = slots[:, : tokens.shape[1]]  # a tower may leave out what is padding in every row
+        return tokens.masked_scatter(here.unsqueeze(-1), vectors)
 
     handle = embedding.register_forward_hook(put)
     try:
