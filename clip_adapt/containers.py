@@ -1,6 +1,6 @@
 """A folder or a repository of the hub that holds a model's configuration together with its weights.
 
-open_clip's layout (``open_clip_config.json``), or CLIP and SigLIP of transformers (``config.json``).
+open_clip's layout (``open_clip_config.json``), or CLIP and SigLIP of transformers (``config.json``)
 """
 
 from __future__ import annotations
