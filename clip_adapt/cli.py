@@ -123,6 +123,7 @@ def show_config(config: Config, folder: Path) -> None:
         f"  method: {details or 'no options'}",
         f"  training: {_recipe(o)}",
         *_shorter(config),
+        *[f"  prompts: {config.model.prompts}"] * bool(config.model.prompts),
         f"  writes to {folder}",
         sep="\n",
         highlight=False,
