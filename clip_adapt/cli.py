@@ -28,12 +28,15 @@ VERBS = {
     "train": "adapt a backbone to images and save the delta",
     "evaluate": "measure a delta on the test split of a data set",
     "predict": "classify images with a delta, or with class names alone",
+    "report": "make the page of a run, or an index over many runs",
 }
 USAGE = {
     "train": "method=coop dataset=eyes shots=16 [key=value ...]",
     "evaluate": "runs/.../adapter dataset=eyes [key=value ...]",
     "predict": "runs/.../adapter photo.jpg other.png [key=value ...]",
+    "report": "runs [key=value ...]",
 }
+PAGE = "report.html"
 REFUSED, FAULT, INTERRUPTED = 2, 1, 130
 
 
@@ -139,6 +142,7 @@ def show_run(classifier: Classifier) -> None:
         f"{metrics['adapter_bytes'] / 1000:.0f} kB delta, {seconds['total']:.0f} s "
         f"(features {seconds['features']:.0f}, fit {seconds['fit']:.0f})",
         f"saved: {folder / 'adapter'}",
+        *([f"page:  {folder / PAGE}"] if (folder / PAGE).is_file() else []),
         f"try:   python -m clip_adapt.predict {folder / 'adapter'} IMAGE top_k=3",
         sep="\n",
         highlight=False,

@@ -62,6 +62,7 @@ class RunOptions:
     cache_limit: Annotated[float, Between(0, strict=True)]
     output: str | None
     tensorboard: bool
+    report: bool
 
     def epochs_at(self, shots: int) -> int:
         """Return the number of epochs: one number, or that of the largest key up to ``shots``."""

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from clip_adapt.backbone import Backbone
 from clip_adapt.errors import InputError, nearest
 from clip_adapt.files import resource
+from clip_adapt.table import Table
 from clip_adapt.task import Task
 
 
@@ -102,6 +103,10 @@ class Method(nn.Module):
         if self._cached is None or self._cached[0] != versions:
             self._cached = (versions, self.weights())
         return self._cached[1]
+
+    def tables(self) -> list[Table]:
+        """Return what a person can read of the trained part; stands in the run's report."""
+        return []
 
     def trainable(self) -> list[nn.Parameter]:
         """Return the parameters that training changes."""

@@ -9,14 +9,14 @@ import logging
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from clip_adapt import delta, evaluation, features, images, modelcard
+from clip_adapt import cli, delta, evaluation, features, images, modelcard, report
 from clip_adapt.backbone import Backbone
 from clip_adapt.classifier import Classifier
 from clip_adapt.config import Config, RunOptions
@@ -31,6 +31,9 @@ from clip_adapt.pixels import Pixels
 from clip_adapt.trainer import Examples, Recipe, train
 
 log = logging.getLogger(__name__)
+
+METRICS = "metrics.json"
+Curve = dict[str, list[float]]  # loss, accuracy, lr, perhaps val_accuracy: a number an epoch
 
 
 @dataclass
@@ -100,10 +103,10 @@ def run(config: Config) -> Classifier:
     seconds: dict[str, float] = {}
     with _whole_or_not_at_all(this.folder):
         z = _features(this, method, support, seconds)
-        _fit(this, method, support, z, seconds)
+        curve = _fit(this, method, support, z, seconds)
         result, probabilities = _measure(this, method, seconds)
         seconds["total"] = time.perf_counter() - start
-        return _write(this, method, support, result, probabilities, seconds)
+        return _write(this, method, support, result, curve, probabilities, seconds)
 
 
 @contextlib.contextmanager
@@ -173,7 +176,7 @@ def _fit(
     support: Support,
     z: dict[str, Tensor],
     seconds: dict[str, float],
-) -> None:
+) -> Curve:
     begin = time.perf_counter()
     o, device = this.options, this.backbone.device
     labels = {s: torch.tensor([i.label for i in getattr(support, s)]) for s in ("train", "val")}
@@ -190,8 +193,9 @@ def _fit(
     log_dir = this.folder if o.tensorboard else None
     for old in this.folder.glob("events.out.tfevents.*"):
         old.unlink()
-    train(method, examples["train"], recipe, val=examples["val"], log_dir=log_dir)
+    rows = train(method, examples["train"], recipe, val=examples["val"], log_dir=log_dir)
     seconds["fit"] = time.perf_counter() - begin
+    return {name: [float(f"{row[name]:.5g}") for row in rows] for name in (rows or [{}])[0]}
 
 
 def _examples(
@@ -220,6 +224,7 @@ def _write(
     method: Method,
     support: Support,
     result: dict[str, Any],
+    curve: Curve,
     probabilities: Tensor,
     seconds: dict[str, float],
 ) -> Classifier:
@@ -247,11 +252,18 @@ def _write(
         "n_support": len(support.train),
         "notes": support.notes,
         "versions": header.versions,
+        "curve": curve,
+        "learned": [asdict(table) for table in method.tables()],
     }
+    # metrics.json says that a run is finished: an old one goes first, the new one comes last.
+    for name in (METRICS, cli.PAGE):
+        (folder / name).unlink(missing_ok=True)
     write_text(folder / "config.yaml", text)
     write_text(folder / "support.jsonl", manifest)
     write_text(folder / "predictions.csv", evaluation.predictions_csv(probabilities, test, classes))
-    write_text(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+    if this.options.report:
+        report.write(folder, metrics)
+    write_text(folder / METRICS, json.dumps(metrics, indent=1) + "\n")
     classifier = Classifier(method, header)
     classifier.folder, classifier.metrics = folder, metrics
     return classifier
