@@ -23,17 +23,20 @@ from clip_adapt.options import Text
 if TYPE_CHECKING:
     from clip_adapt.classifier import Classifier
     from clip_adapt.config import Config, RunOptions
+    from clip_adapt.sweep import Sweep
 
 VERBS = {
     "train": "adapt a backbone to images and save the delta",
     "evaluate": "measure a delta on the test split of a data set",
     "predict": "classify images with a delta, or with class names alone",
+    "sweep": "run methods x shots x seeds and compare them in a table and a curve",
     "report": "make the page of a run, or an index over many runs",
 }
 USAGE = {
     "train": "method=coop dataset=eyes shots=16 [key=value ...]",
     "evaluate": "runs/.../adapter dataset=eyes [key=value ...]",
     "predict": "runs/.../adapter photo.jpg other.png [key=value ...]",
+    "sweep": "method=[linear_probe,coop] shots=[1,4,16] seed=[1,2,3] [key=value ...]",
     "report": "runs [key=value ...]",
 }
 PAGE = "report.html"
@@ -148,6 +151,22 @@ def show_run(classifier: Classifier) -> None:
         highlight=False,
         soft_wrap=True,
     )
+
+
+def show_sweep(sweep: Sweep, seconds: float) -> None:
+    """Print the summary of a sweep, where it is, and what failed."""
+    text = (sweep.folder / "results.md").read_text(encoding="utf-8")
+    lines = [
+        "",
+        text.partition("\n## Failed")[0].strip(),
+        "",
+        f"{sweep.made} runs in {seconds:.0f} s, {sweep.kept} were finished before",
+        f"written: {sweep.folder}/results.csv, results.md, curve.png, curve.svg, index.html",
+    ]
+    if sweep.failed:
+        lines += [f"{len(sweep.failed)} runs failed:"]
+        lines += [f"  {name}: {reason}" for name, reason in sweep.failed.items()]
+    print("\n".join(lines))
 
 
 def show_metrics(metrics: dict[str, Any], title: str) -> None:

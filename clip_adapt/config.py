@@ -86,14 +86,18 @@ class Config:
     def to_yaml(self) -> str:
         """Return everything resolved as YAML; its first line is the command that gives it."""
         words = [f"{key}={value}" for key, value in self.given.items()]
+        command = shlex.join(["python", "-m", "clip_adapt.train", *words])
+        return f"# {command}\n{yamls.dump(self.resolved())}"
+
+    def resolved(self) -> dict[str, Any]:
+        """Return everything resolved: the options of method, data set and model, then the rest."""
         resolved = asdict(self.options)
         resolved["method"] = {"name": self.method.name, **self.method_options}
         dataset = asdict(self.dataset)
         resolved["dataset"] = {**dataset, **dataset.pop("options")}
         del resolved["dataset"]["options"]
         resolved["model"] = asdict(self.model)
-        command = shlex.join(["python", "-m", "clip_adapt.train", *words])
-        return f"# {command}\n{yamls.dump(resolved)}"
+        return resolved
 
 
 def compose(given: Mapping[str, Any]) -> Config:

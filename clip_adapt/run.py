@@ -16,18 +16,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clip_adapt import cli, delta, evaluation, features, images, modelcard, report
+from clip_adapt import cli, delta, evaluation, features, locks, modelcard, report
 from clip_adapt.backbone import Backbone
 from clip_adapt.classifier import Classifier
 from clip_adapt.config import Config, RunOptions
 from clip_adapt.data import Dataset, Item, Support, write_manifest
-from clip_adapt.errors import InputError, listed
+from clip_adapt.errors import InputError
 from clip_adapt.features import FeatureCache
-from clip_adapt.files import cache_folder, require_writable, write_text
+from clip_adapt.files import require_writable, write_text
 from clip_adapt.images import Augment
 from clip_adapt.machine import peak_memory
 from clip_adapt.method import Method
 from clip_adapt.pixels import Pixels
+from clip_adapt.shared import Shared
 from clip_adapt.trainer import Examples, Recipe, train
 
 log = logging.getLogger(__name__)
@@ -47,18 +48,15 @@ class Run:
     cache: FeatureCache
 
     @classmethod
-    def prepare(cls, config: Config) -> Run:
+    def prepare(cls, config: Config, shared: Shared) -> Run:
         """Load the backbone and the data set; refuse what cannot work before anything is written.
 
         Raises:
             InputError: with the reason and the remedy.
         """
-        o = config.options
-        root = cache_folder(o.cache_dir)
-        cache = FeatureCache(root / "features" if o.cache else None, o.cache_limit * 1e9)
-        dataset = Dataset.from_card(config.dataset, cache_dir=o.cache_dir)
-        backbone = Backbone.from_card(config.model, device=o.device, precision=o.precision)
-        return cls(config, output_folder(config), backbone, dataset, cache)
+        dataset = shared.dataset(config)
+        backbone = shared.backbone(config)
+        return cls(config, output_folder(config), backbone, dataset, shared.cache(config))
 
     @property
     def options(self) -> RunOptions:
@@ -83,8 +81,12 @@ class Run:
         return made.to(self.backbone.device)
 
 
-def run(config: Config) -> Classifier:
+def run(config: Config, shared: Shared | None = None) -> Classifier:
     """Do everything that a configuration says and write the run's files.
+
+    Args:
+        config: what to do.
+        shared: what earlier runs of this process have loaded; None loads anew.
 
     Returns:
         the adapted classifier, with ``folder`` and ``metrics`` of the run.
@@ -93,9 +95,10 @@ def run(config: Config) -> Classifier:
         InputError: with the reason and the remedy.
     """
     start = time.perf_counter()
-    this = Run.prepare(config)
+    shared = shared or Shared()
+    this = Run.prepare(config, shared)
     method = this.make_method()
-    notes = _readable(this)
+    this.dataset, notes = shared.readable(config)
     support = this.dataset.few_shot(config.options.shots, config.options.seed)
     support.notes[:0] = notes
     for note in support.notes:
@@ -114,11 +117,16 @@ def _whole_or_not_at_all(folder: Path) -> Iterator[None]:
     # A run that fails or is interrupted leaves no folder behind, unless one was there before.
     new = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
-        require_writable(folder)
-        yield
+        with locks.held(folder / locks.NAME, f"the output folder {folder}"):
+            try:
+                require_writable(folder)
+                yield
+            except BaseException:
+                # While the lock is held: afterwards the folder could be another process's.
+                if folder in new:
+                    shutil.rmtree(folder, ignore_errors=True)
+                raise
     except BaseException:
-        if folder in new:
-            shutil.rmtree(folder, ignore_errors=True)
         for place in new:
             with contextlib.suppress(OSError):
                 place.rmdir()
@@ -133,18 +141,6 @@ def output_folder(config: Config) -> Path:
     model = config.model.name.replace("/", "-")
     name = f"{config.method.name}-{model}-{o.shots}shot-seed{o.seed}"
     return Path("runs") / config.dataset.name / name
-
-
-def _readable(this: Run) -> list[str]:
-    # Every image is decoded once before anything is drawn, trained or written, so that all
-    # unreadable ones are known together. Nothing is learned from the test images here.
-    o = this.options
-    reasons = this.dataset.broken(cache_dir=o.cache_dir)
-    if o.on_bad_image == "error":
-        images.refuse_broken(reasons)
-    this.dataset = this.dataset.without(reasons)
-    listing = listed(f"{path}: {reason}" for path, reason in reasons.items())
-    return [f"{len(reasons)} images cannot be read and are left out:\n{listing}"] * bool(reasons)
 
 
 def _features(
