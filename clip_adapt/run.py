@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clip_adapt import cli, delta, evaluation, features, locks, modelcard, report
+from clip_adapt import cli, delta, evaluation, features, images, locks, modelcard, report
 from clip_adapt.backbone import Backbone
 from clip_adapt.classifier import Classifier
 from clip_adapt.config import Config, RunOptions
 from clip_adapt.data import Dataset, Item, Support, write_manifest
-from clip_adapt.errors import InputError
+from clip_adapt.errors import InputError, listed
 from clip_adapt.features import FeatureCache
 from clip_adapt.files import require_writable, write_text
 from clip_adapt.images import Augment
@@ -54,9 +54,11 @@ class Run:
         Raises:
             InputError: with the reason and the remedy.
         """
-        dataset = shared.dataset(config)
-        backbone = shared.backbone(config)
-        return cls(config, output_folder(config), backbone, dataset, shared.cache(config))
+        o = config.options
+        cache = shared.cache(o)
+        dataset = shared.dataset(config.dataset, o)
+        backbone = shared.backbone(config.model, o)
+        return cls(config, output_folder(config), backbone, dataset, cache)
 
     @property
     def options(self) -> RunOptions:
@@ -95,10 +97,9 @@ def run(config: Config, shared: Shared | None = None) -> Classifier:
         InputError: with the reason and the remedy.
     """
     start = time.perf_counter()
-    shared = shared or Shared()
-    this = Run.prepare(config, shared)
+    this = Run.prepare(config, shared or Shared())
     method = this.make_method()
-    this.dataset, notes = shared.readable(config)
+    notes = _readable(this)
     support = this.dataset.few_shot(config.options.shots, config.options.seed)
     support.notes[:0] = notes
     for note in support.notes:
@@ -141,6 +142,18 @@ def output_folder(config: Config) -> Path:
     model = config.model.name.replace("/", "-")
     name = f"{config.method.name}-{model}-{o.shots}shot-seed{o.seed}"
     return Path("runs") / config.dataset.name / name
+
+
+def _readable(this: Run) -> list[str]:
+    # Every image is decoded once before anything is drawn, trained or written, so that all
+    # unreadable ones are known together. Nothing is learned from the test images here.
+    o = this.options
+    reasons = this.dataset.broken(cache_dir=o.cache_dir)
+    if o.on_bad_image == "error":
+        images.refuse_broken(reasons)
+    this.dataset = this.dataset.without(reasons)
+    listing = listed(f"{path}: {reason}" for path, reason in reasons.items())
+    return [f"{len(reasons)} images cannot be read and are left out:\n{listing}"] * bool(reasons)
 
 
 def _features(

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-LOWER_IS_BETTER = frozenset({"ece", "brier", "negative_log_likelihood", "log_loss"})
+LOWER_IS_BETTER = frozenset({"ece", "brier", "nll"})
 IN_PERCENT = ("accuracy", "f1", "ece", "coverage")
-ABBREVIATIONS = frozenset({"ece", "auroc"})
+ABBREVIATIONS = frozenset({"ece", "auroc", "nll", "f1"})
 DASH = "–"
 
 
@@ -64,7 +64,7 @@ def _are_shares(*values: float | None) -> bool:
 def spoken(name: str) -> str:
     """Return ``macro F1`` for ``macro_f1``."""
     words = name.split("_")
-    return " ".join(w.upper() if w in ABBREVIATIONS or w == "f1" else w for w in words)
+    return " ".join(w.upper() if w in ABBREVIATIONS else w for w in words)
 
 
 def of_metric(name: str, value: float | None) -> str:
