@@ -122,11 +122,15 @@ def show_config(config: Config, folder: Path) -> None:
     """Print what a command line resolved to."""
     o = config.options
     details = " ".join(f"{k}={v}" for k, v in config.method_options.items() if v is not None)
+    names = ", ".join(candidate.method.name for candidate in config.candidates)
+    training = _recipe(o)
+    if names:
+        details, training = f"the best of {names} on the support set", "that of the chosen method"
     _console().print(
         f"[bold]{config.method.name}[/] on [bold]{config.dataset.name}[/], {o.shots} shots, "
         f"seed {o.seed}, backbone {config.model.name}",
         f"  method: {details or 'no options'}",
-        f"  training: {_recipe(o)}",
+        f"  training: {training}",
         f"  writes to {folder}",
         sep="\n",
         highlight=False,
@@ -138,6 +142,8 @@ def show_run(classifier: Classifier) -> None:
     """Print the result of a run and what to do next."""
     metrics, folder = classifier.metrics, classifier.folder
     assert metrics is not None and folder is not None, "a finished run has both"
+    if "choice" in metrics:
+        show_choice(metrics["choice"])
     show_metrics(metrics, classifier.header.method["name"] if classifier.header else "")
     seconds = metrics["seconds"]
     _console().print(
@@ -151,6 +157,18 @@ def show_run(classifier: Classifier) -> None:
         highlight=False,
         soft_wrap=True,
     )
+
+
+def show_choice(choice: dict[str, Any]) -> None:
+    """Print the candidates of ``method=auto`` and which one was taken."""
+    from rich.table import Table
+
+    table = Table(title=choice["table"]["title"], title_justify="left")
+    for column in choice["table"]["columns"]:
+        table.add_column(column, justify="left" if column == "method" else "right")
+    for row in choice["table"]["rows"]:
+        table.add_row(*row)
+    _console().print(table)
 
 
 def show_sweep(sweep: Sweep, seconds: float) -> None:

@@ -15,9 +15,10 @@ from clip_adapt.backbone import require_known
 from clip_adapt.cards import DataCard, ModelCard
 from clip_adapt.errors import InputError
 from clip_adapt.files import resource
-from clip_adapt.method import Found, find
+from clip_adapt.method import Found, Method, find, names
 from clip_adapt.options import Between, Text
 
+AUTO = "auto"  # in place of a method: choose one on the support set
 AtLeast1 = Between(1)
 AtLeast0 = Between(0)
 Count = Annotated[int, AtLeast1]
@@ -74,7 +75,10 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class Config:
-    """A whole, checked configuration."""
+    """A whole, checked configuration.
+
+    ``candidates`` are those that ``method=auto`` chooses among; none for any other method.
+    """
 
     options: RunOptions
     method: Found
@@ -82,6 +86,7 @@ class Config:
     dataset: DataCard
     model: ModelCard
     given: dict[str, str]
+    candidates: tuple[Config, ...] = ()
 
     def to_yaml(self) -> str:
         """Return everything resolved as YAML; its first line is the command that gives it."""
@@ -109,6 +114,8 @@ def compose(given: Mapping[str, Any]) -> Config:
     tree = _nested(given)
     defaults = yamls.read(resource("configs") / "train.yaml")
     chosen = {g: str(tree[g].pop("", defaults[g])) for g in ("method", "dataset", "model")}
+    if chosen["method"] == AUTO:
+        return _auto(given, list(tree["method"]))
     problems: list[str] = []
     method = _try(problems, find, chosen["method"])
     recipe = _recipe(method) if method else {}
@@ -123,6 +130,24 @@ def compose(given: Mapping[str, Any]) -> Config:
     dataset = _override_templates(dataset, checked)
     text = {key: _as_text(value) for key, value in given.items()}
     return Config(RunOptions(**checked), method, method_options, dataset, model, text)
+
+
+def _auto(given: Mapping[str, Any], own: list[str]) -> Config:
+    problems = [f"method.{key}: method=auto takes no options of a method" for key in own]
+    found = []
+    for name in names():
+        if find(name).cls.quick:
+            others = {k: v for k, v in given.items() if not k.startswith("method.")}
+            config = _try(problems, compose, {**others, "method": name})
+            found.append(config)
+    if problems:
+        raise InputError("\n".join(dict.fromkeys(problems)))
+    first, text = found[0], {key: _as_text(value) for key, value in given.items()}
+    o = replace(first.options, method=AUTO)
+    auto = Found(AUTO, Method)
+    return replace(
+        first, options=o, method=auto, method_options={}, given=text, candidates=(*found,)
+    )
 
 
 def _nested(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

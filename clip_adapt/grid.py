@@ -71,14 +71,17 @@ def expand(given: Mapping[str, Any], output: str | None = None) -> tuple[Path, l
             problems += str(error).splitlines()
     if problems:
         raise InputError("\n".join(dict.fromkeys(problems)))
+    assert len({cell.folder for cell in cells}) == len(cells), "every run has its own folder"
     return top, cells
 
 
 def differences(config: Config, folder: Path) -> list[str]:
     """Return what a finished run's configuration has otherwise, as ``lr: 0.002, now 0.01``."""
+    stored = yamls.read(folder / "config.yaml")
+    of_name = {candidate.method.name: candidate for candidate in config.candidates}
+    config = of_name.get(str((stored.get("method") or {}).get("name")), config)
     # Through YAML, as the file went: tuples become lists, keys text.
-    now = _flat(yamls.parse(config.to_yaml()))
-    then = _flat(yamls.read(folder / "config.yaml"))
+    now, then = _flat(yamls.parse(config.to_yaml())), _flat(stored)
     return [
         f"{key}: {then.get(key, 'nothing')}, now {now.get(key, 'nothing')}"
         for key in sorted({*now, *then})
@@ -160,13 +163,15 @@ def _name(one: Mapping[str, Any]) -> str:
     m, d, b, shots, seed = (str(_plain(one.get(key, defaults[key]))) for key in NAMED)
     own = {k: _plain(v) for k, v in one.items() if k not in NAMED and k not in NEUTRAL}
     extra = [f"{key.removeprefix('method.')}={value}" for key, value in sorted(own.items())]
-    parts = [Path(d).stem, Path(m).stem, b, f"{shots}shot", f"seed{seed}"]
-    name = "-".join([*parts, *extra])
+    stems = [Path(d).stem, Path(m).stem, Path(b).stem if b.endswith((".yaml", ".yml")) else b]
+    numbers = [f"{shots}shot", f"seed{seed}"]
+    name = "-".join([*stems, *numbers, *extra])
     if len(name) <= 100 and re.fullmatch(r"[\w.=+-]+", name + d + m + b):
         return name
     # Too long for a name, a path, or made of what names cannot hold: config.yaml says the rest.
-    digest = hashlib.sha256("\n".join([d, m, b, *extra]).encode()).hexdigest()[:10]
-    return re.sub(r"[^\w.=+-]+", "_", "-".join(parts))[:80] + f"-{digest}"
+    digest = hashlib.sha256("\n".join([d, m, b, *numbers, *extra]).encode()).hexdigest()[:10]
+    short = (re.sub(r"[^\w.+]+", "_", stem)[:24] for stem in stems)
+    return "-".join([*short, *numbers, digest])
 
 
 def _plain(value: Any) -> Any:

@@ -9,14 +9,14 @@ import logging
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from clip_adapt import cli, delta, evaluation, features, images, locks, modelcard, report
+from clip_adapt import cli, delta, evaluation, features, images, locks, modelcard, report, selection
 from clip_adapt.backbone import Backbone
 from clip_adapt.classifier import Classifier
 from clip_adapt.config import Config, RunOptions
@@ -46,6 +46,7 @@ class Run:
     backbone: Backbone
     dataset: Dataset
     cache: FeatureCache
+    choice: dict[str, Any] | None = None
 
     @classmethod
     def prepare(cls, config: Config, shared: Shared) -> Run:
@@ -82,6 +83,20 @@ class Run:
             raise InputError(f"method {self.config.method.name}: {error}") from error
         return made.to(self.backbone.device)
 
+    def choose(self, support: Support, seconds: dict[str, float]) -> None:
+        """Put the best of the candidates in the place of ``method=auto``."""
+        begin, config = time.perf_counter(), self.config
+        choice = selection.choose(
+            config.candidates,
+            support,
+            self.backbone,
+            self.cache,
+            lambda candidate: replace(self, config=candidate).make_method(),
+            _recipe,
+        )
+        self.config, self.choice = replace(choice.config, given=config.given), choice.facts
+        seconds["choose"] = time.perf_counter() - begin
+
 
 def run(config: Config, shared: Shared | None = None) -> Classifier:
     """Do everything that a configuration says and write the run's files.
@@ -98,7 +113,7 @@ def run(config: Config, shared: Shared | None = None) -> Classifier:
     """
     start = time.perf_counter()
     this = Run.prepare(config, shared or Shared())
-    method = this.make_method()
+    method = None if config.candidates else this.make_method()
     notes = _readable(this)
     support = this.dataset.few_shot(config.options.shots, config.options.seed)
     support.notes[:0] = notes
@@ -106,6 +121,9 @@ def run(config: Config, shared: Shared | None = None) -> Classifier:
         log.warning(note)
     seconds: dict[str, float] = {}
     with _whole_or_not_at_all(this.folder):
+        if method is None:
+            this.choose(support, seconds)
+            method = this.make_method()
         z = _features(this, method, support, seconds)
         curve = _fit(this, method, support, z, seconds)
         result, probabilities = _measure(this, method, seconds)
@@ -262,6 +280,7 @@ def _write(
         "notes": support.notes,
         "versions": header.versions,
         "curve": curve,
+        **({"choice": this.choice} if this.choice else {}),
         "learned": [asdict(table) for table in method.tables()],
     }
     # metrics.json says that a run is finished: an old one goes first, the new one comes last.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,13 +20,20 @@ class Shared:
     """Loads each backbone and each data set once.
 
     Args:
-        keep_features: keep features for the life of this object where ``cache=false`` keeps none on
+        keep_features: keep features until this is closed where ``cache=false`` keeps none on
             disk, so that runs which follow one another share them.
     """
 
     def __init__(self, *, keep_features: bool = False) -> None:
         self._kept: dict[tuple[str, ...], Any] = {}
         self._keep_features = keep_features
+        self._until_closed = contextlib.ExitStack()
+
+    def __enter__(self) -> Shared:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._until_closed.close()
 
     def backbone(self, card: ModelCard, o: RunOptions) -> Backbone:
         """Return the backbone of a card on the device and in the precision of the options.
@@ -55,8 +63,11 @@ class Shared:
             return FeatureCache(cache_folder(o.cache_dir) / "features", o.cache_limit * 1e9)
         if not self._keep_features:
             return FeatureCache(None)
-        folder = self._once(("features",), tempfile.TemporaryDirectory)
-        return FeatureCache(Path(folder.name), o.cache_limit * 1e9)
+        folder = self._once(("features",), self._temporary)
+        return FeatureCache(Path(folder), o.cache_limit * 1e9)
+
+    def _temporary(self) -> str:
+        return self._until_closed.enter_context(tempfile.TemporaryDirectory())
 
     def _once(self, key: tuple[str, ...], make: Callable[[], Any]) -> Any:
         if key not in self._kept:

@@ -198,7 +198,8 @@ def run(
     lock = locks.held(folder / ".sweep.lock", f"the folder {folder}")
     with lock if this.leads else contextlib.nullcontext():
         say(f"{len(cells)} runs in {folder}")
-        this.go(Shared(keep_features=True), say)
+        with Shared(keep_features=True) as shared:
+            this.go(shared, say)
         if this.leads:
             with contextlib.suppress(OSError):
                 (folder / ".claims").rmdir()

@@ -16,3 +16,4 @@ class ZeroShot(Method):
     """The base class as it is."""
 
     starts_at_zero_shot = True
+    quick = True

@@ -1,6 +1,7 @@
 """Sweeps: every run once, kept, repeated, shared; what is written about them."""
 
 import csv
+import itertools
 import os
 import statistics
 import subprocess
@@ -255,7 +256,7 @@ def test_places_of_labels_keep_their_distance_order_and_room():
     for count in (1, 2, 5, 9):
         wanted = sorted(stream.uniform(0, 100, count))
         places = curve.spread(wanted, 10, 0, 100)
-        assert all(b - a >= 10 - 1e-9 for a, b in zip(places, places[1:], strict=False))
+        assert all(b - a >= 10 - 1e-9 for a, b in itertools.pairwise(places))
         assert places[0] >= -1e-9 and places[-1] <= 100 + 1e-9
     assert curve.spread([10, 50], 10, 0, 100) == [10, 50]
     assert curve.spread([49, 51], 10, 0, 100) == [45, 55]
@@ -270,8 +271,9 @@ def test_the_labels_of_a_curve_do_not_overlap():
     (axes,) = figure.axes
     assert {t.get_text() for t in axes.texts} == {*series, "zero-shot"}
     # Of the words alone: an annotation's own extent has its line to the curve in it.
-    boxes = sorted((Text.get_window_extent(t).bounds for t in axes.texts), key=lambda box: box[1])
-    for (_, y, _, height), (_, above, _, _) in zip(boxes, boxes[1:], strict=False):
+    boxes = [Text.get_window_extent(t).bounds for t in axes.texts]
+    boxes.sort(key=lambda box: box[1])
+    for (_, y, _, height), (_, above, _, _) in itertools.pairwise(boxes):
         assert y + height <= above + 1
 
 
