@@ -33,6 +33,13 @@ def read(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in content.items()}
 
 
+def parse(text: str) -> dict[str, Any]:
+    """Return the mapping that ``dump`` wrote."""
+    content = OmegaConf.to_container(OmegaConf.create(text))
+    assert isinstance(content, dict), "dump writes a mapping"
+    return {str(key): value for key, value in content.items()}
+
+
 def dump(values: dict[str, Any]) -> str:
     """Return the mapping as YAML text, in its own order."""
     return OmegaConf.to_yaml(OmegaConf.create(values))

@@ -54,6 +54,7 @@ class Adapter(Method):
     """
 
     works_on_other_classes = True
+    quick = True
 
     def __init__(
         self,

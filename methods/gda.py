@@ -46,6 +46,8 @@ class GDA(Method):
             val, or by stratified folds of the support set when there is no val.
     """
 
+    quick = True
+
     def __init__(
         self,
         backbone: Backbone,

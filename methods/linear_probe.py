@@ -50,6 +50,8 @@ class LinearProbe(Method):
         standardize: bring every feature to mean 0 and deviation 1 over the support set first.
     """
 
+    quick = True
+
     def __init__(
         self,
         backbone: Backbone,

@@ -34,6 +34,7 @@ class TaskRes(Method):
     """
 
     starts_at_zero_shot = True
+    quick = True
 
     def __init__(
         self,

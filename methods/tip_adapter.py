@@ -56,6 +56,8 @@ class TipAdapter(Method):
         ValueError: when ``search_scale`` or ``search_step`` are not two numbers.
     """
 
+    quick = True
+
     def __init__(
         self,
         backbone: Backbone,
