@@ -104,7 +104,7 @@ def _with_weights(card: ModelCard, plan: Plan, pretrained: str) -> Plan:
     path = _path(pretrained)
     if not path.is_file():
         raise InputError(
-            f"model.pretrained={pretrained} is neither a tag of {plan.name} nor a file or folder "
+            f"model.pretrained={pretrained} is neither a tag of {plan.name} nor a file "
             f"(looked at {path.absolute()}){nearest(pretrained, tags)} Tags: "
             f"{', '.join(tags) or 'none'}."
         )

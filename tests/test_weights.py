@@ -116,15 +116,16 @@ def test_every_kind_of_tensor_of_an_archive(tmp_path):
             self.register_buffer("many", torch.arange(3))
             self.register_buffer("none", torch.empty(0))
             self.constant = torch.ones(2)  # neither a parameter nor a buffer
-            self.labels = {"a": [1, 2], "b": (True, None)}
+            self.labels = {"a": [1, 2], "b": [3]}
+            self.pair = (True, 2.5)
 
         def forward(self, x):
-            return x * self.row.sum() + self.constant.sum()
+            return x * self.row.sum() + self.constant.sum() + self.labels["a"][0] + self.pair[1]
 
     model, file = Odd(), tmp_path / "odd.pt"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.jit.save(torch.jit.trace(model, torch.ones(1)), file)
+        torch.jit.save(torch.jit.script(model), file)
     found = torchscript.read(file)
     expected = model.state_dict()
     assert found.keys() == expected.keys()
