@@ -1,8 +1,10 @@
 """The linear probe: scikit-learn at a tight tolerance, and ours, at the same optimum.
 
-100 classes, 16 images a class, features of 512 numbers. The note says by how much each way's
-objective lies above the lower one's, relative to it: the time counts only where both are at the
-optimum.
+100 classes, 16 images a class, features of 512 numbers with a common mean and a falling spectrum,
+as CLIP's have. For a given C the note says by how much each way's objective lies above the lower
+one's, relative to it: times compare only where both are at the optimum. The search is the published
+one (23 fits, chosen on 4 val images a class): scikit-learn fits each anew, ours goes on from the
+last.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from clip_adapt.methods.linear_probe import search
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 from torch import Tensor
@@ -24,53 +27,84 @@ from clip_adapt.method import find
 from clip_adapt.task import Task
 
 TOLERANCE = 1e-8
+VAL = 4
+
+
+class Problem:
+    """Features of a support and a val set, and both ways to fit them."""
+
+    def __init__(self, args: Any) -> None:
+        self.args = args
+        count, shots = (3, 4) if args.tiny else (100, 16)
+        _, self.backbone = towers(args.architecture, args.device)
+        self.task = Task(tuple(class_names(count)), shots=shots)
+        generator = torch.Generator().manual_seed(0)
+        width = self.backbone.embed_dim
+        spectrum = torch.arange(1, width + 1) ** -0.5
+        common_part = F.normalize(torch.randn(width, generator=generator), dim=0)
+        centres = torch.randn(count, width, generator=generator) * spectrum
+
+        def draw(images: int) -> tuple[Tensor, Tensor]:
+            y = torch.arange(count).repeat_interleave(images)
+            noise = torch.randn(len(y), width, generator=generator) * spectrum
+            z = F.normalize(centres[y] + 1.5 * noise, dim=1)
+            return F.normalize(0.6 * z + 0.8 * common_part, dim=1), y
+
+        self.z, self.y = draw(shots)
+        self.val = draw(VAL)
+
+    def plain(self, c: float) -> tuple[np.ndarray, np.ndarray]:
+        """Fit with scikit-learn: W (C, D) and b (C,)."""
+        model = LogisticRegression(C=c, tol=TOLERANCE, max_iter=100_000)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it says that it could not do better
+            model.fit(self.z.double().numpy(), self.y.numpy())
+        return model.coef_, model.intercept_
+
+    def plain_search(self) -> float:
+        """Search for C with scikit-learn."""
+        z, y = (t.numpy() for t in self.val)
+
+        def accuracy(c: float) -> float:
+            w, b = self.plain(c)
+            return float(((z @ w.T + b).argmax(1) == y).mean())
+
+        return search(accuracy)
+
+    def ours(self, c: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Fit with the method; ``auto`` searches."""
+        device = self.args.device
+        method = find("linear_probe").cls(self.backbone, self.task, C=c)
+        if c == "auto":
+            method.validation = (self.val[0].to(device), self.val[1].to(device))
+        method.fit(self.z.to(device), self.y.to(device))
+        weight, bias = (t.double().cpu().numpy() for t in (method.weight, method.bias))
+        return weight, bias
+
+    def objective(self, w: np.ndarray, b: np.ndarray, c: float) -> float:
+        """Return C times the summed cross entropy plus half the squared weights."""
+        logits = torch.from_numpy(self.z.double().numpy() @ w.T + b)
+        return c * F.cross_entropy(logits, self.y, reduction="sum").item() + 0.5 * (w**2).sum()
 
 
 def measure(args: Any) -> list[Row]:
     """Return the table's rows."""
-    count, shots = (3, 4) if args.tiny else (100, 16)
-    _, backbone = towers(args.architecture, args.device)
-    task = Task(tuple(class_names(count)), shots=shots)
-    generator = torch.Generator().manual_seed(0)
-    centres = F.normalize(torch.randn(count, backbone.embed_dim, generator=generator), dim=1)
-    y = torch.arange(count).repeat_interleave(shots)
-    noise = torch.randn(len(y), backbone.embed_dim, generator=generator)
-    z = F.normalize(centres[y] + 2.5 * F.normalize(noise, dim=1), dim=1)
+    problem = Problem(args)
     with threadpool_limits(args.threads):
-        return [_compare(args, backbone, task, z, y, c) for c in (0.01, 1.0, 100.0)]
+        rows = [_fit(problem, c) for c in (0.01, 1.0, 100.0)]
+        budget = 1 if args.tiny else 20
+        times = common.in_turn(problem.plain_search, lambda: problem.ours("auto"), budget=budget)
+    return [*rows, Row(f"{len(problem.task.classes)} classes, search for C", "s", *times)]
 
 
-def _compare(args: Any, backbone: Any, task: Task, z: Tensor, y: Tensor, c: float) -> Row:
-    found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    x = z.double().numpy()
-
-    def plain() -> None:
-        model = LogisticRegression(C=c, tol=TOLERANCE, max_iter=100_000)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it says that it could not do better
-            model.fit(x, y.numpy())
-        found["plain"] = model.coef_, model.intercept_
-
-    def ours() -> None:
-        method = find("linear_probe").cls(backbone, task, C=c)
-        method.fit(z.to(args.device), y.to(args.device))
-        found["ours"] = tuple(t.double().cpu().numpy() for t in (method.weight, method.bias))
-
-    budget = 1 if args.tiny else 15
-    times = common.in_turn(plain, ours, device=args.device, budget=budget)
-    values = {way: objective(x, y.numpy(), *solution, c) for way, solution in found.items()}
+def _fit(problem: Problem, c: float) -> Row:
+    ways = {"plain": problem.plain, "ours": problem.ours}
+    values = {name: problem.objective(*way(c), c) for name, way in ways.items()}
     lowest = min(values.values())
     note = ", ".join(f"{way} +{value / lowest - 1:.0e}" for way, value in values.items())
-    return Row(f"{len(task.classes)} classes, C = {c:g}", "s", *times, note)
-
-
-def objective(x: np.ndarray, y: np.ndarray, w: np.ndarray, b: np.ndarray, c: float) -> float:
-    """Return C times the summed cross entropy plus half the squared weights."""
-    logits = x @ w.T + b
-    highest = logits.max(1, keepdims=True)
-    total = highest[:, 0] + np.log(np.exp(logits - highest).sum(1))
-    loss = (total - logits[np.arange(len(y)), y]).sum()
-    return float(c * loss + 0.5 * (w**2).sum())
+    budget = 1 if problem.args.tiny else 10
+    times = common.in_turn(lambda: problem.plain(c), lambda: problem.ours(c), budget=budget)
+    return Row(f"{len(problem.task.classes)} classes, C = {c:g}", "s", *times, note)
 
 
 if __name__ == "__main__":
