@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
@@ -25,6 +26,7 @@ tiger torch toucan tractor tub vase viaduct violin volcano wallaby whale wolf wo
 yurt zebra
 """.split()  # noqa: SIM905
 N_CTX = 16
+RANK = 2
 
 
 def towers(architecture: str, device: str) -> tuple[nn.Module, Backbone]:
@@ -80,3 +82,59 @@ class PromptLearner(nn.Module):
         x = text.ln_final(text.transformer(x, attn_mask=text.attn_mask))
         pooled = x[torch.arange(len(x)), self.ids.argmax(1)] @ text.text_projection
         return F.normalize(pooled, dim=-1)
+
+
+class PublishedLoRA(nn.Module):
+    """CLIP-LoRA's step (Zanella and Ben Ayed 2024): updates of q, k and v in every block.
+
+    As in the paper's formula every update is the full matrix B A, multiplied with the dropped
+    input beside the frozen projection; prompts are all 77 positions long.
+
+    Args:
+        model: open_clip's ViT CLIP, which is changed.
+        tokenizer: of the model.
+        names: class names.
+        dropout: on the inputs of the updates.
+    """
+
+    def __init__(
+        self, model: nn.Module, tokenizer: object, names: list[str], dropout: float
+    ) -> None:
+        super().__init__()
+        self.__dict__["model"] = model
+        self.ids = prompts.tokenize(tokenizer, [f"a photo of a {name}." for name in names], 77)
+        self.ids = self.ids.to(model.logit_scale.device)
+        self.updates = nn.ModuleDict()
+        for side in ("visual", "text"):
+            for index, block in enumerate(getattr(model, side).transformer.resblocks):
+                block.attn = _UpdatedAttention(block.attn, dropout)
+                self.updates[f"{side}-{index}"] = block.attn.updates
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return the logits (N, C) of images (N, 3, S, S)."""
+        z = F.normalize(self.model.visual(pixels), dim=-1)
+        w = F.normalize(self.model.text(self.ids), dim=-1)
+        return self.model.logit_scale.exp() * z @ w.T
+
+
+class _UpdatedAttention(nn.Module):
+    def __init__(self, frozen: nn.MultiheadAttention, dropout: float) -> None:
+        super().__init__()
+        self.__dict__["frozen"] = frozen
+        self.dropout = nn.Dropout(dropout)
+        width, device = frozen.embed_dim, frozen.in_proj_weight.device
+        self.updates = nn.ParameterDict()
+        for name in "qkv":
+            for part, shape in (("A", (RANK, width)), ("B", (width, RANK))):
+                self.updates[f"{name}{part}"] = nn.Parameter(torch.zeros(shape, device=device))
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, **rest: Any) -> tuple[Tensor, Any]:
+        frozen, mask = self.frozen, rest.get("attn_mask")
+        weights, biases = frozen.in_proj_weight.chunk(3), frozen.in_proj_bias.chunk(3)
+        tokens = []
+        for name, x, weight, bias in zip("qkv", (query, key, value), weights, biases, strict=True):
+            update = self.updates[f"{name}B"] @ self.updates[f"{name}A"] / RANK**0.5  # (W, W)
+            projected = F.linear(x, weight, bias) + self.dropout(x) @ update.T
+            tokens.append(projected.unflatten(-1, (frozen.num_heads, -1)).transpose(1, 2))
+        out = F.scaled_dot_product_attention(*tokens, attn_mask=mask)
+        return frozen.out_proj(out.transpose(1, 2).flatten(2)), None

@@ -76,3 +76,10 @@ def test_a_ratio_says_how_many_times_better(monkeypatch):
     row = importlib.import_module("benchmarks.common").Row
     assert row("time", "s", 8.0, 2.0).ratio == 4 and row("rate", "images/s", 2.0, 8.0).ratio == 4
     assert row("alone", "s", None, 2.0).ratio is None
+
+
+def test_both_ways_of_a_lora_step_give_the_same_gradients(tiny_card, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    lora_step = importlib.import_module("benchmarks.lora_step")
+    args = lora_step.common.parser("x").parse_args(["--architecture", tiny_card.architecture])
+    assert lora_step.Step(args, 5, 3, dropout=0.0).disagreement() < 1e-3
