@@ -9,7 +9,7 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
-from clip_adapt import conformal, features, images
+from clip_adapt import conformal, features, guard, images, views
 from clip_adapt.backbone import Backbone
 from clip_adapt.delta import Header
 from clip_adapt.errors import InputError, unknown
@@ -28,6 +28,7 @@ class Classifier:
         backbone: the frozen towers.
         classes: spoken class names, in the order of the columns of ``probabilities``.
         temperature: what logits are divided by before the softmax.
+        guard: weight of zero-shot's logits in the mixture with the method's, 0 to 1.
         conformal: thresholds of the sets that ``predict_sets`` gives; None without them.
         header: what the delta says of itself; None for zero-shot.
         folder: where the run that made it wrote its files; None when it was loaded.
@@ -39,6 +40,7 @@ class Classifier:
         self.backbone: Backbone = method.backbone
         self.classes: list[str] = list(method.task.classes)
         self.temperature = header.temperature if header else 1.0
+        self.guard = header.guard if header else 0.0
         self.conformal = header.conformal if header else None
         self.header = header
         self.folder: Path | None = None
@@ -130,7 +132,7 @@ class Classifier:
         size = features.batch_size(self.backbone.device)
         for start in range(0, len(images_), size):
             part = images_[start : start + size]
-            yield torch.stack([self.backbone.preprocess(images.decode(i)) for i in part])
+            yield torch.stack([views.centre(self.backbone, images.load(i)) for i in part])
 
     def probabilities(self, pixels: Tensor) -> Tensor:
         """Return the probabilities (N, C), rows summing to 1, of pixels (N, 3, S, S).
@@ -146,12 +148,12 @@ class Classifier:
     def logits(self, pixels: Tensor) -> Tensor:
         """Return the logits (N, C) of pixels (N, 3, S, S), before the temperature."""
         with torch.no_grad():
-            return self.method(self.method.encode_image(pixels)).float()
+            return self._mixed(self.method.encode_image(pixels), pixels)
 
     def logits_of_features(self, z: Tensor) -> Tensor:
         """Return the logits (N, C) of unit image features (N, D), before the temperature."""
         with torch.no_grad():
-            return self.method(z.to(self.backbone.device)).float()
+            return self._mixed(z.to(self.backbone.device))
 
     def softmax(self, logits: Tensor) -> Tensor:
         """Return the probabilities (N, C) of logits (N, C) at the temperature."""
@@ -172,3 +174,12 @@ class Classifier:
         best = row.topk(min(top_k or len(row), len(row)))
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return [(self.classes[i], p) for i, p in pairs]
+
+    def _mixed(self, z: Tensor, pixels: Tensor | None = None) -> Tensor:
+        ours = self.method(z).float()
+        if not self.guard:
+            return ours
+        if self.method.tunes_image_tower:
+            assert pixels is not None, "zero-shot looks at the features of the frozen tower"
+            z = self.backbone.encode_image(pixels)
+        return guard.mix(ours, self.method.zero_shot_logits(z).float(), self.guard)

@@ -122,6 +122,7 @@ def show_config(config: Config, folder: Path) -> None:
         f"seed {o.seed}, backbone {config.model.name}",
         f"  method: {details or 'no options'}",
         f"  training: {_recipe(o)}",
+        *_shorter(config),
         f"  writes to {folder}",
         sep="\n",
         highlight=False,
@@ -233,14 +234,21 @@ def show_ranking(path: str, ranking: list[tuple[str, float]]) -> None:
 
 
 def _recipe(o: RunOptions) -> str:
-    epochs = o.epochs_at(o.shots)
-    if not epochs:
+    if not o.trains:
         return "no epochs"
     views = f"{o.views} view{'s' * (o.views > 1)} an image"
-    return (
-        f"{epochs} epochs, {o.optimizer}, lr {o.lr:g}, {o.schedule}, "
-        f"batches of {o.batch_size}, {views}"
-    )
+    length = f"{o.epochs_at(o.shots)} epochs" if o.iterations is None else f"{o.iterations} steps"
+    return f"{length}, {o.optimizer}, lr {o.lr:g}, {o.schedule}, batches of {o.batch_size}, {views}"
+
+
+def _shorter(config: Config) -> list[str]:
+    # What the published recipe has is part of what a reader of the numbers must know.
+    changed = [
+        f"{key}={value} (published: {config.published[key]})"
+        for key, value in config.cpu_recipe.items()
+    ]
+    words = ", ".join(changed)
+    return [f"  a shorter recipe, for a CPU: {words}"] * bool(changed)
 
 
 def _console() -> Any:

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from clip_adapt import cards, options, yamls
-from clip_adapt.backbone import require_known
+from clip_adapt.backbone import resolve_device
 from clip_adapt.cards import DataCard, ModelCard
 from clip_adapt.errors import InputError
 from clip_adapt.files import resource
+from clip_adapt.loading import require_known
 from clip_adapt.method import Found, find
 from clip_adapt.options import Between, Text
+from clip_adapt.task import GENERAL_TEMPLATES
 
 AtLeast1 = Between(1)
 AtLeast0 = Between(0)
@@ -33,14 +35,17 @@ class RunOptions:
     model: str
     shots: Count
     seed: Length
+    sampling: Literal["coop", "natural", "all"]
     prompts: Literal["templates", "descriptions", "both"]
     template: str | None
     templates: list[str] | None
+    ensemble: bool
     epochs: Length | dict[int, int]
+    iterations_per_shot: Length | None
     batch_size: Count
     drop_last: bool
     views: Count
-    augment: Literal["coop", "none"]
+    augment: Literal["coop", "light", "medical", "none"]
     optimizer: Literal["sgd", "adam", "adamw"]
     lr: Annotated[float, Between(0, strict=True)]
     momentum: Annotated[float, Between(0, 1)]
@@ -53,6 +58,9 @@ class RunOptions:
     min_lr: Annotated[float, AtLeast0]
     accumulate: Count
     clip_norm: Annotated[float, Between(0, strict=True)] | None
+    class_balanced: bool
+    label_smoothing: Annotated[float, Between(0, 1)]
+    guard: bool
     select: Literal["last", "val"]
     calibrate: bool
     conformal: Annotated[float, Between(0, 0.5, strict=True)] | None
@@ -61,12 +69,27 @@ class RunOptions:
     test_on: list[str] | str | None
     device: str
     precision: Literal["auto", "fp32", "bf16", "fp16"]
+    text_chunk: Literal["auto"] | Count
+    compile: bool
     on_bad_image: Literal["error", "skip"]
+    download: bool
+    data_dir: str | None
     cache: bool
     cache_dir: str | None
     cache_limit: Annotated[float, Between(0, strict=True)]
     output: str | None
     tensorboard: bool
+
+    @property
+    def trains(self) -> bool:
+        """Whether a step is made at all."""
+        return bool(self.epochs_at(self.shots) if self.iterations is None else self.iterations)
+
+    @property
+    def iterations(self) -> int | None:
+        """Steps in all when the recipe counts them by shots; None when it counts epochs."""
+        per_shot = self.iterations_per_shot
+        return None if per_shot is None else per_shot * self.shots
 
     def epochs_at(self, shots: int) -> int:
         """Return the number of epochs: one number, or that of the largest key up to ``shots``."""
@@ -78,7 +101,11 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class Config:
-    """A whole, checked configuration."""
+    """A whole, checked configuration.
+
+    ``cpu_recipe`` holds the general options that differ from the method's published recipe because
+    this runs on a CPU, ``published`` what the recipe has in their place.
+    """
 
     options: RunOptions
     method: Found
@@ -86,6 +113,8 @@ class Config:
     dataset: DataCard
     model: ModelCard
     given: dict[str, str]
+    cpu_recipe: dict[str, Any] = field(default_factory=dict)
+    published: dict[str, Any] = field(default_factory=dict)
 
     def to_yaml(self) -> str:
         """Return everything resolved as YAML; its first line is the command that gives it."""
@@ -115,14 +144,24 @@ def compose(given: Mapping[str, Any]) -> Config:
     method_options = _method_options(problems, method, recipe, tree["method"]) if method else {}
     dataset = _try(problems, _dataset, chosen["dataset"], tree["dataset"])
     model = _try(problems, _model, chosen["model"], tree["model"])
-    general = {**defaults, **recipe, **tree["general"], **chosen}
+    cpu_recipe = _cpu_recipe(recipe, {**defaults, **tree["general"]}, tree["general"])
+    general = {**defaults, **recipe, **cpu_recipe, **tree["general"], **chosen}
     checked, wrong = options.validate(general, options.of_dataclass(RunOptions))
     problems += wrong or _contradictions(checked)
     if problems or not (method and dataset and model):
         raise InputError("\n".join(problems))
     dataset = _override_templates(dataset, checked)
     text = {key: _as_text(value) for key, value in given.items()}
-    return Config(RunOptions(**checked), method, method_options, dataset, model, text)
+    return Config(
+        RunOptions(**checked),
+        method,
+        method_options,
+        dataset,
+        model,
+        text,
+        cpu_recipe,
+        {key: {**defaults, **recipe}[key] for key in cpu_recipe},
+    )
 
 
 def _nested(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -180,6 +219,22 @@ def _method_options(
     return checked
 
 
+def _cpu_recipe(
+    recipe: dict[str, Any], values: dict[str, Any], given: dict[str, Any]
+) -> dict[str, Any]:
+    # A recipe that takes a GPU may have a shorter form for a CPU. Lengths that the user gives win
+    # over both, however they are counted.
+    shorter = recipe.pop("cpu", None) or {}
+    if "epochs" in given:
+        recipe.pop("iterations_per_shot", None)
+        shorter.pop("iterations_per_shot", None)
+    try:
+        on_cpu = resolve_device(str(values["device"])).type == "cpu"
+    except InputError:
+        return {}  # the backbone refuses this device in its own words
+    return {k: v for k, v in shorter.items() if on_cpu and k not in given}
+
+
 def _contradictions(checked: dict[str, Any]) -> list[str]:
     problems = []
     if checked["template"] is not None and checked["templates"] is not None:
@@ -203,7 +258,10 @@ def _contradictions(checked: dict[str, Any]) -> list[str]:
 
 def _override_templates(card: DataCard, checked: dict[str, Any]) -> DataCard:
     own = [checked["template"]] if checked["template"] is not None else checked["templates"]
-    return replace(card, templates=own) if own else card
+    templates = list(own or card.templates)
+    if checked["ensemble"]:
+        templates += [t for t in GENERAL_TEMPLATES if t not in templates]
+    return replace(card, templates=templates)
 
 
 def _try(problems: list[str], function: Any, *args: Any) -> Any:

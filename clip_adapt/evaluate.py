@@ -27,6 +27,8 @@ def run(
     device: str = "auto",
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
     on_bad_image: Literal["error", "skip"] = "error",
+    download: bool = False,
+    data_dir: str | None = None,
     cache: bool = True,
     cache_dir: str | None = None,
     method_file: str | None = None,
@@ -51,12 +53,12 @@ def run(
     card = cards.find_dataset(dataset)
     folder = Path(output).expanduser() if output is not None else None
     models = _load(adapters, method_file, device, precision)
-    data = Dataset.from_card(card, cache_dir=cache_dir)
+    data = Dataset.from_card(card, cache_dir=cache_dir, data_dir=data_dir, download=download)
     if classes == "dataset":
         models = {name: _moved(name, model, data) for name, model in models.items()}
     items = {n: evaluation.mapped(data.test, data.classes, m.classes) for n, m in models.items()}
     _require_same_classes(models)
-    broken = _broken(data, on_bad_image)
+    broken = _broken(data, on_bad_image, cache_dir)
     if folder is not None:
         require_writable(folder)
     kept = FeatureCache(cache_folder(cache_dir) / "features" if cache else None)
@@ -124,10 +126,11 @@ def _require_same_classes(models: dict[str, Classifier]) -> None:
             )
 
 
-def _broken(data: Dataset, on_bad_image: str) -> set[str]:
-    from clip_adapt import images
+def _broken(data: Dataset, on_bad_image: str, cache_dir: str | None) -> set[str]:
+    from clip_adapt import images, scan
+    from clip_adapt.files import cache_folder
 
-    reasons = images.find_broken(item.path for item in data.test)
+    reasons = scan.survey([item.path for item in data.test], cache_folder(cache_dir)).broken
     if on_bad_image == "error":
         images.refuse_broken(reasons)
     if len(reasons) == len(data.test):

@@ -42,6 +42,8 @@ class Method(nn.Module):
             shared context, an adapter of features, LoRA), so that it can be used on classes which
             it never saw; set it in the constructor when that depends on an option.
         validation: (features, labels) of the val subset, set before ``fit``; None without one.
+        class_weight: weight of each class (C,) in the loss, mean 1 over the support set; None is 1.
+        label_smoothing: share of the target that is spread evenly over all classes.
     """
 
     tunes_image_tower = False
@@ -54,6 +56,8 @@ class Method(nn.Module):
         self.__dict__["backbone"] = backbone
         self.task = task
         self.validation: tuple[Tensor, Tensor] | None = None
+        self.class_weight: Tensor | None = None
+        self.label_smoothing = 0.0
         self._cached: tuple[tuple[int, ...], Tensor] | None = None
         self._zero_shot: Tensor | None = None
         self.generator = torch.Generator().manual_seed(task.seed)
@@ -91,14 +95,49 @@ class Method(nn.Module):
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the loss of logits (N, C) against labels (N,): the mean cross entropy."""
-        return F.cross_entropy(logits, labels)
+        return F.cross_entropy(
+            logits,
+            labels,
+            weight=None if self.class_weight is None else self.class_weight.to(logits),
+            label_smoothing=self.label_smoothing,
+        )
+
+    def set_criterion(self, y: Tensor, class_balanced: bool, label_smoothing: float) -> None:
+        """Weight the classes of the loss inversely to their number of labels, smooth the targets.
+
+        Class weights are N / (C n_c), as scikit-learn's ``class_weight="balanced"`` has them.
+
+        Args:
+            y: labels (N,) of the support set.
+            class_balanced: whether every class counts the same, however many images it has.
+            label_smoothing: 0 to 1; Szegedy et al. 2016, https://arxiv.org/abs/1512.00567.
+
+        Raises:
+            InputError: when the method has a loss of its own, which would ignore both.
+        """
+        if (class_balanced or label_smoothing) and type(self).loss is not Method.loss:
+            raise InputError(
+                f"class_balanced and label_smoothing cannot change the loss of "
+                f"{type(self).__name__}, which is its own: leave them out"
+            )
+        self.label_smoothing = label_smoothing
+        self.class_weight = None
+        if class_balanced and len(y):
+            count = torch.bincount(y.cpu(), minlength=len(self.task.classes)).clamp(min=1)
+            weight = len(y) / (len(self.task.classes) * count.float())
+            self.class_weight = weight.to(self.backbone.device)
 
     @property
     def zero_shot_weights(self) -> Tensor:
         """Unit text features of the task's prompts, averaged over prompts (C, D); computed once."""
         if self._zero_shot is None:
-            self._zero_shot = self.backbone.class_weights(self.task.texts())
+            with torch.no_grad():
+                self._zero_shot = self.backbone.class_weights(self.task.texts())
         return self._zero_shot
+
+    def zero_shot_logits(self, z: Tensor) -> Tensor:
+        """Return the logits (N, C) of zero-shot CLIP for features (N, D) of the frozen tower."""
+        return Method.logits(self, z, self.zero_shot_weights)
 
     def current_weights(self) -> Tensor:
         """Return ``weights()``, computed once between changes while nothing is trained."""

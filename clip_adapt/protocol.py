@@ -72,12 +72,12 @@ def require_transfer(method: Method, name: str, protocol: Protocol) -> None:
 
 
 def on_other_classes(trained: Classifier, task: Task, options: Mapping[str, Any]) -> Classifier:
-    """Return a classifier of other classes with the same trained part and the same temperature.
+    """Return a classifier of other classes with the same trained part, temperature and guard.
 
     It gives no conformal sets: their promise is for the classes that they were calibrated on.
     """
     other = Classifier(trained.method.for_task(task, options))
-    other.temperature = trained.temperature
+    other.temperature, other.guard = trained.temperature, trained.guard
     return other
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +22,9 @@ from clip_adapt import (
     delta,
     evaluation,
     features,
+    fitting,
     images,
+    leaks,
     modelcard,
     protocol,
 )
@@ -33,11 +36,13 @@ from clip_adapt.errors import InputError, listed
 from clip_adapt.evaluation import Evaluation
 from clip_adapt.features import FeatureCache
 from clip_adapt.files import cache_folder, require_writable, write_text
-from clip_adapt.images import Augment
+from clip_adapt.fitting import Part
+from clip_adapt.leaks import Twin
 from clip_adapt.machine import peak_memory
 from clip_adapt.method import Method
 from clip_adapt.pixels import Pixels
-from clip_adapt.trainer import Examples, Recipe, train
+from clip_adapt.trainer import Recipe
+from clip_adapt.views import Augment
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +66,7 @@ class Run:
     pool: Dataset
     others: dict[str, Dataset] = field(default_factory=dict)
     aside: list[Item] | None = None
+    twins: list[Twin] = field(default_factory=list)
 
     @classmethod
     def prepare(cls, config: Config) -> Run:
@@ -72,16 +78,24 @@ class Run:
         o = config.options
         root = cache_folder(o.cache_dir)
         cache = FeatureCache(root / "features" if o.cache else None, o.cache_limit * 1e9)
-        pool = Dataset.from_card(config.dataset, cache_dir=o.cache_dir)
+        places: dict[str, Any] = {
+            "cache_dir": o.cache_dir,
+            "data_dir": o.data_dir,
+            "download": o.download,
+        }
+        pool = Dataset.from_card(config.dataset, **places)
         dataset, others = pool, {}
         if o.protocol == "base_to_new":
             dataset, others["new"] = protocol.halves(pool)
         for name in [o.test_on] if isinstance(o.test_on, str) else o.test_on or []:
-            other = Dataset.load(name, cache_dir=o.cache_dir)
+            other = Dataset.load(name, **places)
             others[other.name] = other
         named = isinstance(o.calibration, str)
         aside = calibration.set_aside(dataset, str(o.calibration)) if named else None
-        backbone = Backbone.from_card(config.model, device=o.device, precision=o.precision)
+        backbone = Backbone.from_card(
+            config.model, device=o.device, precision=o.precision, compile=o.compile
+        )
+        backbone.text_chunk = o.text_chunk
         return cls(config, output_folder(config), backbone, dataset, cache, pool, others, aside)
 
     @property
@@ -96,7 +110,7 @@ class Run:
             InputError: when what calibrating needs is not there, or was used otherwise.
         """
         o = self.options
-        support = self.pool.few_shot(o.shots, o.seed)
+        support = self.pool.few_shot(o.shots, o.seed, o.sampling)
         left: list[Item] = []
         if o.protocol == "base_to_new":
             support = protocol.of_classes(support, len(self.dataset.classes))
@@ -150,8 +164,9 @@ def run(config: Config) -> Classifier:
     seconds: dict[str, float] = {}
     with _whole_or_not_at_all(this.folder):
         z = _features(this, method, support, seconds)
-        _fit(this, method, support, z, seconds)
-        classifier = _calibrated(this, method, support, left)
+        classifier = Classifier(method)
+        classifier.guard = _fit(this, method, support, z, seconds)
+        _calibrate(this, classifier, support, left)
         measured, others = _measure(this, classifier, seconds)
         seconds["total"] = time.perf_counter() - start
         return _write(this, classifier, support, left, measured, others, seconds)
@@ -179,7 +194,8 @@ def output_folder(config: Config) -> Path:
     if o.output is not None:
         return Path(o.output).expanduser()
     model = config.model.name.replace("/", "-")
-    name = f"{config.method.name}-{model}-{o.shots}shot-seed{o.seed}"
+    shots = {"coop": f"{o.shots}shot", "natural": f"{o.shots}shot-natural", "all": "all"}
+    name = f"{config.method.name}-{model}-{shots[o.sampling]}-seed{o.seed}"
     if o.protocol != "few_shot":
         name += f"-{o.protocol}"
     return Path("runs") / config.dataset.name / name
@@ -187,18 +203,21 @@ def output_folder(config: Config) -> Path:
 
 def _readable(this: Run) -> list[str]:
     # Every image is decoded once before anything is drawn, trained or written, so that all
-    # unreadable ones are known together. Nothing is learned from the test images here.
+    # unreadable ones and all leaks are known together. Nothing is learned from test images here.
     o = this.options
-    reasons: dict[str, str] = {}
-    for dataset in (this.pool, *(d for d in this.others.values() if d.card != this.pool.card)):
-        reasons |= dataset.broken(cache_dir=o.cache_dir)
+    survey = this.pool.survey(cache_dir=o.cache_dir)
+    reasons = dict(survey.broken)
+    for dataset in (d for d in this.others.values() if d.card != this.pool.card):
+        reasons |= dataset.survey(cache_dir=o.cache_dir).broken
     reasons |= images.find_broken(item.path for item in this.aside or [])
     if o.on_bad_image == "error":
         images.refuse_broken(reasons)
     this.pool, this.dataset = this.pool.without(reasons), this.dataset.without(reasons)
     this.others = {name: other.without(reasons) for name, other in this.others.items()}
     listing = listed(f"{path}: {reason}" for path, reason in reasons.items())
-    return [f"{len(reasons)} images cannot be read and are left out:\n{listing}"] * bool(reasons)
+    skipped = f"{len(reasons)} images cannot be read and are left out:\n{listing}"
+    notes, this.twins = this.pool.check(survey)
+    return [skipped] * bool(reasons) + notes
 
 
 def _features(
@@ -206,9 +225,11 @@ def _features(
 ) -> dict[str, Tensor]:
     begin = time.perf_counter()
     o = this.options
-    trains = bool(o.epochs_at(o.shots)) and bool(method.trainable())
+    trains = o.trains and bool(method.trainable())
     solves = type(method).fit is not Method.fit
-    wanted = support.train if solves or (trains and not method.tunes_image_tower) else []
+    on_features = solves or (trains and not method.tunes_image_tower)
+    folds = o.guard and not support.val
+    wanted = support.train if on_features or folds else []
     z = features.extract(
         this.backbone,
         [i.path for i in wanted],
@@ -217,7 +238,7 @@ def _features(
         augment=o.augment,
         label="support features",
     )
-    needs_val = solves or o.select == "val"
+    needs_val = solves or o.guard or o.select == "val"
     val = [i.path for i in support.val] if needs_val else []
     z_val = features.extract(this.backbone, val, this.cache, label="val features")
     seconds["features"] = time.perf_counter() - begin
@@ -230,47 +251,40 @@ def _fit(
     support: Support,
     z: dict[str, Tensor],
     seconds: dict[str, float],
-) -> None:
+) -> float:
     begin = time.perf_counter()
-    o, device = this.options, this.backbone.device
-    labels = {s: torch.tensor([i.label for i in getattr(support, s)]) for s in ("train", "val")}
-    if len(z["val"]):
-        method.validation = (z["val"][:, 0].to(device), labels["val"].to(device))
-    if type(method).fit is not Method.fit:
-        mean = torch.nn.functional.normalize(z["train"].mean(1), dim=-1)
-        method.fit(mean.to(device), labels["train"].to(device))
-    examples = {
-        "train": _examples(this, method, support.train, z["train"], labels["train"], o.augment),
-        "val": _examples(this, method, support.val, z["val"], labels["val"], "none"),
-    }
+    o = this.options
+    train = _part(this, method, support.train, z["train"], o.augment)
+    val = _part(this, method, support.val, z["val"], "none")
     recipe = _recipe(o)
-    log_dir = this.folder if o.tensorboard else None
     for old in this.folder.glob("events.out.tfevents.*"):
         old.unlink()
-    train(method, examples["train"], recipe, val=examples["val"], log_dir=log_dir)
+    fitting.fit(method, train, val, recipe, this.folder if o.tensorboard else None)
+    weight = 0.0
+    if o.guard and method.state_dict():
+        weight = fitting.guard_weight(method, this.make_method, train, val, recipe)
     seconds["fit"] = time.perf_counter() - begin
+    return weight
 
 
-def _examples(
-    this: Run, method: Method, items: list[Item], z: Tensor, labels: Tensor, augment: Augment
-) -> Examples:
-    if not method.tunes_image_tower:
-        return Examples(z, labels if len(z) else labels[:0])
-    return Examples(Pixels(this.backbone, items, augment), labels)
+def _part(this: Run, method: Method, items: list[Item], z: Tensor, augment: Augment) -> Part:
+    labels = torch.tensor([item.label for item in items], dtype=torch.long)
+    pixels = Pixels(this.backbone, items, augment) if method.tunes_image_tower else None
+    return Part(z, labels, pixels)
 
 
 def _recipe(o: RunOptions) -> Recipe:
     names = {f.name for f in fields(Recipe)} - {"epochs"}
-    return Recipe(epochs=o.epochs_at(o.shots), **{name: getattr(o, name) for name in names})
+    values = {name: getattr(o, name) for name in names}
+    return Recipe(epochs=o.epochs_at(o.shots), **values)
 
 
-def _calibrated(this: Run, method: Method, support: Support, left: list[Item]) -> Classifier:
-    o, classifier = this.options, Classifier(method)
+def _calibrate(this: Run, classifier: Classifier, support: Support, left: list[Item]) -> None:
+    o = this.options
     if o.calibrate:
         calibration.fit_temperature(classifier, support, this.cache)
     if o.conformal is not None:
         calibration.fit_sets(classifier, left, o.conformal, this.cache)
-    return classifier
 
 
 def _measure(
@@ -303,6 +317,7 @@ def _write(
         config.method_options,
         method,
         dataset=this.dataset.name,
+        guard=classifier.guard,
         temperature=classifier.temperature,
         conformal=classifier.conformal,
         metrics={kind: facts[kind] for kind in ("test", "zero_shot")},
@@ -319,6 +334,7 @@ def _write(
         "trainable_parameters": sum(t.numel() for t in method.state_dict().values()),
         "adapter_bytes": file.stat().st_size,
         "peak_memory_bytes": peak_memory(this.backbone.device),
+        **({"guard": classifier.guard} if this.options.guard else {}),
         "n_support": len(support.train),
         "notes": support.notes + facts["notes"],
         "versions": header.versions,
@@ -331,6 +347,8 @@ def _write(
         write_text(folder / "calibration.jsonl", write_manifest(rows))
     table = evaluation.predictions_csv(measured.probabilities, measured.items, measured.classes)
     write_text(folder / "predictions.csv", table)
+    if this.twins:
+        write_text(folder / leaks.FILE, leaks.table(this.twins))
     write_text(folder / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
     done = Classifier(method, header)
     done.folder, done.metrics = folder, metrics

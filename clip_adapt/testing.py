@@ -205,7 +205,7 @@ def a_claimed_start_is_zero_shot(case: Case) -> None:
 
 def cached_features_equal_live_ones(case: Case) -> None:
     """A method that does not tune the image tower gives the same from features as from pixels."""
-    if case.cls.tunes_image_tower:
+    if case.make().tunes_image_tower:
         return
     made, _ = case.trained(case.fresh())
     pixels, _ = case.toy(made.backbone)

@@ -12,6 +12,12 @@ from clip_adapt.trainer import Recipe
 
 # Options in which a method takes another path through its code than by default.
 VARIANTS = {
+    "lora": [
+        {},
+        {"towers": "text", "dora": True},
+        {"towers": "image", "checkpointing": True},
+        {"peft": "VeRA", "peft_options": {"r": 8, "d_initial": 1.0}},
+    ],
     "coop": [{}, {"ctx_init": "a photo of a"}, {"csc": True}, {"position": "middle"}],
 }
 CASES = [(name, options) for name in method.names() for options in VARIANTS.get(name, [{}])]
