@@ -90,8 +90,9 @@ class Run:
         for name in [o.test_on] if isinstance(o.test_on, str) else o.test_on or []:
             other = Dataset.load(name, **places)
             others[other.name] = other
-        named = isinstance(o.calibration, str)
-        aside = calibration.set_aside(dataset, str(o.calibration)) if named else None
+        aside = None
+        if isinstance(o.calibration, str):
+            aside = calibration.set_aside(dataset, o.calibration, **places)
         backbone = Backbone.from_card(
             config.model, device=o.device, precision=o.precision, compile=o.compile
         )

@@ -169,6 +169,17 @@ def test_a_method_refuses_other_classes_by_default(tiny_backbone):
     )
 
 
+def test_the_trained_state_goes_to_other_classes(tiny_backbone):
+    options = {"n_ctx": 3}
+    trained = method.find("coop").cls(tiny_backbone, Task(("cat", "dog")), **options)
+    torch.nn.init.normal_(trained.ctx)
+    moved = trained.for_task(Task(("owl", "yak", "ant")), options)
+    with torch.no_grad():
+        expected = tiny_backbone.encode_prompts(trained.ctx, ["owl.", "yak.", "ant."])
+        assert torch.equal(moved.weights(), expected)
+    assert moved.ctx is not trained.ctx
+
+
 class Unseen(list):
     """Test items that nobody may look at."""
 
@@ -200,21 +211,21 @@ def sealed(monkeypatch, tmp_path):
         return notes
 
     def unseal(*args, **kwargs):
-        assert log[-1] == "sealed"
+        assert log == ["sealed", "calibrated"]
         hidden.rename(folder)
         log.append("evaluated")
         return measure(args[0], real["dataset"].test, *args[2:], **kwargs)
 
-    calibrated = run._calibrated
+    calibrate = run._calibrate
 
     def last(*args):
-        classifier = calibrated(*args)
+        calibrate(*args)
+        log.append("calibrated")
         for name in ("pool", "dataset"):
             setattr(real["this"], name, real[name])
-        return classifier
 
     monkeypatch.setattr(run, "_readable", seal)
-    monkeypatch.setattr(run, "_calibrated", last)
+    monkeypatch.setattr(run, "_calibrate", last)
     monkeypatch.setattr(evaluation, "beside_zero_shot", unseal)
     return log
 
@@ -225,9 +236,9 @@ def test_nothing_reads_a_test_image_before_evaluation(
     adapt, sealed, make_folder, tmp_path, name, select
 ):
     own = make_folder(tmp_path / "own", per_class=8)
-    recipe = {"epochs": 1, "select": select, "calibrate": True, "conformal": 0.2, "cache": False}
-    model = adapt(own, method=name, **recipe)
-    assert sealed == ["sealed", "evaluated"]
+    after = {"guard": True, "calibrate": True, "conformal": 0.2}
+    model = adapt(own, method=name, epochs=1, select=select, cache=False, **after)
+    assert sealed == ["sealed", "calibrated", "evaluated"]
     assert model.metrics["n_test"] == 24
 
 
