@@ -75,15 +75,12 @@ def draw(pool: Sequence[Item], support: Support, count: int | None, seed: int) -
     return random.Random(seed).sample(items, count) if count and count < len(items) else items
 
 
-def set_aside(dataset: Dataset, name: str, **places: Any) -> list[Item]:
+def set_aside(dataset: Dataset, other: Dataset) -> list[Item]:
     """Return all images of a data set that is there for calibrating, labelled as ``dataset`` is.
-
-    ``places`` are those of ``Dataset.load``.
 
     Raises:
         InputError: when it has other classes, or an image that is tested on.
     """
-    other = Dataset.load(name, **places)
     items = [*other.train, *other.val, *other.test]
     items = evaluation.mapped(items, other.classes, dataset.classes)
     require_apart(items, dataset.test)

@@ -21,13 +21,18 @@ class ModelCard:
     """One file of configs/model: which weights stand behind a short name.
 
     ``architecture`` is an open_clip architecture, ``package:`` or a path of an open_clip JSON
-    configuration; ``pretrained`` a tag, a file, ``package:FILE``, or ``random``.
+    configuration, a folder or ``hf-hub:owner/name`` that holds one; ``pretrained`` a tag, a file,
+    a folder, ``hf-hub:owner/name``, ``package:FILE``, or ``random``; None takes the weights beside
+    the architecture. ``download`` is what is fetched on first use, ``prompts`` what to know about
+    prompts for this text tower.
     """
 
     architecture: str
     pretrained: str | None = None
     image_size: Annotated[int, options.Between(8, 4096)] | None = None
     licence: str | None = None
+    download: str | None = None
+    prompts: str | None = None
     name: str = ""
 
 

@@ -23,18 +23,24 @@ from clip_adapt.options import Text
 if TYPE_CHECKING:
     from clip_adapt.classifier import Classifier
     from clip_adapt.config import Config, RunOptions
+    from clip_adapt.sweep import Sweep
 
 VERBS = {
     "train": "adapt a backbone to images and save the delta",
     "evaluate": "measure deltas on the test split of a data set",
     "predict": "classify images with a delta, or with class names alone",
+    "sweep": "run methods x shots x seeds and compare them in a table and a curve",
+    "report": "make the page of a run, or an index over many runs",
 }
 USAGE = {
     "train": "method=coop dataset=eyes shots=16 [key=value ...]",
     "evaluate": "runs/.../adapter [other/adapter ...] dataset=eyes [key=value ...]",
     "predict": "runs/.../adapter photo.jpg other.png [key=value ...]",
+    "sweep": "method=[linear_probe,coop] shots=[1,4,16] seed=[1,2,3] [key=value ...]",
+    "report": "runs [key=value ...]",
 }
 HEADLINE = ("accuracy", "balanced_accuracy", "auroc")  # more does not fit beside each other
+PAGE = "report.html"
 REFUSED, FAULT, INTERRUPTED = 2, 1, 130
 
 
@@ -117,12 +123,17 @@ def show_config(config: Config, folder: Path) -> None:
     """Print what a command line resolved to."""
     o = config.options
     details = " ".join(f"{k}={v}" for k, v in config.method_options.items() if v is not None)
+    names = ", ".join(candidate.method.name for candidate in config.candidates)
+    training = _recipe(o)
+    if names:
+        details, training = f"the best of {names} on the support set", "that of the chosen method"
     _console().print(
         f"[bold]{config.method.name}[/] on [bold]{config.dataset.name}[/], {o.shots} shots, "
         f"seed {o.seed}, backbone {config.model.name}",
         f"  method: {details or 'no options'}",
-        f"  training: {_recipe(o)}",
+        f"  training: {training}",
         *_shorter(config),
+        *[f"  prompts: {config.model.prompts}"] * bool(config.model.prompts),
         f"  writes to {folder}",
         sep="\n",
         highlight=False,
@@ -134,6 +145,8 @@ def show_run(classifier: Classifier) -> None:
     """Print the result of a run and what to do next."""
     metrics, folder = classifier.metrics, classifier.folder
     assert metrics is not None and folder is not None, "a finished run has both"
+    if "choice" in metrics:
+        show_choice(metrics["choice"])
     show_metrics(metrics, classifier.header.method["name"] if classifier.header else "")
     for name, other in metrics.get("other", {}).items():
         _console().print(f"not trained: {name}, {len(other['per_class'])} classes", highlight=False)
@@ -151,11 +164,40 @@ def show_run(classifier: Classifier) -> None:
         f"{metrics['adapter_bytes'] / 1000:.0f} kB delta, {seconds['total']:.0f} s "
         f"(features {seconds['features']:.0f}, fit {seconds['fit']:.0f})",
         f"saved: {folder / 'adapter'}",
+        *([f"page:  {folder / PAGE}"] if (folder / PAGE).is_file() else []),
         f"try:   python -m clip_adapt.predict {folder / 'adapter'} IMAGE top_k=3",
         sep="\n",
         highlight=False,
         soft_wrap=True,
     )
+
+
+def show_choice(choice: dict[str, Any]) -> None:
+    """Print the candidates of ``method=auto`` and which one was taken."""
+    from rich.table import Table
+
+    table = Table(title=choice["table"]["title"], title_justify="left")
+    for column in choice["table"]["columns"]:
+        table.add_column(column, justify="left" if column == "method" else "right")
+    for row in choice["table"]["rows"]:
+        table.add_row(*row)
+    _console().print(table)
+
+
+def show_sweep(sweep: Sweep, seconds: float) -> None:
+    """Print the summary of a sweep, where it is, and what failed."""
+    text = (sweep.folder / "results.md").read_text(encoding="utf-8")
+    lines = [
+        "",
+        text.partition("\n## Failed")[0].strip(),
+        "",
+        f"{sweep.made} runs in {seconds:.0f} s, {sweep.kept} were finished before",
+        f"written: {sweep.folder}/results.csv, results.md, curve.png, curve.svg, index.html",
+    ]
+    if sweep.failed:
+        lines += [f"{len(sweep.failed)} runs failed:"]
+        lines += [f"  {name}: {reason}" for name, reason in sweep.failed.items()]
+    print("\n".join(lines))
 
 
 def show_metrics(metrics: dict[str, Any], title: str) -> None:

@@ -16,10 +16,11 @@ from clip_adapt.cards import DataCard, ModelCard
 from clip_adapt.errors import InputError
 from clip_adapt.files import resource
 from clip_adapt.loading import require_known
-from clip_adapt.method import Found, find
+from clip_adapt.method import Found, Method, find, names
 from clip_adapt.options import Between, Text
 from clip_adapt.task import GENERAL_TEMPLATES
 
+AUTO = "auto"  # in place of a method: choose one on the support set
 AtLeast1 = Between(1)
 AtLeast0 = Between(0)
 Count = Annotated[int, AtLeast1]
@@ -79,6 +80,7 @@ class RunOptions:
     cache_limit: Annotated[float, Between(0, strict=True)]
     output: str | None
     tensorboard: bool
+    report: bool
 
     @property
     def trains(self) -> bool:
@@ -105,6 +107,7 @@ class Config:
 
     ``cpu_recipe`` holds the general options that differ from the method's published recipe because
     this runs on a CPU, ``published`` what the recipe has in their place.
+    ``candidates`` are those that ``method=auto`` chooses among; none for any other method.
     """
 
     options: RunOptions
@@ -115,18 +118,23 @@ class Config:
     given: dict[str, str]
     cpu_recipe: dict[str, Any] = field(default_factory=dict)
     published: dict[str, Any] = field(default_factory=dict)
+    candidates: tuple[Config, ...] = ()
 
     def to_yaml(self) -> str:
         """Return everything resolved as YAML; its first line is the command that gives it."""
         words = [f"{key}={value}" for key, value in self.given.items()]
+        command = shlex.join(["python", "-m", "clip_adapt.train", *words])
+        return f"# {command}\n{yamls.dump(self.resolved())}"
+
+    def resolved(self) -> dict[str, Any]:
+        """Return everything resolved: the options of method, data set and model, then the rest."""
         resolved = asdict(self.options)
         resolved["method"] = {"name": self.method.name, **self.method_options}
         dataset = asdict(self.dataset)
         resolved["dataset"] = {**dataset, **dataset.pop("options")}
         del resolved["dataset"]["options"]
         resolved["model"] = asdict(self.model)
-        command = shlex.join(["python", "-m", "clip_adapt.train", *words])
-        return f"# {command}\n{yamls.dump(resolved)}"
+        return resolved
 
 
 def compose(given: Mapping[str, Any]) -> Config:
@@ -138,6 +146,8 @@ def compose(given: Mapping[str, Any]) -> Config:
     tree = _nested(given)
     defaults = yamls.read(resource("configs") / "train.yaml")
     chosen = {g: str(tree[g].pop("", defaults[g])) for g in ("method", "dataset", "model")}
+    if chosen["method"] == AUTO:
+        return _auto(given, list(tree["method"]))
     problems: list[str] = []
     method = _try(problems, find, chosen["method"])
     recipe = _recipe(method) if method else {}
@@ -161,6 +171,24 @@ def compose(given: Mapping[str, Any]) -> Config:
         text,
         cpu_recipe,
         {key: {**defaults, **recipe}[key] for key in cpu_recipe},
+    )
+
+
+def _auto(given: Mapping[str, Any], own: list[str]) -> Config:
+    problems = [f"method.{key}: method=auto takes no options of a method" for key in own]
+    found = []
+    for name in names():
+        if find(name).cls.quick:
+            others = {k: v for k, v in given.items() if not k.startswith("method.")}
+            config = _try(problems, compose, {**others, "method": name})
+            found.append(config)
+    if problems:
+        raise InputError("\n".join(dict.fromkeys(problems)))
+    first, text = found[0], {key: _as_text(value) for key, value in given.items()}
+    o = replace(first.options, method=AUTO)
+    auto = Found(AUTO, Method)
+    return replace(
+        first, options=o, method=auto, method_options={}, given=text, candidates=(*found,)
     )
 
 

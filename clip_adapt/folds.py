@@ -13,16 +13,31 @@ FOLDS = 5
 def stratified(y: Tensor) -> Iterator[Tensor]:
     """Yield for each fold a mask (N,) of the images that are held out.
 
-    There are as many folds as the smallest class has images, at most five; none when a class has a
-    single image. The i-th image of every class is held out in fold i modulo their number.
+    There are as many folds as the largest class has images, at most five; none when no class has
+    two. The i-th image of every class is held out in fold i modulo their number; an image that is
+    the only one of its class never is, because without it nothing could know the class.
 
     Args:
         y: labels (N,).
     """
-    count = min(FOLDS, int(y.bincount()[y.unique()].min())) if len(y) else 0
+    if not len(y):
+        return
+    counts = y.bincount()
     rank = torch.zeros_like(y)
     for label in y.unique():
         of_class = (y == label).nonzero()[:, 0]
         rank[of_class] = torch.arange(len(of_class), device=y.device)
+    count = min(FOLDS, int(counts.max()))
     for fold in range(count if count > 1 else 0):
-        yield rank % count == fold
+        yield (rank % count == fold) & (counts[y] > 1)
+
+
+def folds(z: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Yield (z, y) to fit on and (z, y) to choose by, for every stratified fold.
+
+    Args:
+        z: features (N, D).
+        y: labels (N,).
+    """
+    for held in stratified(y):
+        yield z[~held], y[~held], z[held], y[held]

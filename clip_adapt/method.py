@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from clip_adapt.backbone import Backbone
 from clip_adapt.errors import InputError, nearest
 from clip_adapt.files import resource
+from clip_adapt.table import Table
 from clip_adapt.task import Task
 
 
@@ -41,6 +42,8 @@ class Method(nn.Module):
         works_on_other_classes: True when what is trained has nothing of single classes in it (a
             shared context, an adapter of features, LoRA), so that it can be used on classes which
             it never saw; set it in the constructor when that depends on an option.
+        quick: True when it adapts to cached features within seconds on any backbone, because no
+            tower runs while it does; ``method=auto`` chooses among such methods.
         validation: (features, labels) of the val subset, set before ``fit``; None without one.
         class_weight: weight of each class (C,) in the loss, mean 1 over the support set; None is 1.
         label_smoothing: share of the target that is spread evenly over all classes.
@@ -49,6 +52,7 @@ class Method(nn.Module):
     tunes_image_tower = False
     starts_at_zero_shot = False
     works_on_other_classes = False
+    quick = False
 
     def __init__(self, backbone: Backbone, task: Task) -> None:
         super().__init__()
@@ -70,6 +74,13 @@ class Method(nn.Module):
         Args:
             z: unit image features (N, D); the normalised mean over the views of each image.
             y: labels (N,).
+        """
+
+    def finish(self) -> None:
+        """Settle what depends on the trained parameters; called once, after the last step.
+
+        The method is in eval mode; ``fit`` came before it. Without training it is called all the
+        same.
         """
 
     def encode_image(self, pixels: Tensor) -> Tensor:
@@ -170,6 +181,10 @@ class Method(nn.Module):
         made = type(self)(self.backbone, task, **options)
         made.load_state_dict(self.state_dict())
         return made.to(self.backbone.device).eval()
+
+    def tables(self) -> list[Table]:
+        """Return what a person can read of the trained part; stands in the run's report."""
+        return []
 
     def trainable(self) -> list[nn.Parameter]:
         """Return the parameters that training changes."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from clip_adapt.errors import InputError
@@ -42,13 +43,17 @@ def tokenize(tokenizer: Tokenizer, texts: list[str], context_length: int) -> Ten
     padding = longer[:, -1:]  # the last column is padding unless a text is absurdly long
     used = (longer != padding).long()
     lengths = used.shape[1] - used.flip(1).argmax(1)
+    # Where the padding is the end token, too (SigLIP), the last one that is cut is not counted.
+    kept = tokenizer(texts, context_length=context_length)
+    changed = (longer[:, :context_length] != kept).any(1)
+    lengths = torch.where(changed, lengths.clamp_min(context_length + 1), lengths)
     for text, length in zip(texts, lengths.tolist(), strict=True):
         if length > context_length:
             raise InputError(
                 f"a prompt of {length} tokens does not fit into the text tower's "
                 f"{context_length}: {text[:80]!r}. Shorten it, or use fewer context vectors."
             )
-    return tokenizer(texts, context_length=context_length)
+    return kept
 
 
 def with_slots(
@@ -101,7 +106,8 @@ def replaced_embeddings(embedding: nn.Module, slots: Tensor, context: Tensor) ->
 
     def put(module: nn.Module, inputs: Any, tokens: Tensor) -> Tensor:
         vectors = per_class.to(tokens.dtype).reshape(-1, tokens.shape[-1])
-        return tokens.masked_scatter(slots.unsqueeze(-1), vectors)
+        here = slots[:, : tokens.shape[1]]  # a tower may leave out what is padding in every row
+        return tokens.masked_scatter(here.unsqueeze(-1), vectors)
 
     handle = embedding.register_forward_hook(put)
     try:

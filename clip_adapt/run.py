@@ -9,7 +9,7 @@ import logging
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from torch import Tensor
 
 from clip_adapt import (
     calibration,
+    cards,
+    cli,
     conformal,
     delta,
     evaluation,
@@ -25,8 +27,11 @@ from clip_adapt import (
     fitting,
     images,
     leaks,
+    locks,
     modelcard,
     protocol,
+    report,
+    selection,
 )
 from clip_adapt.backbone import Backbone
 from clip_adapt.classifier import Classifier
@@ -35,16 +40,20 @@ from clip_adapt.data import Dataset, Item, Support, write_manifest
 from clip_adapt.errors import InputError, listed
 from clip_adapt.evaluation import Evaluation
 from clip_adapt.features import FeatureCache
-from clip_adapt.files import cache_folder, require_writable, write_text
+from clip_adapt.files import require_writable, write_text
 from clip_adapt.fitting import Part
 from clip_adapt.leaks import Twin
 from clip_adapt.machine import peak_memory
 from clip_adapt.method import Method
 from clip_adapt.pixels import Pixels
+from clip_adapt.shared import Shared
 from clip_adapt.trainer import Recipe
 from clip_adapt.views import Augment
 
 log = logging.getLogger(__name__)
+
+METRICS = "metrics.json"
+Curve = dict[str, list[float]]  # loss, accuracy, lr, perhaps val_accuracy: a number an epoch
 
 
 @dataclass
@@ -67,36 +76,28 @@ class Run:
     others: dict[str, Dataset] = field(default_factory=dict)
     aside: list[Item] | None = None
     twins: list[Twin] = field(default_factory=list)
+    choice: dict[str, Any] | None = None
 
     @classmethod
-    def prepare(cls, config: Config) -> Run:
+    def prepare(cls, config: Config, shared: Shared) -> Run:
         """Load the backbone and the data set; refuse what cannot work before anything is written.
 
         Raises:
             InputError: with the reason and the remedy.
         """
         o = config.options
-        root = cache_folder(o.cache_dir)
-        cache = FeatureCache(root / "features" if o.cache else None, o.cache_limit * 1e9)
-        places: dict[str, Any] = {
-            "cache_dir": o.cache_dir,
-            "data_dir": o.data_dir,
-            "download": o.download,
-        }
-        pool = Dataset.from_card(config.dataset, **places)
+        pool = shared.dataset(config.dataset, o)
         dataset, others = pool, {}
         if o.protocol == "base_to_new":
             dataset, others["new"] = protocol.halves(pool)
         for name in [o.test_on] if isinstance(o.test_on, str) else o.test_on or []:
-            other = Dataset.load(name, **places)
+            other = shared.dataset(cards.find_dataset(name), o)
             others[other.name] = other
         aside = None
         if isinstance(o.calibration, str):
-            aside = calibration.set_aside(dataset, o.calibration, **places)
-        backbone = Backbone.from_card(
-            config.model, device=o.device, precision=o.precision, compile=o.compile
-        )
-        backbone.text_chunk = o.text_chunk
+            there = shared.dataset(cards.find_dataset(o.calibration), o)
+            aside = calibration.set_aside(dataset, there)
+        backbone, cache = shared.backbone(config.model, o), shared.cache(o)
         return cls(config, output_folder(config), backbone, dataset, cache, pool, others, aside)
 
     @property
@@ -144,9 +145,27 @@ class Run:
             protocol.require_transfer(made, self.config.method.name, o.protocol)
         return made.to(self.backbone.device)
 
+    def choose(self, support: Support, seconds: dict[str, float]) -> None:
+        """Put the best of the candidates in the place of ``method=auto``."""
+        begin, config = time.perf_counter(), self.config
+        choice = selection.choose(
+            config.candidates,
+            support,
+            self.backbone,
+            self.cache,
+            lambda candidate: replace(self, config=candidate).make_method(),
+            _recipe,
+        )
+        self.config, self.choice = replace(choice.config, given=config.given), choice.facts
+        seconds["choose"] = time.perf_counter() - begin
 
-def run(config: Config) -> Classifier:
+
+def run(config: Config, shared: Shared | None = None) -> Classifier:
     """Do everything that a configuration says and write the run's files.
+
+    Args:
+        config: what to do.
+        shared: what earlier runs of this process have loaded; None loads anew.
 
     Returns:
         the adapted classifier, with ``folder`` and ``metrics`` of the run.
@@ -155,8 +174,8 @@ def run(config: Config) -> Classifier:
         InputError: with the reason and the remedy.
     """
     start = time.perf_counter()
-    this = Run.prepare(config)
-    method = this.make_method()
+    this = Run.prepare(config, shared or Shared())
+    method = None if config.candidates else this.make_method()
     notes = _readable(this)
     support, left = this.draw()
     support.notes[:0] = notes
@@ -164,13 +183,16 @@ def run(config: Config) -> Classifier:
         log.warning(note)
     seconds: dict[str, float] = {}
     with _whole_or_not_at_all(this.folder):
+        if method is None:
+            this.choose(support, seconds)
+            method = this.make_method()
         z = _features(this, method, support, seconds)
         classifier = Classifier(method)
-        classifier.guard = _fit(this, method, support, z, seconds)
+        curve, classifier.guard = _fit(this, method, support, z, seconds)
         _calibrate(this, classifier, support, left)
         measured, others = _measure(this, classifier, seconds)
         seconds["total"] = time.perf_counter() - start
-        return _write(this, classifier, support, left, measured, others, seconds)
+        return _write(this, classifier, support, left, curve, measured, others, seconds)
 
 
 @contextlib.contextmanager
@@ -178,11 +200,16 @@ def _whole_or_not_at_all(folder: Path) -> Iterator[None]:
     # A run that fails or is interrupted leaves no folder behind, unless one was there before.
     new = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
-        require_writable(folder)
-        yield
+        with locks.held(folder / locks.NAME, f"the output folder {folder}"):
+            try:
+                require_writable(folder)
+                yield
+            except BaseException:
+                # While the lock is held: afterwards the folder could be another process's.
+                if folder in new:
+                    shutil.rmtree(folder, ignore_errors=True)
+                raise
     except BaseException:
-        if folder in new:
-            shutil.rmtree(folder, ignore_errors=True)
         for place in new:
             with contextlib.suppress(OSError):
                 place.rmdir()
@@ -229,8 +256,8 @@ def _features(
     trains = o.trains and bool(method.trainable())
     solves = type(method).fit is not Method.fit
     on_features = solves or (trains and not method.tunes_image_tower)
-    folds = o.guard and not support.val
-    wanted = support.train if on_features or folds else []
+    by_folds = o.guard and not support.val
+    wanted = support.train if on_features or by_folds else []
     z = features.extract(
         this.backbone,
         [i.path for i in wanted],
@@ -252,7 +279,7 @@ def _fit(
     support: Support,
     z: dict[str, Tensor],
     seconds: dict[str, float],
-) -> float:
+) -> tuple[Curve, float]:
     begin = time.perf_counter()
     o = this.options
     train = _part(this, method, support.train, z["train"], o.augment)
@@ -260,12 +287,12 @@ def _fit(
     recipe = _recipe(o)
     for old in this.folder.glob("events.out.tfevents.*"):
         old.unlink()
-    fitting.fit(method, train, val, recipe, this.folder if o.tensorboard else None)
+    rows = fitting.fit(method, train, val, recipe, this.folder if o.tensorboard else None)
     weight = 0.0
     if o.guard and method.state_dict():
         weight = fitting.guard_weight(method, this.make_method, train, val, recipe)
     seconds["fit"] = time.perf_counter() - begin
-    return weight
+    return {name: [float(f"{row[name]:.5g}") for row in rows] for name in (rows or [{}])[0]}, weight
 
 
 def _part(this: Run, method: Method, items: list[Item], z: Tensor, augment: Augment) -> Part:
@@ -306,6 +333,7 @@ def _write(
     classifier: Classifier,
     support: Support,
     left: list[Item],
+    curve: Curve,
     measured: Evaluation,
     others: dict[str, Evaluation],
     seconds: dict[str, float],
@@ -339,7 +367,13 @@ def _write(
         "n_support": len(support.train),
         "notes": support.notes + facts["notes"],
         "versions": header.versions,
+        "curve": curve,
+        **({"choice": this.choice} if this.choice else {}),
+        "learned": [asdict(table) for table in method.tables()],
     }
+    # metrics.json says that a run is finished: an old one goes first, the new one comes last.
+    for name in (METRICS, cli.PAGE):
+        (folder / name).unlink(missing_ok=True)
     write_text(folder / "config.yaml", text)
     write_text(folder / "support.jsonl", manifest)
     (folder / "calibration.jsonl").unlink(missing_ok=True)
@@ -350,7 +384,9 @@ def _write(
     write_text(folder / "predictions.csv", table)
     if this.twins:
         write_text(folder / leaks.FILE, leaks.table(this.twins))
-    write_text(folder / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
+    if this.options.report:
+        report.write(folder, metrics)
+    write_text(folder / METRICS, json.dumps(metrics, indent=1, allow_nan=False) + "\n")
     done = Classifier(method, header)
     done.folder, done.metrics = folder, metrics
     return done

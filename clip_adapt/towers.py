@@ -13,7 +13,7 @@ from typing import Any
 
 import open_clip
 import timm
-from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer, SimpleTokenizer
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from torch import Tensor, nn
 
@@ -30,7 +30,7 @@ class TimmTower(nn.Module):
     def __init__(self, name: str, image_size: int, **sizes: Any) -> None:
         super().__init__()
         self.image_size = (image_size, image_size)
-        self.trunk: Any = timm.create_model(name, pretrained=False, num_classes=0, **sizes)
+        self.trunk: Any = timm.create_model(name, pretrained=False, **{"num_classes": 0, **sizes})
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return the pooled features."""
@@ -72,9 +72,8 @@ def build(config: Json, image_size: int | None = None, folder: Path | None = Non
     if sizes is not None:
         model.visual = TimmTower(vision["timm_model_name"], vision["image_size"], **sizes)
     if "hf_model_name" in text:  # transformers' limit of positions is no context length
-        model.text.context_length = text.get(
-            "context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH
-        )
+        model.text.context_length = text.get("context_length", DEFAULT_CONTEXT_LENGTH)
+        model.text.register_forward_pre_hook(_without_padding)
     return model
 
 
@@ -97,7 +96,7 @@ def tokenizer(name: str, config: Json, folder: Path | None = None) -> Any:
         InputError: when its files are not on this machine and cannot be fetched.
     """
     text = config["text_cfg"]
-    length = text.get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH)
+    length = text.get("context_length", DEFAULT_CONTEXT_LENGTH)
     options = text.get("tokenizer_kwargs") or {}
     if "hf_tokenizer_name" not in text:
         return SimpleTokenizer(context_length=length, **options)
@@ -142,6 +141,13 @@ def described(config: Json, folder: Path | None) -> Json:
     for place in ("hf_model_name", "hf_tokenizer_name"):
         config["text_cfg"].pop(place, None)
     return {**config, "hf_config": held}
+
+
+def _without_padding(tower: Any, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    # Hugging Face towers mask their padding, so what is padding in every row changes no output.
+    (ids,) = inputs
+    used = (ids != tower.config.pad_token_id).any(0).nonzero()
+    return (ids[:, : int(used.max()) + 1],) if len(used) else inputs
 
 
 def _place(name: str, folder: Path | None, files: tuple[str, ...]) -> Path | str:

@@ -61,6 +61,12 @@ class Recipe:
         """Whether no step is made."""
         return not (self.epochs if self.iterations is None else self.iterations)
 
+    def length(self, steps_per_epoch: int) -> tuple[int, int]:
+        """Return the number of epochs, the last of which may be cut short, and of steps."""
+        if self.iterations is None:
+            return self.epochs, self.epochs * steps_per_epoch
+        return math.ceil(self.iterations / steps_per_epoch), self.iterations
+
 
 @dataclass(frozen=True)
 class Examples:
@@ -97,7 +103,7 @@ def train(
     val: Examples | None = None,
     log_dir: Path | None = None,
 ) -> list[dict[str, float]]:
-    """Train a method's own parameters; the backbone stays as it is.
+    """Train a method's own parameters, then let it ``finish``; the backbone stays as it is.
 
     Args:
         method: left in eval mode, holding the weights that ``recipe.select`` says.
@@ -119,10 +125,11 @@ def train(
             "select=last (the published protocol)"
         )
     method.set_criterion(support.labels, recipe.class_balanced, recipe.label_smoothing)
-    if not method.trainable() or recipe.is_empty or not len(support.labels):
-        method.eval()
-        return []
-    return _Loop(method, support, recipe, val, log_dir).run()
+    trains = bool(method.trainable() and not recipe.is_empty and len(support.labels))
+    curve = _Loop(method, support, recipe, val, log_dir).run() if trains else []
+    with torch.no_grad():
+        method.eval().finish()
+    return curve
 
 
 class _Loop:
@@ -142,24 +149,13 @@ class _Loop:
         torch.manual_seed(recipe.seed)
         generator = torch.Generator().manual_seed(recipe.seed)
         loader = support.loader(recipe, generator)
-        optimizer = _optimizer(method, recipe)
+        optimizer = make_optimizer(method, recipe)
         self.method, self.optimizer, self.loader = self.accelerator.prepare(
             method, optimizer, loader
         )
         self.plain = method
-        self.epochs = recipe.epochs
-        self.steps = recipe.epochs * len(self.loader)
-        if recipe.iterations is not None:
-            self.epochs = math.ceil(recipe.iterations / len(self.loader))
-            self.steps = recipe.iterations
-        self.schedule = Schedule(
-            recipe.schedule,
-            recipe.lr,
-            self.epochs if recipe.schedule_unit == "epoch" else self.steps,
-            recipe.warmup,
-            recipe.warmup_lr,
-            recipe.min_lr,
-        )
+        self.epochs, self.steps = recipe.length(len(loader))
+        self.schedule = make_schedule(recipe, len(loader))
         self.log_dir = log_dir
         self.step = 0
         self.best: tuple[float, dict[str, Tensor]] | None = None
@@ -195,7 +191,7 @@ class _Loop:
                 break
         loss_sum, hit_sum, count = self.accelerator.reduce(sums).tolist()
         if loss_sum != loss_sum or loss_sum in (float("inf"), float("-inf")):
-            raise InputError(self._not_finite(epoch))
+            raise InputError(not_finite(self.plain, self.recipe, epoch))
         row = {"loss": loss_sum / count, "accuracy": hit_sum / count, "lr": lr}
         bar.set_postfix(loss=f"{row['loss']:.3f}", acc=f"{row['accuracy']:.1%}")
         return row | self._look_at_val()
@@ -236,15 +232,17 @@ class _Loop:
         if self.best is not None:
             self.plain.load_state_dict(self.best[1])
 
-    def _not_finite(self, epoch: int) -> str:
-        precision = self.plain.backbone.dtype
-        half = "" if precision == torch.float32 else ", or precision=fp32"
-        clip = "" if self.recipe.clip_norm is not None else ", or clip_norm=1"
-        return (
-            f"the loss is not finite any more in epoch {epoch + 1} of {self.epochs}. "
-            f"Use a smaller learning rate (lr={self.recipe.lr / 10:g}; it is {self.recipe.lr:g})"
-            f"{clip}{half}."
-        )
+
+def not_finite(method: Method, recipe: Recipe, epoch: int) -> str:
+    """Return what to tell a user whose loss is not finite any more."""
+    half = "" if method.backbone.dtype == torch.float32 else ", or precision=fp32"
+    clip = "" if recipe.clip_norm is not None else ", or clip_norm=1"
+    of = f" of {recipe.epochs}" if recipe.iterations is None else ""
+    return (
+        f"the loss is not finite any more in epoch {epoch + 1}{of}. "
+        f"Use a smaller learning rate (lr={recipe.lr / 10:g}; it is {recipe.lr:g})"
+        f"{clip}{half}."
+    )
 
 
 def accuracy_of(method: Method, examples: Examples) -> float:
@@ -284,7 +282,21 @@ def _accelerator(method: Method, recipe: Recipe) -> Any:
     )
 
 
-def _optimizer(method: Method, recipe: Recipe) -> torch.optim.Optimizer:
+def make_schedule(recipe: Recipe, steps_per_epoch: int) -> Schedule:
+    """Return the learning rate at each epoch, or at each step, as the recipe says."""
+    epochs, steps = recipe.length(steps_per_epoch)
+    return Schedule(
+        recipe.schedule,
+        recipe.lr,
+        epochs if recipe.schedule_unit == "epoch" else steps,
+        recipe.warmup,
+        recipe.warmup_lr,
+        recipe.min_lr,
+    )
+
+
+def make_optimizer(method: Method, recipe: Recipe) -> torch.optim.Optimizer:
+    """Return the recipe's optimizer over what the method learns."""
     parameters, lr, decay = method.trainable(), recipe.lr, recipe.weight_decay
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(parameters, lr, recipe.momentum, weight_decay=decay)

@@ -7,6 +7,7 @@ TorchScript archives. Anything that would need unpickling is refused with the re
 from __future__ import annotations
 
 import pickle  # noqa: TID251 - for the name of torch's error only
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,13 +115,13 @@ def _torch(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = next(
-            (s for s in str(error).splitlines() if "GLOBAL" in s or "Unsupported" in s), ""
-        )
+        named = re.search(r"Unsupported global: GLOBAL (\S+)|GLOBAL (\S+) was not", str(error))
+        if named is None:
+            raise InputError(f"{path} is damaged or no file of torch ({error})") from error
         raise InputError(
-            f"{path} holds more than tensors, and reading it would run code that is in it: "
-            f"{reason.strip() or 'it would need unpickling'}. Ask for the weights as .safetensors, "
-            "or, where you trust its author, write its state dict to one yourself."
+            f"{path} holds more than tensors, and reading it would run code that it names: "
+            f"{named[1] or named[2]}. Ask for the weights as .safetensors, or, where you trust its "
+            "author, write its state dict to one yourself."
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:200]

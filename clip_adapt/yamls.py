@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from clip_adapt.errors import InputError
 
-_KEY_WITH_HELP = re.compile(r"^(\s*)([\w.]+):(?:\s+(.*?))?\s+#\s+(.*)$")
+_KEY_WITH_HELP = re.compile(r"^(\s*)\"?([\w.]+)\"?:(?:\s+(.*?))?\s+#\s+(.*)$")
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -30,6 +30,13 @@ def read(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} holds no mapping: expected lines of the form key: value")
+    return {str(key): value for key, value in content.items()}
+
+
+def parse(text: str) -> dict[str, Any]:
+    """Return the mapping that ``dump`` wrote."""
+    content = OmegaConf.to_container(OmegaConf.create(text))
+    assert isinstance(content, dict), "dump writes a mapping"
     return {str(key): value for key, value in content.items()}
 
 

@@ -17,12 +17,15 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
+from clip_adapt import words
 from clip_adapt.backbone import Backbone
 from clip_adapt.method import Method
 from clip_adapt.options import Between
+from clip_adapt.table import Table
 from clip_adapt.task import Task
 
 INIT_STD = 0.02
+NEAREST = 5  # words shown for a vector
 
 
 class CoOp(Method):
@@ -59,6 +62,25 @@ class CoOp(Method):
     def weights(self) -> Tensor:
         """Return the text features of the learned prompts (C, D), unit length."""
         return self.backbone.encode_prompts(self.ctx, self.names, position=self.position)
+
+    def tables(self) -> list[Table]:
+        """Return the words nearest to each context vector (the authors' table 4)."""
+        note = words.caveat(self.backbone)
+        ctx = self.ctx.detach()
+        if ctx.dim() == 2:
+            rows = [
+                [str(i), ", ".join(f"{w} {d:.3f}" for w, d in near)]
+                for i, near in enumerate(words.nearest(self.backbone, ctx, NEAREST), start=1)
+            ]
+            return [Table("Nearest words of the context", note, ["vector", "words"], rows)]
+        flat = words.nearest(self.backbone, ctx.flatten(0, 1), 1)
+        cells = [" ".join(f"{w} {d:.3f}" for w, d in near) for near in flat]
+        n_ctx = ctx.shape[1]
+        rows = [
+            [name, *cells[c * n_ctx : (c + 1) * n_ctx]] for c, name in enumerate(self.task.classes)
+        ]
+        columns = ["class", *map(str, range(1, n_ctx + 1))]
+        return [Table("Nearest words of each class's context", note, columns, rows)]
 
     def _start(self, n_ctx: int, ctx_init: str | None) -> Tensor:
         if ctx_init is not None:

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clip_adapt.backbone import Backbone
-from clip_adapt.folds import stratified
+from clip_adapt.folds import folds
 from clip_adapt.method import Method
 from clip_adapt.options import Between
 from clip_adapt.task import Task
@@ -49,6 +49,8 @@ class LinearProbe(Method):
         init: ``zero_shot`` starts at, and regularises towards, the scaled zero-shot weights.
         standardize: bring every feature to mean 0 and deviation 1 over the support set first.
     """
+
+    quick = True
 
     def __init__(
         self,
@@ -104,10 +106,7 @@ class LinearProbe(Method):
         z: Tensor,
         y: Tensor,
     ) -> float:
-        if self.validation is not None:
-            splits = [(z, y, *self.validation)]
-        else:
-            splits = [(z[~held], y[~held], z[held], y[held]) for held in stratified(y)]
+        splits = [(z, y, *self.validation)] if self.validation is not None else list(folds(z, y))
         if not splits:
             log.info("C=1: one image a class and no val leave nothing to choose C by")
             return 1.0

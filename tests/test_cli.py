@@ -70,6 +70,7 @@ def test_a_run_writes_every_file_and_no_other(trained, everything_in):
         "config.yaml",
         "metrics.json",
         "predictions.csv",
+        "report.html",
         "support.jsonl",
     ]
 
@@ -165,6 +166,7 @@ def test_what_a_run_prints(trained):
         "18 test images (95 % intervals)",
         "64 trained numbers",
         "saved: out/adapter",
+        "page:  out/report.html",
         "try:   python -m clip_adapt.predict out/adapter IMAGE top_k=3",
     ):
         assert part in out

@@ -50,7 +50,7 @@ def test_the_defaults_of_train_yaml_fit_their_types():
     assert checked == yamls.read(TRAIN)
 
 
-@pytest.mark.parametrize("verb", ["evaluate", "predict"])
+@pytest.mark.parametrize("verb", ["evaluate", "predict", "report"])
 def test_the_yaml_of_a_verb_holds_its_options_in_order_with_a_comment(verb):
     module = __import__(f"clip_adapt.{verb}", fromlist=["run"])
     schema = options.of_signature(module.run)

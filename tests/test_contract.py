@@ -18,7 +18,18 @@ VARIANTS = {
         {"towers": "image", "checkpointing": True},
         {"peft": "VeRA", "peft_options": {"r": 8, "d_initial": 1.0}},
     ],
+    "adapter": [
+        {},
+        {"on": "text"},
+        {"on": "both", "learn_ratio": True, "reduction": 1, "activation": "gelu"},
+        {"depth": 1},
+        {"depth": 3, "reduction": 2, "activation": "silu"},
+        {"activation": "tanh"},
+    ],
+    "cocoop": [{"reduction": 4}, {"ctx_init": None, "n_ctx": 2, "reduction": 4}],
     "coop": [{}, {"ctx_init": "a photo of a"}, {"csc": True}, {"position": "middle"}],
+    "gda": [{}, {"alpha": 0.5}],
+    "tip_adapter": [{}, {"alpha": 1.0, "beta": 5.5}],
 }
 CASES = [(name, options) for name in method.names() for options in VARIANTS.get(name, [{}])]
 

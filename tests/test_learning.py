@@ -8,7 +8,10 @@ import clip_adapt
 from clip_adapt import method
 
 SMALL = {"dataset.per_class": {"train": 8, "val": 2, "test": 10}, "shots": 8, "seed": 1}
-OPTIONS = {"coop": {"epochs": 100, "lr": 0.01}}
+OPTIONS = {
+    "coop": {"epochs": 100, "lr": 0.01},
+    "lora": {"iterations_per_shot": 8, "lr": 0.01, "batch_size": 16, "model.image_size": 96},
+}
 
 
 @pytest.mark.parametrize("name", [n for n in method.names() if n != "zero_shot"])

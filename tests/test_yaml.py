@@ -25,10 +25,11 @@ def test_help_texts_are_the_comments_behind_the_keys(tmp_path):
         "method:\n"
         "  n_ctx: 4       # vectors\n"
         "  quiet: 1\n"
+        '  "on": both     # a key that YAML reads as a truth value without quotes\n'
         "after:           # no default\n",
     )
     texts = yamls.help_texts(path)
-    assert list(texts) == ["shots", "map", "method.n_ctx", "after"]
+    assert list(texts) == ["shots", "map", "method.n_ctx", "method.on", "after"]
     assert texts["shots"] == ("16", "images a class")
     assert texts["map"][0] == "{1: 50}"
     assert texts["method.n_ctx"] == ("4", "vectors")

@@ -1,0 +1,152 @@
+"""What a page says of a run, read from the files in the run's folder."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clip_adapt import yamls
+from clip_adapt.errors import InputError
+
+METRICS = "metrics.json"
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What was predicted for every test image.
+
+    Attributes:
+        paths: image files (N).
+        classes: class names (C).
+        labels: true classes (N,).
+        probabilities: (N, C).
+    """
+
+    paths: list[str]
+    classes: list[str]
+    labels: NDArray[np.int64]
+    probabilities: NDArray[np.float64]
+
+    @property
+    def predicted(self) -> NDArray[np.int64]:
+        """The most probable class of each image (N,)."""
+        return self.probabilities.argmax(1)
+
+    @property
+    def confidence(self) -> NDArray[np.float64]:
+        """The probability of the predicted class (N,)."""
+        return self.probabilities.max(1)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A finished run.
+
+    Attributes:
+        folder: where its files lie.
+        metrics: metrics.json.
+        config: config.yaml.
+        config_text: the same, as it stands there.
+        command: the command line that gives this run.
+    """
+
+    folder: Path
+    metrics: dict[str, Any]
+    config: dict[str, Any]
+    config_text: str
+    command: str
+
+    @property
+    def method(self) -> str:
+        """The method's name."""
+        return str(self.config["method"]["name"])
+
+    @property
+    def title(self) -> str:
+        """The method's name and, when ``method=auto`` chose it, that."""
+        return f"auto: {self.method}" if self.metrics.get("choice") else self.method
+
+    @property
+    def dataset(self) -> str:
+        """The data set's name."""
+        return str(self.config["dataset"]["name"])
+
+    @property
+    def model(self) -> str:
+        """The backbone's name."""
+        return str(self.config["model"]["name"])
+
+    def predictions(self) -> Predictions:
+        """Return predictions.csv.
+
+        Raises:
+            InputError: when it is missing or not what a run writes.
+        """
+        return _predictions(self.folder / "predictions.csv")
+
+    def support(self) -> list[dict[str, str]]:
+        """Return the rows of support.jsonl: path, label, split."""
+        path = self.folder / "support.jsonl"
+        if not path.is_file():
+            return []
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def read(folder: Path, metrics: dict[str, Any] | None = None) -> Facts:
+    """Return the facts of a run.
+
+    Args:
+        folder: the run's folder.
+        metrics: in place of metrics.json, which a run writes last.
+
+    Raises:
+        InputError: when the folder holds no finished run.
+    """
+    config_file = folder / "config.yaml"
+    for path in [config_file] + [folder / METRICS] * (metrics is None):
+        if not path.is_file():
+            raise InputError(f"{folder} holds no finished run: {path.name} is missing")
+    text = config_file.read_text(encoding="utf-8")
+    command = text.partition("\n")[0].removeprefix("#").strip()
+    return Facts(folder, metrics or _json(folder / METRICS), yamls.read(config_file), text, command)
+
+
+def finished(folder: Path) -> list[Path]:
+    """Return the folders of all finished runs in and below a folder, in order of their names."""
+    found = (path.parent for path in folder.rglob(METRICS))
+    return sorted(path for path in found if (path / "config.yaml").is_file())
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is damaged: {error}. Remove it and run again.") from error
+
+
+def _predictions(path: Path) -> Predictions:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = csv.reader(file)
+            header = next(rows)
+            columns = [i for i, name in enumerate(header) if name.startswith("p:")]
+            classes = [header[i][2:] for i in columns]
+            body = list(rows)
+        if not body or not classes:
+            raise ValueError("there is no image or no class in it")
+        of_name = {name: label for label, name in enumerate(classes)}
+        where, label = header.index("path"), header.index("label")
+        return Predictions(
+            [row[where] for row in body],
+            classes,
+            np.array([of_name[row[label]] for row in body], dtype=np.int64),
+            np.array([[float(row[i]) for i in columns] for row in body], dtype=np.float64),
+        )
+    except (OSError, ValueError, KeyError, StopIteration, IndexError) as error:
+        raise InputError(f"{path} cannot be read as predictions of a run: {error!r}") from error

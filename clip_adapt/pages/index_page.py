@@ -1,0 +1,112 @@
+"""The page over many runs: a table that sorts by any of its columns."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from clip_adapt.errors import InputError
+from clip_adapt.pages import facts, numbers
+from clip_adapt.pages.facts import Facts
+from clip_adapt.pages.rendering import data_uri, environment
+
+PAGE = "report.html"
+CURVE = "curve.svg"
+METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "ece")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table: its values are words, or numbers with a way to write them."""
+
+    title: str
+    value: Callable[[Facts], Any]
+    write: Callable[[Any], str] | None = None
+
+    @property
+    def number(self) -> bool:
+        """Whether it is sorted as numbers."""
+        return self.write is not None
+
+    def cell(self, run: Facts) -> tuple[str, str]:
+        """Return what is shown, and what it is sorted by ("" comes last)."""
+        value = self.value(run)
+        if value is None:
+            return numbers.DASH, ""
+        return (self.write(value), f"{value:.6g}") if self.write else (str(value), str(value))
+
+
+def render(folder: Path) -> str:
+    """Return the index over all runs in and below a folder.
+
+    Raises:
+        InputError: when there is none.
+    """
+    folders = facts.finished(folder)
+    if not folders:
+        raise InputError(
+            f"{folder} holds no finished run, which is a folder with a metrics.json and a "
+            "config.yaml. Make one: python -m clip_adapt.train"
+        )
+    runs, damaged = _read(folders)
+    columns = _columns(runs)
+    return (
+        environment()
+        .get_template("index.html")
+        .render(
+            title=f"Runs in {folder.resolve().name}",
+            columns=columns,
+            rows=[(_page(run, folder), [c.cell(run) for c in columns]) for run in runs],
+            damaged=damaged,
+            curve=_curve(folder),
+        )
+    )
+
+
+def _read(folders: Iterable[Path]) -> tuple[list[Facts], list[str]]:
+    runs, damaged = [], []
+    for path in folders:
+        try:
+            run = facts.read(path)
+            _ = (run.metrics["test"]["accuracy"]["value"], run.method, run.dataset, run.model)
+        except (InputError, KeyError, TypeError) as error:
+            damaged.append(f"{path}: {error}")
+        else:
+            runs.append(run)
+    return runs, damaged
+
+
+def _columns(runs: list[Facts]) -> list[Column]:
+    measured = [n for n in METRICS if any(n in run.metrics["test"] for run in runs)]
+    return [
+        Column("method", lambda run: run.title),
+        Column("data set", lambda run: run.dataset),
+        Column("model", lambda run: run.model),
+        Column("shots", lambda run: run.config.get("shots"), str),
+        Column("seed", lambda run: run.config.get("seed"), str),
+        *(_metric("test", name, numbers.spoken(name)) for name in measured),
+        _metric("zero_shot", "accuracy", "zero-shot"),
+        Column("trained", lambda run: run.metrics.get("trainable_parameters"), "{:,}".format),
+        Column("time", lambda run: run.metrics.get("seconds", {}).get("total"), numbers.seconds),
+    ]
+
+
+def _metric(split: str, name: str, title: str) -> Column:
+    def value(run: Facts) -> float | None:
+        return ((run.metrics.get(split) or {}).get(name) or {}).get("value")
+
+    return Column(title, value, lambda number: numbers.of_metric(name, number))
+
+
+def _page(run: Facts, top: Path) -> str | None:
+    page = run.folder / PAGE
+    return quote(os.path.relpath(page, top).replace(os.sep, "/")) if page.is_file() else None
+
+
+def _curve(folder: Path) -> str | None:
+    path = folder / CURVE
+    return data_uri(path.read_bytes(), "svg+xml") if path.is_file() else None

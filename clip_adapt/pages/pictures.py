@@ -1,0 +1,62 @@
+"""Small copies of images, inside the page itself."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from clip_adapt import images
+from clip_adapt.pages.rendering import data_uri
+
+EDGE = 144  # pixels; shown at half of that, so that they are sharp on a phone
+QUALITY = 78
+
+
+def thumbnails(paths: Iterable[str]) -> dict[str, str]:
+    """Return a data URI for every file; one that cannot be read any more has none."""
+    unique = list(dict.fromkeys(paths))
+    with ThreadPoolExecutor(images.workers()) as pool:
+        made = zip(unique, pool.map(_thumbnail, unique), strict=True)
+        return {path: uri for path, uri in made if uri}
+
+
+def heat(shares: NDArray[np.float64], rgb: tuple[int, int, int]) -> str:
+    """Return a picture (a data URI) of numbers from 0 to 1, one pixel a number.
+
+    The colour is the same everywhere and the number is its opacity, so that the picture fits a
+    light page and a dark one.
+    """
+    pixels = np.zeros((*shares.shape, 4), dtype=np.uint8)
+    pixels[..., :3] = rgb
+    pixels[..., 3] = np.rint(255 * shares)
+    return _uri(Image.fromarray(pixels), "png")
+
+
+def _thumbnail(path: str) -> str | None:
+    image = _decode(path)
+    if image is None:
+        return None
+    image.thumbnail((EDGE, EDGE), Image.Resampling.LANCZOS)
+    return _uri(image, "jpeg", quality=QUALITY)
+
+
+def _decode(path: str) -> Image.Image | None:
+    if path.lower().endswith((".jpg", ".jpeg")):
+        # A JPEG decoder can halve the size while it decodes: a photograph takes milliseconds.
+        with contextlib.suppress(OSError, SyntaxError, ValueError), Image.open(path) as image:
+            image.draft("RGB", (2 * EDGE, 2 * EDGE))
+            return ImageOps.exif_transpose(image).convert("RGB")
+    decoded = images.try_decode(path)
+    return None if isinstance(decoded, str) else decoded
+
+
+def _uri(image: Image.Image, kind: str, **options: int) -> str:
+    data = io.BytesIO()
+    image.save(data, kind, **options)
+    return data_uri(data.getvalue(), kind)

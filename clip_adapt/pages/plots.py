@@ -1,0 +1,125 @@
+"""Plots as SVG text that takes its colours and its font from the page it stands in."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from sklearn.calibration import calibration_curve
+
+# Colours that stand for the page's own, and are replaced by them in the finished SVG.
+INK, MUTED, GRID, ACCENT, SECOND = "#010101", "#020202", "#030303", "#040404", "#050505"
+VARIABLES = {
+    INK: "var(--ink)",
+    MUTED: "var(--muted)",
+    GRID: "var(--line)",
+    ACCENT: "var(--accent)",
+    SECOND: "var(--second)",
+}
+BINS = 10
+STYLE: Any = {  # matplotlib's type for this names each of its 300 keys
+    "svg.fonttype": "none",
+    "font.size": 10,
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": MUTED,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "text.color": INK,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "axes.axisbelow": True,
+}
+
+
+def learning_curve(curve: Mapping[str, Sequence[float]]) -> str:
+    """Return the loss, and below it the accuracies, over the epochs.
+
+    Args:
+        curve: ``loss`` and ``accuracy`` on the support set, perhaps ``val_accuracy``: a number an
+            epoch each.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(5, 4), layout="constrained")
+        loss, accuracy = figure.subplots(2, 1, sharex=True)
+        epochs = range(1, len(curve["loss"]) + 1)
+        marker = "o" if len(epochs) < 12 else None
+        loss.plot(epochs, curve["loss"], color=ACCENT, marker=marker, markersize=4)
+        loss.set_ylabel("loss")
+        loss.set_ylim(bottom=0)
+        parts = {"accuracy": ("support set", ACCENT, "-"), "val_accuracy": ("val", SECOND, "--")}
+        for name, (label, colour, line) in parts.items():
+            if name in curve:
+                values = 100 * np.array(curve[name])
+                accuracy.plot(
+                    epochs, values, line, color=colour, label=label, marker=marker, markersize=4
+                )
+        accuracy.set_ylim(0, 102)
+        accuracy.set_ylabel("accuracy in %")
+        accuracy.set_xlabel("epoch")
+        accuracy.legend(frameon=False, loc="lower right", labelcolor=INK)
+        return _svg(figure, "curve")
+
+
+def reliability(correct: NDArray[np.bool_], confidence: NDArray[np.float64]) -> str:
+    """Return how often predictions of a confidence are right, and how many there are.
+
+    Args:
+        correct: whether each prediction is right (N,).
+        confidence: the probability that was given to it (N,).
+    """
+    edges = np.linspace(0, 1, BINS + 1)
+    right, said = calibration_curve(correct, confidence, n_bins=BINS)
+    counts = np.histogram(confidence, edges)[0]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(5, 4), layout="constrained")
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3.4, 1))
+        above.plot([0, 100], [0, 100], "--", color=MUTED, linewidth=1)
+        above.text(4, 13, "as sure as right", color=MUTED, fontsize=9, rotation=32)
+        above.plot(100 * said, 100 * right, "-o", color=ACCENT, markersize=5)
+        above.set_ylim(0, 102)
+        above.set_ylabel("right, in %")
+        below.bar(100 * edges[:-1], counts, 100 / BINS, align="edge", color=ACCENT, alpha=0.55)
+        below.set_ylabel("images")
+        below.set_xlabel("probability given to the predicted class, in %")
+        below.set_xlim(0, 100)
+        return _svg(figure, "reliability")
+
+
+def _svg(figure: Figure, salt: str) -> str:
+    # Several plots stand in one page: what refers to an id must find its own.
+    with mpl.rc_context({"svg.hashsalt": salt}):
+        text = io.StringIO()
+        FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None})
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg)
+    svg = svg.replace("xlink:href", "href").replace("<svg", '<svg aria-hidden="true"', 1)
+    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', svg))
+    numbers = itertools.count()
+    fresh = {name: f"{salt}{next(numbers)}" for name in sorted(used)}
+
+    def renamed(match: re.Match[str]) -> str:
+        return f' id="{fresh[match[1]]}"' if match[1] in fresh else ""
+
+    svg = re.sub(r' id="([^"]*)"', renamed, svg)
+    svg = re.sub(r'(href="#|url\(#)([^")]+)', lambda m: m[1] + fresh[m[2]], svg)
+    for colour, variable in VARIABLES.items():
+        svg = svg.replace(colour, variable)
+    svg = re.sub(r"font: ?([\d.]+)px [^;\"]*", r"font-size: \1px", svg)
+    return re.sub(r"font-family: [^;\"]*;? ?", "", svg)

@@ -1,0 +1,138 @@
+"""The page of one run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from clip_adapt.pages import numbers, pictures, plots, tables
+from clip_adapt.pages.facts import Facts, Predictions
+from clip_adapt.pages.rendering import environment
+
+CELLS = 25  # up to so many classes the confusion matrix is a table of numbers, above it a picture
+CONFUSIONS = 12
+SHOWN = 12  # mistakes, and hits
+SUPPORT = 160  # thumbnails in all
+A_CLASS = 6  # thumbnails of a class at most
+ROWS = 100  # of a table that a method gives
+RIGHT_RGB, WRONG_RGB = (31, 111, 235), (217, 83, 25)
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A test image as the page shows it."""
+
+    path: str
+    picture: str | None
+    true: str
+    predicted: str
+    confidence: float
+    of_true: float
+
+
+def render(facts: Facts) -> str:
+    """Return the page as HTML that needs no other file and no network.
+
+    Raises:
+        InputError: when a file of the run is damaged.
+    """
+    p = facts.predictions()
+    confusion = tables.confusion_of(p)
+    mistakes, hits = _choose(p)
+    support = _by_class(facts.support(), p.classes)
+    pool = pictures.thumbnails(
+        [p.paths[i] for i in [*mistakes, *hits]] + [path for _, few, _ in support for path in few]
+    )
+    return (
+        environment()
+        .get_template("run.html")
+        .render(
+            facts=facts,
+            m=facts.metrics,
+            classes=p.classes,
+            headline=_headline(facts.metrics),
+            rows=tables.per_class(p, confusion),
+            matrix=_matrix(confusion),
+            heat=_heat(confusion),
+            confused=tables.most_confused(confusion, p.classes, CONFUSIONS),
+            reliability=Markup(plots.reliability(p.predicted == p.labels, p.confidence)),
+            curve=_curve(facts.metrics),
+            mistakes=_shots(p, mistakes, pool),
+            hits=_shots(p, hits, pool),
+            support=[(name, [(q, pool.get(q)) for q in few], n) for name, few, n in support],
+            learned=_cut(facts.metrics.get("learned") or []),
+        )
+    )
+
+
+def _headline(metrics: dict[str, Any]) -> list[numbers.Metric]:
+    before = metrics.get("zero_shot") or {}
+    return [numbers.metric(name, ours, before.get(name)) for name, ours in metrics["test"].items()]
+
+
+def _choose(p: Predictions) -> tuple[list[int], list[int]]:
+    # The most confident mistakes and the least confident hits, as indices of test images.
+    right = p.predicted == p.labels
+    order = np.argsort(-p.confidence, kind="stable")
+    return order[~right[order]][:SHOWN].tolist(), order[right[order]][::-1][:SHOWN].tolist()
+
+
+def _shots(p: Predictions, chosen: Iterable[int], pool: dict[str, str]) -> list[Shot]:
+    return [
+        Shot(
+            p.paths[i],
+            pool.get(p.paths[i]),
+            p.classes[p.labels[i]],
+            p.classes[p.predicted[i]],
+            float(p.confidence[i]),
+            float(p.probabilities[i, p.labels[i]]),
+        )
+        for i in chosen
+    ]
+
+
+def _by_class(
+    rows: Sequence[dict[str, str]], classes: list[str]
+) -> list[tuple[str, list[str], int]]:
+    # (class, paths to show, how many it has in all)
+    of_class: dict[str, list[str]] = {name: [] for name in classes}
+    for row in rows:
+        if row["split"] == "train":
+            of_class.setdefault(row["label"], []).append(row["path"])
+    each = max(1, min(A_CLASS, SUPPORT // len(of_class)))
+    found = [(name, paths[:each], len(paths)) for name, paths in of_class.items() if paths]
+    return found[:SUPPORT]
+
+
+def _matrix(confusion: NDArray[np.int64]) -> list[list[tuple[int, float]]] | None:
+    if len(confusion) > CELLS:
+        return None
+    shares = tables.shares_of(confusion)
+    pairs = zip(confusion.tolist(), shares.tolist(), strict=True)
+    return [list(zip(counts, part, strict=True)) for counts, part in pairs]
+
+
+def _heat(confusion: NDArray[np.int64]) -> tuple[str, str] | None:
+    # Right and wrong as two pictures, one above the other, so that each has a colour of its own.
+    if len(confusion) <= CELLS:
+        return None
+    shares = tables.shares_of(confusion)
+    right = np.diag(shares.diagonal())
+    return pictures.heat(right, RIGHT_RGB), pictures.heat(shares - right, WRONG_RGB)
+
+
+def _curve(metrics: dict[str, Any]) -> Markup | None:
+    curve = metrics.get("curve")
+    return Markup(plots.learning_curve(curve)) if curve else None
+
+
+def _cut(learned: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {**table, "rows": table["rows"][:ROWS], "more": max(0, len(table["rows"]) - ROWS)}
+        for table in learned
+    ]

@@ -1,0 +1,332 @@
+"""The page of a run and the index over runs: what stands on them, and that they stand alone."""
+
+import csv
+import html.parser
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from clip_adapt.files import write_text
+from clip_adapt.pages import facts, numbers, pictures, plots, run_page, tables
+from clip_adapt.pages.facts import Predictions
+from clip_adapt.report import write, write_index
+
+INJECTED = "<script>alert('x')</script>"
+CLASSES = ["cat", "dog & fox", INJECTED]
+VOID = {"meta", "img", "br", "link", "input", "hr", "path", "use"}
+
+
+class Page(html.parser.HTMLParser):
+    """What a browser would find: elements in order, text, and whether every tag is closed."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.open, self.words, self.wrong = [], [], [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        if tag in VOID:
+            return
+        if not self.open or self.open.pop() != tag:
+            self.wrong.append((tag, self.getpos()))
+
+    def handle_data(self, data):
+        if self.open[-1:] not in (["style"], ["script"]):
+            self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    """A function that writes the files of a finished run, of invented numbers."""
+
+    def make(name="run", classes=CLASSES, each=4, seed=0, **metrics):
+        folder = tmp_path / name
+        stream = np.random.default_rng(seed)
+        rows, support = [], []
+        (folder / "pictures").mkdir(parents=True)
+        for label, spoken in enumerate(classes):
+            for index in range(each):
+                path = folder / "pictures" / f"{label}-{index}.png"
+                Image.fromarray(stream.integers(0, 255, (20, 30, 3), dtype=np.uint8)).save(path)
+                shares = stream.dirichlet(np.ones(len(classes)))
+                rows.append([path, spoken, classes[shares.argmax()], *shares])
+                support.append({"path": str(path), "label": spoken, "split": "train"})
+        with open(folder / "predictions.csv", "w", newline="", encoding="utf-8") as file:
+            header = ["path", "label", "prediction", *(f"p:{c}" for c in classes)]
+            csv.writer(file).writerows([header, *rows])
+        text = "# python -m clip_adapt.train method=made\nmethod: {name: made}\n"
+        text += f"dataset: {{name: pets}}\nmodel: {{name: tiny}}\nshots: {each}\nseed: {seed}\n"
+        write_text(folder / "config.yaml", text)
+        write_text(folder / "support.jsonl", "".join(json.dumps(r) + "\n" for r in support))
+        write_text(folder / "metrics.json", json.dumps({**usual(len(rows), seed), **metrics}))
+        return folder
+
+    return make
+
+
+def usual(n_test, seed=0):
+    return {
+        "test": {
+            "accuracy": {"value": 0.5 + seed / 10, "low": 0.4, "high": 0.9},
+            "ece": {"value": 0.11, "low": 0.1, "high": 0.2},
+            "auroc": {"value": None, "low": None, "high": None},
+            "nll": {"value": 1.25, "low": 1.0, "high": 1.5},
+        },
+        "zero_shot": {
+            "accuracy": {"value": 0.25, "low": 0.2, "high": 0.3},
+            "ece": {"value": 0.05, "low": 0.01, "high": 0.2},
+            "auroc": {"value": 0.7, "low": 0.6, "high": 0.8},
+            "nll": {"value": 2.25, "low": 2.0, "high": 2.5},
+        },
+        "seconds": {"fit": 1.5, "total": 130.0},
+        "trainable_parameters": 1234,
+        "adapter_bytes": 5678,
+        "peak_memory_bytes": 1.5e9,
+        "n_test": n_test,
+        "n_support": n_test,
+        "notes": [],
+        "versions": {"torch": "9.9"},
+        "curve": {"loss": [2.0, 1.0, 0.5], "accuracy": [0.2, 0.6, 1.0], "lr": [0.1, 0.1, 0.1]},
+        "learned": [],
+    }
+
+
+def test_a_page_is_whole_and_needs_nothing_else(make_run):
+    folder = make_run()
+    page = Page(write(folder).read_text(encoding="utf-8"))
+    assert page.wrong == [] and page.open == []
+    for _, attributes in page.elements:
+        for name in ("src", "href", "xlink:href", "action", "data"):
+            value = attributes.get(name) or "#"
+            assert value.startswith(("data:image/", "#")), (name, value)
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    assert not re.search(r"url\((?!#)|@import|https?://", text)
+    assert not page.all("script") and not page.all("link")
+
+
+def test_a_class_name_cannot_put_markup_into_a_page(make_run):
+    folder = make_run(
+        learned=[{"title": INJECTED, "note": "", "columns": ["a"], "rows": [["<b>"]]}]
+    )
+    text = write(folder).read_text(encoding="utf-8")
+    assert INJECTED not in text and "<b>" not in text.replace('<b style="left', "")
+    assert INJECTED in Page(text).text
+
+
+def test_every_picture_says_what_it_shows(make_run):
+    page = Page(write(make_run()).read_text(encoding="utf-8"))
+    assert len(page.all("img")) >= 12
+    assert all(image["alt"] for image in page.all("img"))
+    drawn = [a for a in page.all("figure") if a.get("role") == "img"]
+    assert len(drawn) == len(page.all("svg")) == 2
+    assert all(len(a["aria-label"]) > 20 for a in drawn)
+
+
+def test_the_numbers_of_a_page(make_run):
+    text = Page(write(make_run()).read_text(encoding="utf-8")).text
+    for part in (
+        "made on pets",
+        "4 shots a class, seed 0, backbone tiny; 3 classes, 12 test images",
+        "50.0 % 95 % interval 40.0 % to 90.0 %",
+        "chance 33.3 %",
+        "NLL lower is better 1.250 1.000 to 1.500 2.250 -1.000",
+        "AUROC – 0.700 –",
+        "trained numbers 1,234",
+        "size of the delta 5.7 kB",
+        "time: total 2 min 10 s",
+        "peak memory 1.5 GB",
+        "python -m clip_adapt.train method=made",
+        'run/adapter")',
+    ):
+        assert part in text, part
+
+
+def test_better_and_worse_follow_the_direction_of_a_metric():
+    interval = {"value": 0.3, "low": 0.2, "high": 0.4}
+    before = {"value": 0.2}
+    assert numbers.metric("accuracy", interval, before).better is True
+    assert numbers.metric("ece", interval, before).better is False
+    assert numbers.metric("accuracy", interval, {"value": 0.3}).better is None
+    assert numbers.metric("accuracy", interval, None).better is None
+
+
+def hand_made():
+    """Five images of three classes, the third without an image."""
+    shares = [[0.9, 0.1, 0.0], [0.2, 0.8, 0.0], [0.3, 0.7, 0.0], [0.1, 0.6, 0.3], [0.55, 0.45, 0.0]]
+    return Predictions(
+        [f"{i}.png" for i in range(5)], ["a", "b", "c"], np.array([0, 0, 1, 1, 1]), np.array(shares)
+    )
+
+
+def test_the_classes_and_confusions_of_a_page():
+    p = hand_made()
+    confusion = tables.confusion_of(p)
+    assert confusion.tolist() == [[1, 1, 0], [1, 2, 0], [0, 0, 0]]
+    a, b, c = tables.per_class(p, confusion)
+    assert (a.images, a.recall, a.precision, a.mistaken) == (2, 0.5, 0.5, "b (1)")
+    assert (b.images, b.recall, b.precision) == (3, pytest.approx(2 / 3), pytest.approx(2 / 3))
+    assert (c.images, c.recall, c.mistaken) == (0, 0, "–")
+    assert tables.most_confused(confusion, p.classes, 9) == [
+        ("a", "b", 1, 0.5),
+        ("b", "a", 1, pytest.approx(1 / 3)),
+    ]
+
+
+def test_the_most_confident_mistakes_and_least_confident_hits_come_first():
+    mistakes, hits = run_page._choose(hand_made())
+    assert mistakes == [1, 4]  # 80 %, 55 %
+    assert hits == [3, 2, 0]  # 60 %, 70 %, 90 %
+
+
+def test_many_classes_are_a_picture_and_few_a_table(make_run):
+    few = write(make_run("few")).read_text(encoding="utf-8")
+    names = [f"class {i}" for i in range(40)]
+    many = write(make_run("many", classes=names, each=1)).read_text(encoding="utf-8")
+    assert 'class="matrix"' in few and 'class="heat"' not in few
+    assert 'class="heat"' in many and 'class="matrix"' not in many
+    assert all(name in Page(many).text for name in names)
+
+
+def test_a_run_without_a_curve_says_so(make_run):
+    page = Page(write(make_run(curve={})).read_text(encoding="utf-8"))
+    assert "There is none: nothing was trained by epochs." in page.text
+    assert len(page.all("svg")) == 1
+
+
+def test_pictures_that_are_gone_leave_a_word(make_run):
+    folder = make_run()
+    shutil.rmtree(folder / "pictures")
+    page = Page(write(folder).read_text(encoding="utf-8"))
+    assert page.all("img") == []
+    assert "the picture is not there any more" in page.text
+
+
+def test_thumbnails_are_small_and_keep_the_shape(tmp_path):
+    paths = [tmp_path / "wide.png", tmp_path / "tall.jpg", tmp_path / "none.png"]
+    Image.new("RGB", (800, 400)).save(paths[0])
+    Image.new("RGB", (600, 3000)).save(paths[1])
+    made = pictures.thumbnails(map(str, paths))
+    assert sorted(made) == [str(paths[1]), str(paths[0])]
+    assert all(uri.startswith("data:image/jpeg;base64,") for uri in made.values())
+    sizes = {name.name: pictures._decode(str(name)).size for name in paths[:2]}
+    assert sizes["wide.png"] == (800, 400)
+    assert max(sizes["tall.jpg"]) < 3000  # decoded at a fraction of its size
+
+
+def test_plots_take_their_colours_from_the_page_and_share_no_id():
+    drawn = plots.learning_curve({"loss": [1.0, 0.5], "accuracy": [0.5, 1.0]})
+    other = plots.reliability(np.array([True, False]), np.array([0.9, 0.4]))
+    ids = [re.findall(r' id="([^"]+)"', svg) for svg in (drawn, other)]
+    assert ids[0] and ids[1] and not set(ids[0]) & set(ids[1])
+    for svg, own in zip((drawn, other), ids, strict=True):
+        assert set(re.findall(r'(?:href="#|url\(#)([^")]+)', svg)) == set(own)
+        assert set(re.findall(r"(?:fill|stroke): (#\w+)", svg)) == set()
+        assert "var(--accent)" in svg and "font-family" not in svg
+
+
+def test_the_index_lists_every_run_and_links_to_its_page(make_run, tmp_path, run_cli):
+    write(make_run("a/one", seed=1))
+    make_run("a/two", seed=2)
+    (tmp_path / "a" / "curve.svg").write_text("<svg/>")
+    damaged = make_run("a/three")
+    (damaged / "metrics.json").write_text("{")
+    code, out, err = run_cli("report", tmp_path / "a")
+    assert (code, err, out.strip()) == (0, "", str(tmp_path / "a" / "index.html"))
+    page = Page((tmp_path / "a" / "index.html").read_text(encoding="utf-8"))
+    assert page.wrong == [] and page.open == []
+    assert [a["href"] for a in page.all("a")] == ["one/report.html"]
+    assert page.all("img")[0]["src"].startswith("data:image/svg+xml;base64,")
+    keys = [a["data-key"] for a in page.all("td")]
+    assert len(keys) == 2 * len(page.all("th"))
+    assert {"made", "pets", "tiny", "4", "0.6", "0.7", "1234", "130"} <= set(keys)
+    assert "three" in page.text and "is damaged" in page.text
+
+
+def test_the_index_of_an_empty_folder_is_refused(run_cli, tmp_path):
+    (tmp_path / "runs").mkdir()
+    code, _, err = run_cli("report", "runs")
+    assert code == 2
+    assert err == (
+        "error: runs holds no finished run, which is a folder with a metrics.json and a "
+        "config.yaml. Make one: python -m clip_adapt.train\n"
+    )
+    assert not (tmp_path / "runs" / "index.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["nowhere"], "error: no such folder: nowhere (looked at "),
+        ([], "error: expected one folder, of a run or of many runs, not 0\n"),
+        (["runs", "al=true"], "error: unknown option 'al' - did you mean 'all'?"),
+    ],
+)
+def test_what_report_refuses(run_cli, words, expected):
+    code, out, err = run_cli("report", *words)
+    assert (code, out) == (2, "") and err.startswith(expected)
+
+
+def test_an_unfinished_run_is_refused_by_its_name(make_run, run_cli):
+    folder = make_run()
+    (folder / "metrics.json").unlink()
+    code, _, err = run_cli("report", folder)
+    assert (code, err) == (2, f"error: {folder} holds no finished run: metrics.json is missing\n")
+
+
+def test_damaged_predictions_are_refused_by_their_name(make_run, run_cli):
+    folder = make_run()
+    (folder / "predictions.csv").write_text("path,label\n")
+    code, _, err = run_cli("report", folder)
+    assert code == 2 and "predictions.csv cannot be read as predictions of a run" in err
+
+
+def test_all_makes_every_page_anew(make_run, run_cli, tmp_path):
+    make_run("a/one"), make_run("a/two")
+    assert run_cli("report", tmp_path / "a", "all=true")[0] == 0
+    assert sorted(p.parent.name for p in (tmp_path / "a").rglob("report.html")) == ["one", "two"]
+
+
+def test_a_run_writes_its_page_unless_told_not_to(train_tiny, animals, tmp_path):
+    code, _, err = train_tiny(animals, "method.n_ctx=2")
+    assert code == 0, err
+    page = Path("out/report.html").read_text(encoding="utf-8")
+    metrics = json.loads(Path("out/metrics.json").read_text())
+    assert Page(page).wrong == []
+    assert "Nearest words of the context" in page
+    assert list(metrics["curve"]) == ["loss", "accuracy", "lr"]
+    assert [len(v) for v in metrics["curve"].values()] == [2, 2, 2]
+    write(Path("out"))
+    assert Path("out/report.html").read_text(encoding="utf-8") == page
+    code, _, err = train_tiny(animals, "method.n_ctx=2", "report=false")
+    assert code == 0, err
+    assert not Path("out/report.html").exists()
+
+
+def test_write_index_returns_its_place(make_run, tmp_path):
+    make_run("a/one")
+    assert write_index(tmp_path / "a") == tmp_path / "a" / "index.html"
+
+
+def test_facts_know_the_command(make_run):
+    assert facts.read(make_run()).command == "python -m clip_adapt.train method=made"

@@ -1,0 +1,170 @@
+"""Runs trained side by side end where each ends alone."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from clip_adapt import together
+from clip_adapt.errors import InputError
+from clip_adapt.method import Method, find
+from clip_adapt.task import Task
+from clip_adapt.together import reason_against, train_together
+from clip_adapt.trainer import Examples, Recipe, train
+
+CLASSES = ("cat", "dog on a tree", "eel")
+
+
+class Residual(Method):
+    """A small adapter with a buffer of its own numbers and a loss of its own."""
+
+    def __init__(self, backbone, task, *, dropout: float = 0.0):
+        super().__init__(backbone, task)
+        width = backbone.embed_dim
+        start = torch.randn(width, width, generator=self.generator).to(backbone.dtype) * 0.1
+        self.inner = nn.Parameter(start)
+        self.register_buffer("shift", torch.full((width,), 0.01 * task.seed).to(backbone.dtype))
+        self.drop = nn.Dropout(dropout) if dropout else nn.Identity()
+
+    def logits(self, z, w):
+        return super().logits(F.normalize(z + self.drop(z @ self.inner) + self.shift, dim=1), w)
+
+    def loss(self, logits, labels):
+        return super().loss(logits, labels) + 0.01 * self.inner.square().sum()
+
+
+def an_example(backbone, seed, count=13, views=2):
+    generator = torch.Generator().manual_seed(seed)
+    z = torch.randn(count, views, backbone.embed_dim, generator=generator).to(backbone.dtype)
+    labels = torch.arange(count) % len(CLASSES)
+    z[torch.arange(count), :, labels] += 3
+    return Examples(F.normalize(z, dim=-1), labels)
+
+
+def runs(backbone, cls, seeds_and_rates, **recipe):
+    usual = {"epochs": 5, "batch_size": 4, "schedule": "cosine", "warmup": 1, **recipe}
+    methods = [cls(backbone, Task(CLASSES, seed=seed)) for seed, _ in seeds_and_rates]
+    for method in methods:
+        method.to(backbone.dtype)
+    supports = [an_example(backbone, seed) for seed, _ in seeds_and_rates]
+    recipes = [Recipe(seed=seed, lr=rate, **usual) for seed, rate in seeds_and_rates]
+    return methods, supports, recipes
+
+
+def copies(methods):
+    """Methods with the same state on the same backbone."""
+    made = []
+    for method in methods:
+        backbone = method.__dict__.pop("backbone")
+        twin = copy.deepcopy(method)
+        method.__dict__["backbone"] = twin.__dict__["backbone"] = backbone
+        made.append(twin)
+    return made
+
+
+@pytest.mark.parametrize("cls", [Residual, find("coop").cls])
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 0.01},
+        {"optimizer": "adamw", "schedule_unit": "step", "drop_last": True, "clip_norm": 0.05},
+    ],
+)
+def test_each_run_ends_where_it_ends_alone(double_backbone, cls, recipe):
+    methods, supports, recipes = runs(
+        double_backbone, cls, [(1, 0.01), (2, 0.01), (2, 0.1)], **recipe
+    )
+    alone = copies(methods)
+    before = [{k: v.clone() for k, v in m.state_dict().items()} for m in methods]
+    assert reason_against(methods, supports, recipes) is None
+    curves = train_together(methods, supports, recipes)
+    for index, (method, other) in enumerate(zip(methods, alone, strict=True)):
+        expected = train(other, supports[index], recipes[index])
+        assert curves[index] == [pytest.approx(row, rel=1e-5) for row in expected]
+        assert not method.training
+        for name, tensor in other.state_dict().items():
+            assert torch.allclose(method.state_dict()[name], tensor, rtol=0, atol=1e-10)
+        assert any(not torch.equal(v, before[index][k]) for k, v in other.state_dict().items())
+    states = [m.state_dict() for m in methods]
+    name = next(n for n, _ in methods[0].named_parameters())
+    assert not torch.allclose(states[0][name], states[1][name])
+    assert not torch.allclose(states[1][name], states[2][name])
+
+
+def test_a_run_that_diverges_says_so_and_disturbs_no_other(double_backbone):
+    rates = [(1, 0.01), (1, 1e200), (3, 0.02)]
+    methods, supports, recipes = runs(double_backbone, Residual, rates)
+    alone = copies(methods)
+    curves = train_together(methods, supports, recipes)
+    assert isinstance(curves[1], InputError) and "lr=1e+199" in str(curves[1])
+    for index in (0, 2):
+        train(alone[index], supports[index], recipes[index])
+        assert torch.allclose(methods[index].inner, alone[index].inner, rtol=0, atol=1e-10)
+        assert len(curves[index]) == 5
+
+
+def changed(case, backbone):
+    """Three runs of which one thing does not fit: (methods, supports, recipes)."""
+    methods, supports, recipes = runs(backbone, Residual, [(1, 0.01), (2, 0.01)])
+    kinds = {
+        "one run": lambda: (methods[:1], supports[:1], recipes[:1]),
+        "methods differ": lambda: (
+            [methods[0], find("coop").cls(backbone, Task(CLASSES))],
+            supports,
+            recipes,
+        ),
+        "draws while it learns": lambda: (
+            [Residual(backbone, Task(CLASSES), dropout=0.5) for _ in range(2)],
+            supports,
+            recipes,
+        ),
+        "number of images differs": lambda: (
+            methods,
+            [supports[0], an_example(backbone, 1, count=9)],
+            recipes,
+        ),
+        "recipes differ in more than seed, lr": lambda: (
+            methods,
+            supports,
+            [recipes[0], Recipe(epochs=5, batch_size=5)],
+        ),
+        "text_chunk asks for little memory": lambda: (methods, supports, recipes),
+        "nothing is trained": lambda: (
+            [find("zero_shot").cls(backbone, Task(CLASSES)) for _ in range(2)],
+            supports,
+            recipes,
+        ),
+    }
+    return kinds[case]()
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "one run",
+        "methods differ",
+        "draws while it learns",
+        "number of images differs",
+        "recipes differ in more than seed, lr",
+        "nothing is trained",
+        "text_chunk asks for little memory",
+    ],
+)
+def test_what_does_not_fit_is_trained_in_turn(double_backbone, case, monkeypatch):
+    if case.startswith("text_chunk"):
+        double_backbone.text_chunk = 2
+    methods, supports, recipes = changed(case, double_backbone)
+    for method in methods:
+        method.double()
+    assert case in str(reason_against(methods, supports, recipes))
+    monkeypatch.setattr(together, "_Together", None)
+    alone = copies(methods)
+    curves = train_together(methods, supports, recipes)
+    for index, other in enumerate(alone):
+        assert curves[index] == train(other, supports[index], recipes[index])
+        for name, tensor in other.state_dict().items():
+            assert torch.equal(methods[index].state_dict()[name], tensor)
