@@ -29,29 +29,25 @@ log = logging.getLogger(__name__)
 LARGEST = 1000.0  # temperatures between 1 / LARGEST and LARGEST
 
 
-def temperature(logits: Tensor, labels: Tensor) -> float:
+def temperature(logits: Tensor, labels: Tensor) -> float | None:
     """Return the temperature at which logits (N, C) are most likely, given the labels (N,).
 
     Guo et al. 2017, https://arxiv.org/abs/1706.04599, section 4.2: the minimum over T of the mean
-    cross entropy of logits / T. It has one minimum; Brent's search over log T finds it in float64.
-    When every image is right, or the logits are worse than chance, there is none: 1 is returned,
-    and a warning says so.
+    cross entropy of logits / T, which is convex in 1 / T; Brent's search over log T finds it in
+    float64. There is none, and None is returned, when every image is right (ever sharper is ever
+    better) or when the true classes have no larger logits than the others.
     """
     logits, labels = logits.double().cpu(), labels.cpu()
-    end = np.log(LARGEST)
+    of_truth = logits.gather(1, labels[:, None])[:, 0]
+    all_right = bool((of_truth == logits.max(1).values).all())
+    if all_right or float((of_truth - logits.mean(1)).mean()) <= 0:
+        return None
     found = minimize_scalar(
         lambda t: float(cross_entropy(logits / np.exp(t), labels)),
-        bounds=(-end, end),
+        bounds=(-np.log(LARGEST), np.log(LARGEST)),
         method="bounded",
         options={"xatol": 1e-8},
     )
-    if abs(found.x) > 0.99 * end:
-        log.warning(
-            "the temperature stays 1: on these %d val images the likelihood has no maximum "
-            "(all are right, or the logits say nothing)",
-            len(labels),
-        )
-        return 1.0
     return float(np.exp(found.x))
 
 
@@ -79,13 +75,12 @@ def draw(pool: Sequence[Item], support: Support, count: int | None, seed: int) -
     return random.Random(seed).sample(items, count) if count and count < len(items) else items
 
 
-def set_aside(dataset: Dataset, name: str) -> list[Item]:
+def set_aside(dataset: Dataset, other: Dataset) -> list[Item]:
     """Return all images of a data set that is there for calibrating, labelled as ``dataset`` is.
 
     Raises:
         InputError: when it has other classes, or an image that is tested on.
     """
-    other = Dataset.load(name)
     items = [*other.train, *other.val, *other.test]
     items = evaluation.mapped(items, other.classes, dataset.classes)
     require_apart(items, dataset.test)
@@ -127,7 +122,15 @@ def manifest(items: Sequence[Item], classes: Sequence[str]) -> list[dict[str, An
 def fit_temperature(classifier: Classifier, support: Support, cache: FeatureCache) -> None:
     """Set a classifier's temperature by its val images, and by no other."""
     logits = evaluation.logits(classifier, support.val, cache, "val features")
-    classifier.temperature = temperature(logits, torch.tensor([i.label for i in support.val]))
+    best = temperature(logits, torch.tensor([i.label for i in support.val]))
+    if best is None:
+        note = (
+            f"the temperature stays 1: on these {len(support.val)} val images no other is most "
+            "likely, because all are right or the logits say nothing"
+        )
+        log.warning(note)
+        support.notes.append(note)
+    classifier.temperature = 1.0 if best is None else best
 
 
 def fit_sets(

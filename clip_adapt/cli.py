@@ -148,6 +148,16 @@ def show_run(classifier: Classifier) -> None:
     if "choice" in metrics:
         show_choice(metrics["choice"])
     show_metrics(metrics, classifier.header.method["name"] if classifier.header else "")
+    for name, other in metrics.get("other", {}).items():
+        _console().print(f"not trained: {name}, {len(other['per_class'])} classes", highlight=False)
+        show_metrics(other, "adapted")
+    if "harmonic_mean" in metrics:
+        base, ours = (shown("accuracy", metrics["harmonic_mean"][k]) for k in ("zero_shot", "test"))
+        _console().print(
+            f"harmonic mean of both accuracies: {ours}, zero-shot {base}",
+            highlight=False,
+            soft_wrap=True,
+        )
     seconds = metrics["seconds"]
     _console().print(
         f"{metrics['trainable_parameters']:,} trained numbers, "

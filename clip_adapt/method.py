@@ -170,7 +170,8 @@ class Method(nn.Module):
             options: of the constructor, as this one was made with.
 
         Raises:
-            InputError: when the state belongs to single classes (``works_on_other_classes``).
+            InputError: when the state belongs to single classes (``works_on_other_classes``). A
+                method that claims otherwise is held to it by a law of testing.py.
         """
         if not self.works_on_other_classes:
             raise InputError(

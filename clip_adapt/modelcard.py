@@ -62,5 +62,6 @@ def shown(name: str, row: dict[str, float | None]) -> str:
     if row["value"] is None:
         return "not defined"
     scale, digits, unit = (100, 1, " %") if name in PERCENT else (1, 3, "")
-    value, low, high = (f"{scale * (row[k] or 0):.{digits}f}" for k in ("value", "low", "high"))
+    numbers = (round(scale * (row[k] or 0), digits) + 0.0 for k in ("value", "low", "high"))
+    value, low, high = (f"{number:.{digits}f}" for number in numbers)  # + 0.0: no minus zero
     return f"{value}{unit} ({low} to {high})"

@@ -18,7 +18,7 @@ from scipy.sparse import csr_array
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
-BLOCK = 1_000_000  # weights that are held at once
+BLOCK = 4_000_000  # weights that are held at once: 32 MB
 ECE_BINS = 15
 TINY = float(np.finfo(np.float64).eps)  # a probability of 0 counts as this, as in scikit-learn
 
@@ -159,26 +159,23 @@ class Resampled:
 def ranking(positive: NDArray[np.bool_], scores: Floats, weights: Floats) -> tuple[Floats, Floats]:
     """Return the AUROC and the average precision (R,) each, of scores (N,) under weights (N, R).
 
-    The scores are sorted once: for every distinct score of a positive image, the weight of the
-    negatives below, beside and above it follows from one cumulative sum.
+    The distinct scores of positive images are K thresholds. They cut the negatives into 2K + 1
+    bins, below, at and above each; the weights in those bins are all that both numbers need.
     """
     nothing = np.full(weights.shape[1], np.nan)
     if positive.all() or not positive.any():
         return nothing, nothing
-    rising = np.argsort(scores[~positive], kind="stable")
-    negatives = scores[~positive][rising]
-    mass = np.zeros((len(negatives) + 1, weights.shape[1]))
-    np.cumsum(weights[~positive][rising], axis=0, out=mass[1:])
-    order = np.argsort(scores[positive], kind="stable")
-    thresholds, starts = np.unique(scores[positive][order], return_index=True)
-    here = np.add.reduceat(weights[positive][order], starts, axis=0)  # (K, R)
-    below = mass[np.searchsorted(negatives, thresholds, "left")]
-    up_to = mass[np.searchsorted(negatives, thresholds, "right")]
+    thresholds, at = np.unique(scores[positive], return_inverse=True)
+    left, right = (np.searchsorted(thresholds, scores[~positive], s) for s in ("left", "right"))
+    here = _one_hot(at, len(thresholds), where=positive) @ weights  # (K, R)
+    bins = _one_hot(left + right, 2 * len(thresholds) + 1, where=~positive) @ weights
+    mass = bins.cumsum(0)  # (2K + 1, R): negatives in a bin or below it
+    below, up_to, negatives = mass[0:-1:2], mass[1::2], mass[-1]
     true = here[::-1].cumsum(0)[::-1]  # positives at or above each threshold
-    precision = np.nan_to_num(_ratio(true, true + mass[-1] - below))
-    auroc = _ratio((here * (below + up_to) / 2).sum(0), here.sum(0) * mass[-1])
+    precision = np.nan_to_num(_ratio(true, true + negatives - below))
+    auroc = _ratio((here * (below + up_to) / 2).sum(0), here.sum(0) * negatives)
     average = _ratio((here * precision).sum(0), here.sum(0))
-    average[mass[-1] == 0] = np.nan
+    average[negatives == 0] = np.nan
     return auroc, average
 
 
@@ -213,9 +210,17 @@ def mean_of_defined(values: Floats) -> Floats:
     return _ratio(np.where(defined, values, 0).sum(0), defined.sum(0).astype(np.float64))
 
 
-def _one_hot(index: Labels, size: int, values: NDArray[np.generic] | None = None) -> csr_array:
+def _one_hot(
+    index: Labels,
+    size: int,
+    values: NDArray[np.generic] | None = None,
+    where: NDArray[np.bool_] | None = None,
+) -> csr_array:
+    # (size, N): column n holds its value, or 1, in row index[n]; columns outside ``where`` nothing.
+    columns = np.arange(len(index)) if where is None else np.flatnonzero(where)
     data = np.ones(len(index)) if values is None else values.astype(np.float64)
-    return csr_array((data, (index, np.arange(len(index)))), shape=(size, len(index)))
+    shape = (size, len(index) if where is None else len(where))
+    return csr_array((data, (index, columns)), shape=shape)
 
 
 def _ratio(top: Floats, bottom: Floats) -> Floats:

@@ -93,8 +93,10 @@ class Run:
         for name in [o.test_on] if isinstance(o.test_on, str) else o.test_on or []:
             other = shared.dataset(cards.find_dataset(name), o)
             others[other.name] = other
-        named = isinstance(o.calibration, str)
-        aside = calibration.set_aside(dataset, str(o.calibration)) if named else None
+        aside = None
+        if isinstance(o.calibration, str):
+            there = shared.dataset(cards.find_dataset(o.calibration), o)
+            aside = calibration.set_aside(dataset, there)
         backbone, cache = shared.backbone(config.model, o), shared.cache(o)
         return cls(config, output_folder(config), backbone, dataset, cache, pool, others, aside)
 

@@ -88,6 +88,19 @@ class Random(Method):
         return super().logits(z, w) + torch.randn(len(w))
 
 
+class Forgets(Method):
+    """Breaks a law: what it learned is no part of its state, and it claims to carry it over."""
+
+    works_on_other_classes = True
+    shift = 0.0
+
+    def fit(self, z, y):
+        self.shift = z.mean(0)
+
+    def logits(self, z, w):
+        return super().logits(z + self.shift, w)
+
+
 @pytest.mark.parametrize(
     ("cls", "law", "message"),
     [
@@ -96,6 +109,7 @@ class Random(Method):
         (MixesRows, testing.logits_have_one_row_an_image, "depends on its batch"),
         (Touches, testing.the_backbone_stays_as_it_is, "training changed"),
         (Random, testing.evaluation_repeats, "not deterministic"),
+        (Forgets, testing.a_claimed_transfer_fits_other_classes, "the state did not carry over"),
     ],
 )
 def test_a_broken_law_is_noticed(cls, law, message, tiny_card):
