@@ -62,7 +62,7 @@ def view(backbone: Backbone, augment: Augment, index: int, key: str, image: Deco
         augment: the preset of random views; ``none`` gives the centre view.
         index: number of the view; -1 is the centre view.
         key: what identifies the image (its SHA-256).
-        image: the decoded image; pixels of the fast decoder give the same within 2/255.
+        image: the decoded image; uint8 pixels (3, H, W) give the same within 2/255.
     """
     if index >= 0 and augment != "none":
         stream = random.Random(f"{key}/{index}")
