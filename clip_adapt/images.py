@@ -49,7 +49,7 @@ def decode(image: AnyImage) -> Image.Image:
         image = Image.fromarray(image)
     if isinstance(image, Image.Image):
         try:
-            return _upright_rgb(image)
+            return _upright_rgb(image.copy())
         except _Refused as reason:
             raise InputError(f"this image cannot be used: {reason}") from reason
     decoded = try_decode(image)

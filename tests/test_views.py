@@ -107,9 +107,10 @@ def differs_by(one, two, backbone):
     return float(((one - two) * std).abs().max()) * 255
 
 
-@pytest.mark.parametrize(
-    ("width", "height"), [(640, 480), (233, 517), (32, 32), (40, 33), (20, 25)]
-)
+SIZES = [(640, 480), (480, 640), (233, 517), (300, 560), (32, 32), (40, 33), (20, 25), (900, 90)]
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
 @pytest.mark.parametrize("augment", ["none", *views.PRESETS])
 def test_pixels_give_the_view_of_the_picture_within_2_of_255(tiny_backbone, width, height, augment):
     picture = photo(width, height)
