@@ -99,7 +99,7 @@ def load(image: AnyImage) -> Decoded:
 def try_load(path: str | os.PathLike[str]) -> str | Decoded:
     """Decode a file for ``views.view``: a JPEG as uint8 (3, H, W), or why it cannot be read.
 
-    Photographs of many megapixels are JPEG, and scaling a tensor takes a tenth of the time that
+    Photographs of many megapixels are JPEG, and scaling a tensor takes a seventh of the time that
     scaling a picture takes. Pillow decodes: torchvision's decoder gives the same pixels in the
     same time and is deprecated (torchvision 0.29).
     """
