@@ -109,7 +109,7 @@ def find_dataset(name: str, overrides: Mapping[str, Any] | None = None) -> DataC
         values, where = yamls.read(path), name
         values = _absolute(values, path.parent)
     else:
-        values = _guessed(path)
+        values = _absolute(_guessed(path), Path.cwd())
     if not values:
         known = names("dataset")
         raise InputError(

@@ -161,7 +161,7 @@ class Dataset:
         _refuse_same_names(classes, splits.classes)
         leaks.refuse_groups(splits.parts())
         if card.on_leak == "error":
-            leaks.refuse_pairs(leaks.same_files(splits.parts()))
+            leaks.refuse_pairs(leaks.same_files(splits.parts(), context.cache))
         several = {spoken[0]: spoken for spoken in names if len(spoken) > 1}
         train, val, test = splits.parts().values()
         return cls(card, classes, train, val, test, several, splits.drawn)

@@ -20,7 +20,6 @@ import numpy as np
 from tqdm import tqdm
 
 from clip_adapt import images
-from clip_adapt.files import sha256
 
 log = logging.getLogger(__name__)
 
@@ -31,16 +30,18 @@ SHA, PIXELS, LOOK = slice(0, 32), slice(32, 48), slice(48, 56)
 
 @dataclass(frozen=True)
 class Survey:
-    """What a scan found, 24 bytes an image besides the paths.
+    """What a scan found, 56 bytes an image besides the paths.
 
     Attributes:
         paths: the files, each once.
+        sha256: (N, 32) uint8, the digest of the file's bytes; zeros where a file is broken.
         pixels: (N, 16) uint8, a digest of the decoded pixels; zeros where a file is broken.
         looks: (N,) uint64, the perceptual hash (pHash); 0 where a file is broken.
         broken: why a file cannot be read, by path.
     """
 
     paths: list[str]
+    sha256: np.ndarray
     pixels: np.ndarray
     looks: np.ndarray
     broken: dict[str, str] = field(default_factory=dict)
@@ -54,6 +55,7 @@ def survey(paths: Sequence[str], folder: Path | None = None) -> Survey:
         folder: the cache folder; None remembers nothing.
     """
     unique = list(dict.fromkeys(paths))
+    sha256 = np.zeros((len(unique), 32), dtype=np.uint8)
     pixels = np.zeros((len(unique), 16), dtype=np.uint8)
     looks = np.zeros(len(unique), dtype=np.uint64)
     broken: dict[str, str] = {}
@@ -61,9 +63,10 @@ def survey(paths: Sequence[str], folder: Path | None = None) -> Survey:
         if isinstance(facts, str):
             broken[unique[row]] = facts
         else:
+            sha256[row] = np.frombuffer(facts[SHA], dtype=np.uint8)
             pixels[row] = np.frombuffer(facts[PIXELS], dtype=np.uint8)
             looks[row] = int.from_bytes(facts[LOOK], "big")
-    return Survey(unique, pixels, looks, broken)
+    return Survey(unique, sha256, pixels, looks, broken)
 
 
 def digests(paths: Sequence[str], folder: Path | None = None) -> list[str]:
@@ -106,11 +109,12 @@ def _examine(path: str) -> bytes | str:
     pixels = hashlib.blake2b(digest_size=16, person=b"%dx%d" % image.size)
     pixels.update(np.asarray(image).data)
     look = np.packbits(imagehash.phash(image).hash)
-    return bytes.fromhex(sha256(path)) + pixels.digest() + look.tobytes()
+    return _digest(path) + pixels.digest() + look.tobytes()
 
 
 def _digest(path: str) -> bytes:
-    return bytes.fromhex(sha256(path))
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _stamp(path: str) -> tuple[int, int] | None:

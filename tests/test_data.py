@@ -354,3 +354,34 @@ def test_without_leaves_images_out_and_refuses_an_empty_class(animals):
     assert refusal(data.without, tests) == (
         "the test split of animals is empty: nothing can be measured"
     )
+
+
+def test_several_names_stand_in_prompts_and_the_first_everywhere_else(animals, tmp_path):
+    card = tmp_path / "card.yaml"
+    card.write_text(
+        f"name: zoo\nsource: folder\nroot: {animals}\ntemplates: ['a {{}}', 'the {{}}']\n"
+        "classes: {cat: [house cat, tabby], dog: dog, eel: eel}\n"
+        "descriptions: {house cat: [it meows, it purrs], dog: [it barks], eel: [it swims]}\n"
+    )
+    data = Dataset.load(card)
+    assert data.classes == ["house cat", "dog", "eel"]
+    names = ["a house cat", "the house cat", "a tabby", "the tabby"]
+    assert data.task().texts()[:2] == [names, ["a dog", "the dog"]]
+    assert data.task(prompts="descriptions").texts()[0] == ["it meows", "it purrs"]
+    assert data.task(prompts="both").texts()[0] == [*names, "it meows", "it purrs"]
+    assert [row["label"] for row in data.few_shot(1).manifest(data.classes)][:1] == ["house cat"]
+
+
+def test_several_names_travel_with_the_delta(train_tiny, animals, tmp_path):
+    from clip_adapt import load
+
+    card = tmp_path / "card.yaml"
+    card.write_text(
+        f"name: zoo\nsource: folder\nroot: {animals}\n"
+        "classes: {cat: [house cat, tabby], dog: dog, eel: eel}\n"
+    )
+    code, _, _ = train_tiny(card, "method=zero_shot")
+    assert code == 0
+    task = load(tmp_path / "out" / "adapter").method.task
+    assert task.classes == ("house cat", "dog", "eel")
+    assert task.texts()[0] == ["a photo of a house cat.", "a photo of a tabby."]

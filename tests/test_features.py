@@ -85,6 +85,32 @@ def test_an_interrupted_set_is_completed(tiny_backbone, paths, cache, monkeypatc
     assert torch.equal(z, extract(tiny_backbone, paths, FeatureCache(None)))
 
 
+def test_an_interrupted_extraction_goes_on_where_it_stopped(
+    tiny_backbone, paths, cache, monkeypatch
+):
+    expected = extract(tiny_backbone, paths, FeatureCache(None))
+    monkeypatch.setattr(features, "batch_size", lambda device: 4)
+    monkeypatch.setattr(features, "SHARD", 8)
+    real, batches = features.encode, []
+
+    def stops(*args):
+        batches.append(args)
+        if len(batches) == 4:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(features, "encode", stops)
+    with pytest.raises(KeyboardInterrupt):
+        extract(tiny_backbone, paths, cache)
+    # One full shard of 8, and what was done of the next.
+    assert len(shards(cache)) == 2
+    decoded, decode = [], images.try_decode
+    monkeypatch.setattr(images, "try_decode", lambda path: decoded.append(path) or decode(path))
+    z = extract(tiny_backbone, paths, cache)
+    assert sorted(decoded) == sorted(paths[12:])
+    torch.testing.assert_close(z, expected)
+
+
 def test_a_moved_image_is_known_and_a_changed_one_is_not(
     tiny_backbone, make_folder, tmp_path, cache, no_decoding
 ):

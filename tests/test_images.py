@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from clip_adapt import images
@@ -148,3 +149,86 @@ def test_broken_files_are_found_and_refused_together(tmp_path):
     assert lines[-1] == "Repair or remove them, or go on without them: on_bad_image=skip"
     assert images.find_broken(paths[:1]) == {}
     images.refuse_broken({})
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bits_are_scaled_and_not_clipped(tmp_path, suffix):
+    values = np.arange(0, 65536, 128, dtype=np.uint16).reshape(16, 32)
+    Image.fromarray(values).save(tmp_path / f"a.{suffix}")
+    decoded = np.asarray(images.decode(tmp_path / f"a.{suffix}"))
+    expected = np.round(values / 257)
+    assert np.array_equal(decoded, np.stack([expected] * 3, axis=-1))
+    assert len(np.unique(decoded)) > 250
+
+
+def test_cmyk_is_converted_as_pillow_does(tmp_path):
+    picture = Image.new("CMYK", (16, 12), (0, 200, 200, 30))
+    for suffix in ("jpg", "tif"):
+        picture.save(tmp_path / f"a.{suffix}")
+        decoded = images.decode(tmp_path / f"a.{suffix}")
+        expected = np.asarray(picture.convert("RGB")).astype(int)
+        assert decoded.mode == "RGB"
+        assert np.abs(np.asarray(decoded).astype(int) - expected).max() <= 3, suffix
+
+
+def test_a_bilevel_image_is_black_and_white(tmp_path):
+    Image.fromarray(np.eye(8, dtype=bool)).save(tmp_path / "a.png")
+    assert np.array_equal(np.asarray(images.decode(tmp_path / "a.png"))[..., 1], np.eye(8) * 255)
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "tif", "png"])
+def test_the_first_frame_stands_for_all(tmp_path, suffix):
+    frames = [Image.new("RGB", (16, 12), colour) for colour in (RED, (0, 0, 255), (0, 255, 0))]
+    more = {"lossless": True} if suffix == "webp" else {}
+    frames[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=frames[1:], **more)
+    decoded = np.asarray(images.decode(tmp_path / f"a.{suffix}")).astype(int)
+    assert np.abs(decoded - RED).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "reason"),
+    [
+        (3, 100, "3 x 100 pixels: too small to show anything"),
+        (1, 1, "1 x 1 pixels: too small to show anything"),
+        (10, 501, "10 x 501 pixels: more than 50 times as long as wide"),
+        (5000, 4, "5000 x 4 pixels: more than 50 times as long as wide"),
+    ],
+)
+def test_absurd_sizes_are_refused(tmp_path, width, height, reason):
+    Image.new("RGB", (width, height)).save(tmp_path / "a.png")
+    assert images.try_decode(tmp_path / "a.png") == reason
+    assert images.try_load(tmp_path / "a.png") == reason
+
+
+def test_values_without_a_range_are_refused(tmp_path):
+    Image.fromarray(np.full((8, 8), 0.5, dtype=np.float32)).save(tmp_path / "f.tif")
+    Image.fromarray(np.full((8, 8), 70000, dtype=np.int32)).save(tmp_path / "i.tif")
+    for name in ("f.tif", "i.tif"):
+        reason = images.try_decode(tmp_path / name)
+        assert "no known range" in reason and reason.endswith("save it with 8 or 16 bits"), reason
+    with pytest.raises(InputError, match="this image cannot be used: its values have no known"):
+        images.decode(Image.new("F", (8, 8)))
+
+
+def test_a_jpeg_is_loaded_as_its_pixels_and_others_as_pictures(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    noisy().save(tmp_path / "a.jpg", exif=exif)
+    noisy().convert("L").save(tmp_path / "grey.jpeg")
+    noisy().save(tmp_path / "a.png")
+    for name in ("a.jpg", "grey.jpeg"):
+        loaded = images.load(tmp_path / name)
+        expected = np.asarray(images.decode(tmp_path / name))
+        assert (loaded.dtype, loaded.shape[0]) == (torch.uint8, 3)
+        assert np.array_equal(loaded.permute(1, 2, 0), expected)
+    assert images.load(tmp_path / "a.jpg").shape == (3, 40, 30)
+    assert isinstance(images.load(tmp_path / "a.png"), Image.Image)
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:700])
+    with pytest.raises(InputError, match=r"cut.jpg: damaged: image file is truncated"):
+        images.load(tmp_path / "cut.jpg")
+
+
+def test_a_picture_of_the_users_is_left_as_it_was():
+    picture = noisy()
+    images.decode(picture).putpixel((0, 0), (1, 2, 3))
+    assert picture.getpixel((0, 0)) == noisy().getpixel((0, 0))

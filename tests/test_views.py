@@ -85,3 +85,91 @@ def test_half_of_the_random_views_are_mirrored():
         assert flipped or np.array_equal(made, plain)
         mirrored += flipped
     assert 70 < mirrored < 130
+
+
+def photo(width, height, seed=0):
+    """Return a picture with the sharp and the smooth of photographs."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (height // 6, width // 6, 3), dtype=np.uint8))
+    picture = np.array(coarse.resize((width, height), Image.Resampling.BICUBIC))
+    picture[height // 3 : height // 2, width // 4 : width // 3] = 255
+    return Image.fromarray(picture)
+
+
+def tensor(picture):
+    """Return the uint8 pixels (3, H, W) of a picture."""
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+
+
+def differs_by(one, two, backbone):
+    """Return the largest difference of two views, in units of 1/255."""
+    std = torch.tensor(backbone.transform["std"]).view(3, 1, 1)
+    return float(((one - two) * std).abs().max()) * 255
+
+
+SIZES = [(640, 480), (480, 640), (233, 517), (300, 560), (32, 32), (40, 33), (20, 25), (900, 90)]
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+@pytest.mark.parametrize("augment", ["none", *views.PRESETS])
+def test_pixels_give_the_view_of_the_picture_within_2_of_255(tiny_backbone, width, height, augment):
+    picture = photo(width, height)
+    for index in (-1, 0, 1, 2, 3):
+        plain = views.view(tiny_backbone, augment, index, "key", picture)
+        fast = views.view(tiny_backbone, augment, index, "key", tensor(picture))
+        assert differs_by(plain, fast, tiny_backbone) <= 2.01, index
+
+
+def test_other_ways_to_resize_go_through_the_plain_transform(tiny_card):
+    from clip_adapt.backbone import Backbone
+
+    backbone = Backbone.from_card(tiny_card, device="cpu")
+    for mode in ("squash", "longest"):
+        cfg = PreprocessCfg(**{**backbone.transform, "resize_mode": mode})
+        backbone.transform = {**backbone.transform, "resize_mode": mode}
+        backbone.preprocess = image_transform_v2(cfg, is_train=False)
+        picture = photo(80, 50)
+        expected = backbone.preprocess(picture)
+        assert torch.equal(views.centre(backbone, tensor(picture)), expected)
+
+
+def halves(left, right):
+    """Return a picture whose left and right halves differ."""
+    picture = Image.new("RGB", (64, 64), left)
+    picture.paste(right, (32, 0, 64, 64))
+    return picture
+
+
+def raw(backbone, view):
+    mean, std = (torch.tensor(backbone.transform[k]).view(3, 1, 1) for k in ("mean", "std"))
+    return (view * std + mean) * 255
+
+
+def test_the_medical_preset_keeps_left_and_right_and_hue(tiny_backbone):
+    picture = halves((200, 100, 100), (60, 30, 30))
+    brightness = set()
+    for index in range(60):
+        view = raw(tiny_backbone, views.view(tiny_backbone, "medical", index, "key", picture))
+        assert view[0, :, 0].mean() > view[0, :, -1].mean() + 50
+        red, green, blue = view.mean((1, 2))
+        assert abs(green - blue) < 1
+        assert 1.6 < red / green < 2.4
+        brightness.add(round(float(view[0, 16, 0])))
+    assert len(brightness) > 8
+
+
+@pytest.mark.parametrize(("augment", "mirrors"), [("coop", True), ("light", True)])
+def test_presets_that_mirror(tiny_backbone, augment, mirrors):
+    picture = halves((250, 250, 250), (0, 0, 0))
+    made = [views.view(tiny_backbone, augment, i, "key", picture) for i in range(60)]
+    sides = {bool(v[0, :, 0].mean() > v[0, :, -1].mean()) for v in made}
+    assert sides == {True, False}
+
+
+@pytest.mark.parametrize(("augment", "least"), [("coop", 0.08), ("light", 0.5), ("medical", 0.7)])
+def test_presets_crop_their_share(augment, least):
+    stream = random.Random(0)
+    boxes = [views._random_box(400, 400, stream, views.PRESETS[augment]) for _ in range(2000)]
+    shares = [(r - l) * (b - t) / 160_000 for l, t, r, b in boxes]  # noqa: E741
+    assert least - 0.01 < min(shares) < least + 0.03
+    assert max(shares) > 0.95

@@ -6,7 +6,7 @@ image and all images of a group stay together.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 
 from clip_adapt import scan
 from clip_adapt.data import Context, Item, Splits
@@ -34,8 +34,15 @@ def by_content(classes: list[str], items: list[Item], context: Context, where: s
         InputError: when there are too few images, or groups, to set some aside.
     """
     paths = [item.path for item in items]
-    digests = scan.digests(paths, context.cache)
-    units = _units(items, digests, scan.survey(paths, context.cache))
+    survey = scan.survey(paths, context.cache)
+    row = {path: index for index, path in enumerate(survey.paths)}
+    digests = [
+        scan.digests([path])[0]
+        if path in survey.broken
+        else survey.sha256[row[path]].tobytes().hex()
+        for path in paths
+    ]
+    units = _units(items, digests, survey)
     parts: dict[str, list[Item]] = {"train": [], "val": [], "test": []}
     taken: dict[str, str] = {}
     for label in range(len(classes)):
@@ -56,31 +63,33 @@ def by_content(classes: list[str], items: list[Item], context: Context, where: s
 
 
 def _units(items: list[Item], digests: list[str], survey: scan.Survey) -> list[str]:
-    # Images that must stay together share a name: the least digest among them.
-    parent: dict[object, object] = {}
+    # Images that must stay together (same bytes, same pixels, same group) share a name: the least
+    # digest among them.
+    parent = list(range(len(items)))
 
-    def root(key: object) -> object:
-        while parent.setdefault(key, key) != key:
-            parent[key] = parent[parent[key]]
-            key = parent[key]
-        return key
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
 
-    row = {path: index for index, path in enumerate(survey.paths)}
-    for item, digest in zip(items, digests, strict=True):
-        for other in _bonds(item, row, survey):
-            parent[root(other)] = root(digest)
-    least: dict[object, str] = {}
-    for digest in digests:
-        top = root(digest)
+    for bond in (digests, _pixels(items, survey), [item.group for item in items]):
+        first: dict[object, int] = {}
+        for index, shared in enumerate(bond):
+            if shared is not None:
+                parent[root(index)] = root(first.setdefault(shared, index))
+    least: dict[int, str] = {}
+    for index, digest in enumerate(digests):
+        top = root(index)
         least[top] = min(digest, least.get(top, digest))
-    return [least[root(digest)] for digest in digests]
+    return [least[root(index)] for index in range(len(items))]
 
 
-def _bonds(item: Item, row: dict[str, int], survey: scan.Survey) -> Iterable[object]:
-    if item.path not in survey.broken:
-        yield survey.pixels[row[item.path]].tobytes()
-    if item.group is not None:
-        yield ("group", item.group)
+def _pixels(items: list[Item], survey: scan.Survey) -> Iterator[bytes | None]:
+    row = {path: index for index, path in enumerate(survey.paths)}
+    for item in items:
+        broken = item.path in survey.broken
+        yield None if broken else survey.pixels[row[item.path]].tobytes()
 
 
 def _split_of(index: int, count: int) -> str:

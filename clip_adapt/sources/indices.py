@@ -99,9 +99,10 @@ class _Finder:
     def __init__(self, path: Path, pools: Splits, context: Context, names: list[str]) -> None:
         self.path, self.pools, self.context, self.names = path, pools, context, names
         self.missing: list[str] = []
-        self._by_name: dict[str, list[Item]] = defaultdict(list)
-        for item in (*pools.train, *pools.val):
-            self._by_name[os.path.basename(item.path)].append(item)
+        self._by_name: dict[tuple[str, str], list[Item]] = defaultdict(list)
+        for split in ("train", "val"):
+            for item in getattr(pools, split):
+                self._by_name[split, os.path.basename(item.path)].append(item)
         self._by_digest: dict[str, Item] | None = None
 
     def find_all(self, entries: list[Entry], split: str) -> list[Item]:
@@ -116,9 +117,9 @@ class _Finder:
                 what = f"position {position} of {split} ({len(pool)} images)"
                 return self._noted(pool[position] if 0 <= position < len(pool) else None, what)
             case str(name) | [str(name), *_]:
-                return self._noted(self._at(name), name)
+                return self._noted(self._at(name, split), name)
             case {"path": str(name), **facts}:
-                found = self._at(name) or self._of_digest(facts.get("sha256"))
+                found = self._at(name, split) or self._of_digest(facts.get("sha256"))
                 self._refuse_other_label(found, name, facts.get("label"))
                 return self._noted(found, name)
         raise InputError(f"{self.path}: expected a path or a position in {split}, not {entry!r}")
@@ -131,10 +132,14 @@ class _Finder:
                 f"validation images of the data set:\n{listed(self.missing)}"
             )
 
-    def _at(self, name: str) -> Item | None:
+    def _at(self, name: str, split: str) -> Item | None:
         tail = os.path.join(os.sep, os.path.normpath(name).lstrip(os.sep))
-        same = [i for i in self._by_name[os.path.basename(name)] if i.path.endswith(tail)]
-        return same[0] if len(same) == 1 else None
+        for pool in (split, "val" if split == "train" else "train"):
+            named = self._by_name[pool, os.path.basename(name)]
+            same = [item for item in named if item.path.endswith(tail)]
+            if len(same) == 1:
+                return same[0]
+        return None
 
     def _of_digest(self, digest: object) -> Item | None:
         # A manifest that was written on another machine names its images by their content.
