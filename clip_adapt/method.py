@@ -37,7 +37,7 @@ class Method(nn.Module):
         tunes_image_tower: True when pixels must pass the image tower on every step; a method that
             leaves it False trains on image features which are computed once.
         starts_at_zero_shot: True when the logits before training are those of zero-shot CLIP.
-        quick: True when it adapts to cached features within seconds on any backbone, because neither
+        quick: True when it adapts to cached features within seconds on any backbone, because no
             tower runs while it does; ``method=auto`` chooses among such methods.
         validation: (features, labels) of the val subset, set before ``fit``; None without one.
     """

@@ -1,8 +1,8 @@
-"""method=auto: the methods that adapt in seconds are compared on the support set, the best is taken.
+"""method=auto: methods that adapt in seconds are compared on the support set, the best is taken.
 
-Stratified cross-validation: a part of the labelled images is held out, every candidate adapts to the
-rest and is measured on the part; each part is held out once. With one image a class there is nothing
-to hold out, and the val subset decides. No test image is looked at.
+Stratified cross-validation: a part of the labelled images is held out, every candidate adapts to
+the rest and is measured on the part; each part is held out once. With one image a class there is
+nothing to hold out, and the val subset decides. No test image is looked at.
 """
 
 from __future__ import annotations

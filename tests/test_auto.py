@@ -54,7 +54,7 @@ class Marked(Method):
 
 @pytest.fixture
 def choose(tiny_backbone, monkeypatch):
-    """A function that lets methods of given shares be compared: (choice, methods that were made)."""
+    """A function that compares methods of given shares: (choice, the methods made for it)."""
     labels = [0] * 5 + [1] * 5
 
     def marked(backbone, paths, cache, **kwargs):
