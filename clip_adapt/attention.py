@@ -2,14 +2,21 @@
 
 A delta that names ``q_proj`` survives a change of open_clip's own attention, every PEFT tuner finds
 Linear layers to work on, and PEFT's handling of ``nn.MultiheadAttention`` (which merges adapters
-into the frozen weights at every call) is never met.
+into the frozen weights at every call) is never met. The forms that the towers of open_clip and timm
+bring besides ``nn.MultiheadAttention`` are in ``attention_forms``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from clip_adapt import attention_forms as forms
+from clip_adapt.attention_forms import Names, bare_projections, linear, names_of
 
 
 class SeparateAttention(nn.Module):
@@ -21,6 +28,8 @@ class SeparateAttention(nn.Module):
         bias: whether the projections have a bias.
         batch_first: inputs are (N, L, W) when True, else (L, N, W).
     """
+
+    fused_names: Names
 
     def __init__(self, width: int, heads: int, bias: bool = True, batch_first: bool = True) -> None:
         super().__init__()
@@ -34,16 +43,14 @@ class SeparateAttention(nn.Module):
     @classmethod
     def of(cls, fused: nn.MultiheadAttention) -> SeparateAttention:
         """Return the separate form of a fused attention, with its weights, dtype and device."""
-        weight, bias = fused.in_proj_weight, fused.in_proj_bias  # (3W, W), (3W,)
-        new = cls(fused.embed_dim, fused.num_heads, bias is not None, fused.batch_first)
-        new.to(device=weight.device, dtype=weight.dtype)
-        with torch.no_grad():
-            for index, name in enumerate(("q_proj", "k_proj", "v_proj")):
-                linear = getattr(new, name)
-                linear.weight.copy_(weight.chunk(3)[index])
-                if bias is not None:
-                    linear.bias.copy_(bias.chunk(3)[index])
-            new.out_proj.load_state_dict(fused.out_proj.state_dict())
+        layers, names = bare_projections(fused)
+        bias = layers["q_proj"].bias is not None
+        with torch.device("meta"):
+            new = cls(fused.embed_dim, fused.num_heads, bias, fused.batch_first)
+        for name, layer in layers.items():
+            setattr(new, name, layer)
+        new.out_proj = linear(fused.out_proj.weight, fused.out_proj.bias)
+        new.fused_names = names
         return new
 
     def forward(
@@ -82,44 +89,48 @@ class SeparateAttention(nn.Module):
 
 
 def separate(model: nn.Module) -> int:
-    """Replace every fused self-attention in the model, in place; return how many there were.
+    """Take every fused attention of the model apart, in place; return how many there were.
 
-    Attention over keys or values of another width (CoCa's pooler) and added bias tokens stay as
-    they are: no tuner needs them taken apart.
+    A form that is not known stays as it is; ``left_fused`` names it.
     """
     found = [
-        (parent, name, child)
+        (parent, name, child, separated)
         for parent in model.modules()
         for name, child in parent.named_children()
-        if isinstance(child, nn.MultiheadAttention) and _is_plain(child)
+        if (separated := _form(child)) is not None
     ]
-    for parent, name, child in found:
-        setattr(parent, name, SeparateAttention.of(child))
+    for parent, name, child, separated in found:
+        setattr(parent, name, separated(child))
     return len(found)
 
 
-def fuse_state_dict(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return a state dict of separate attention under the fused names it came from."""
-    fused: dict[str, Tensor] = {}
-    for name, tensor in state.items():
-        head, _, kind = name.rpartition(".")
-        if head.endswith((".k_proj", ".v_proj")) and _sibling(head) in state:
-            continue
-        if head.endswith(".q_proj"):
-            parts = [state[f"{head[:-6]}{p}_proj.{kind}"] for p in "qkv"]
-            fused[f"{head[:-6]}in_proj_{kind}"] = torch.cat(parts)
-        else:
-            fused[name] = tensor
+def left_fused(model: nn.Module) -> list[str]:
+    """Return ``name (class)`` of every attention that still holds q, k and v in one weight."""
+    return [
+        f"{name} ({type(module).__name__})"
+        for name, module in model.named_modules()
+        if isinstance(getattr(module, "in_proj_weight", None), Tensor)
+        or any(isinstance(getattr(module, n, None), nn.Module) for n in ("qkv", "kv"))
+    ]
+
+
+def fuse_state_dict(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Return a state dict of separate attention under the fused names it came from.
+
+    Args:
+        state: of ``model``, or with the same names.
+        model: what ``separate`` was called on; it remembers the names.
+    """
+    fused = dict(state)
+    for prefix, module in model.named_modules():
+        for old, parts in names_of(module).items():
+            taken = [fused.pop(f"{prefix}.{part}".lstrip(".")) for part in parts]
+            fused[f"{prefix}.{old}".lstrip(".")] = taken[0] if len(taken) == 1 else torch.cat(taken)
     return fused
 
 
-def _sibling(head: str) -> str:
-    return f"{head[:-6]}q_proj.weight"
-
-
-def _is_plain(attention: nn.MultiheadAttention) -> bool:
-    return (
-        attention.in_proj_weight is not None
-        and attention.bias_k is None
-        and not attention.add_zero_attn
-    )
+def _form(module: nn.Module) -> Callable[[Any], nn.Module] | None:
+    if isinstance(module, nn.MultiheadAttention):
+        plain = module.bias_k is None and not module.add_zero_attn
+        return SeparateAttention.of if plain else None
+    return forms.find(module)

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-import open_clip
 import torch
 import torch.nn.functional as F
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from torch import Tensor, nn
 
-from clip_adapt import attention, prompts
-from clip_adapt.cards import ModelCard, find_model, names
-from clip_adapt.errors import InputError, nearest
-from clip_adapt.files import resource
+from clip_adapt import attention, loading, prompts, text, vision
+from clip_adapt.cards import ModelCard, find_model
+from clip_adapt.errors import InputError
 from clip_adapt.prompts import Position
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-TEXT_BATCH = 256
+PLANS = 8  # ways of known texts through the text tower that are remembered
 
 
 class Backbone(nn.Module):
@@ -37,6 +33,7 @@ class Backbone(nn.Module):
         fingerprint: SHA-256 over architecture and weights; what a delta is bound to.
         preprocess: the evaluation transform of these weights, PIL image -> (3, S, S).
         tokenizer: texts -> (N, context_length) token ids.
+        text_chunk: prompts that pass the text tower at a time; ``auto`` looks at the memory.
     """
 
     model: Any  # open_clip's classes share no type that names .visual and .text
@@ -48,6 +45,8 @@ class Backbone(nn.Module):
         attention.separate(model)
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
+        self.text_chunk: text.Chunk = "auto"
+        self._plans: dict[Any, text.Plan] = {}
         self.card = card
         self.transform: dict[str, Any] = dict(self.model.visual.preprocess_cfg)
         self.preprocess: Callable[[Any], Tensor] = image_transform_v2(
@@ -64,45 +63,58 @@ class Backbone(nn.Module):
         image_size: int | None = None,
         device: str = "auto",
         precision: str = "auto",
+        compile: bool = False,
     ) -> Backbone:
         """Load a backbone.
 
         Args:
-            name: a short name (configs/model), a card.yaml, or an open_clip architecture.
-            pretrained: an open_clip tag, a local file, or ``random``; in place of the card's.
+            name: a short name (configs/model), a card.yaml, an open_clip architecture, a folder
+                with a configuration and weights (open_clip's or transformers'), or
+                ``hf-hub:owner/name``.
+            pretrained: an open_clip tag, a local file or folder, ``hf-hub:owner/name``, or
+                ``random``; in place of the card's.
             image_size: pixels; None is the card's or the weights' own.
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
             precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+            compile: compile the towers; takes a minute or two once, and pays off in long runs.
 
         Raises:
             InputError: with the reason and the remedy, when that cannot be had.
         """
         given = {"pretrained": pretrained, "image_size": image_size}
         card = find_model(name, {k: v for k, v in given.items() if v is not None})
-        return cls.from_card(card, device=device, precision=precision)
+        return cls.from_card(card, device=device, precision=precision, compile=compile)
 
     @classmethod
     def from_card(
-        cls, card: ModelCard, *, device: str = "auto", precision: str = "auto"
+        cls,
+        card: ModelCard,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        compile: bool = False,
     ) -> Backbone:
         """Load the backbone that a model card describes; see ``load``."""
         chosen = resolve_device(device)
         dtype = resolve_precision(precision, chosen)
-        name, config = _architecture(card)
-        weights = _weights(card, name, config)
-        with _clear_errors(card):
-            model = open_clip.create_model(
-                name,
-                pretrained=weights,
-                device="cpu",
-                force_custom_text=True,
-                force_image_size=card.image_size,
-                require_pretrained=weights is not None,
-                pretrained_text=False,
-            )
-            tokenizer = open_clip.get_tokenizer(name)
-        backbone = cls(model, tokenizer, card, config)
-        return backbone.to(device=chosen, dtype=dtype)
+        loaded = loading.load(card)
+        backbone = cls(loaded.model, loaded.tokenizer, card, loaded.architecture)
+        backbone.to(device=chosen)._towers_to(dtype)
+        if compile:
+            backbone._compile()
+        return backbone
+
+    def twin(self) -> Backbone:
+        """Return a backbone of modules of its own around the same frozen tensors.
+
+        A tuner may be put into it; this one stays as it is, and no memory is spent on weights.
+        """
+        tensors = (*self.model.parameters(), *self.model.buffers())
+        twin = copy.copy(self)
+        twin._plans = {}
+        model = copy.deepcopy(self.model, {id(t): t for t in tensors})
+        twin.__dict__["_modules"] = {"model": model}
+        return twin
 
     def train(self, mode: bool = True) -> Backbone:
         """Do nothing: the backbone is frozen for good."""
@@ -112,7 +124,7 @@ class Backbone(nn.Module):
         """Return the unit image features (N, D) of transformed images (N, 3, S, S)."""
         layout = torch.channels_last if self._is_convolutional else torch.contiguous_format
         pixels = pixels.to(device=self.device, dtype=self.dtype, memory_format=layout)
-        return _unit(self.model.visual(pixels))
+        return _unit(vision.encode(self.model.visual, pixels))
 
     def encode_text(self, texts: list[str]) -> Tensor:
         """Return the unit text features (C, D) of C texts.
@@ -120,9 +132,7 @@ class Backbone(nn.Module):
         Raises:
             InputError: when a text has more tokens than the tower takes.
         """
-        ids = prompts.tokenize(self.tokenizer, texts, self.context_length)
-        parts = [self._encode_tokens(part) for part in ids.split(TEXT_BATCH)]
-        return torch.cat(parts)
+        return self._encode(texts, None, "end")
 
     def encode_prompts(
         self, context: Tensor, texts: list[str], position: Position = "end"
@@ -138,10 +148,7 @@ class Backbone(nn.Module):
         Raises:
             InputError: when a prompt has more tokens than the tower takes.
         """
-        n_ctx = context.shape[-2]
-        prompt = self._prompt_tokens(tuple(texts), n_ctx, position)
-        with prompts.replaced_embeddings(self.token_embedding, prompt.slots, context):
-            return self._encode_tokens(prompt.ids)
+        return self._encode(texts, context, position)
 
     def class_weights(self, texts: list[list[str]]) -> Tensor:
         """Return one unit vector a class (C, D): the mean over its texts' features, normalised.
@@ -150,9 +157,8 @@ class Backbone(nn.Module):
             texts: for every class the texts that stand for it.
         """
         flat = [text for of_class in texts for text in of_class]
-        with torch.no_grad():
-            features = self.encode_text(flat).split([len(of_class) for of_class in texts])
-            return torch.stack([F.normalize(f.mean(0), dim=0) for f in features])
+        features = self.encode_text(flat).split([len(of_class) for of_class in texts])
+        return torch.stack([F.normalize(f.mean(0), dim=0) for f in features])
 
     def embed_words(self, text: str) -> Tensor:
         """Return the token embeddings (n, W) of the words of a text, in float32, on the CPU.
@@ -163,8 +169,8 @@ class Backbone(nn.Module):
         ids = prompts.word_ids(self.tokenizer, text)
         if not ids:
             raise InputError(f"no words to start the context from: {text!r}")
-        table = self.token_embedding.weight
-        return table[torch.tensor(ids, device=table.device)].detach().float().cpu()
+        table = self.token_embedding  # some towers scale what they look up
+        return table(torch.tensor(ids, device=self.device)).detach().float().cpu()
 
     @property
     def device(self) -> torch.device:
@@ -216,38 +222,26 @@ class Backbone(nn.Module):
         """W, the length of a token embedding, and so of a context vector."""
         return int(self.token_embedding.weight.shape[1])
 
-    def _encode_tokens(self, ids: Tensor) -> Tensor:
-        return _unit(self.model.text(ids[:, : self._needed(ids)].to(self.device)))
+    def _encode(self, texts: list[str], context: Tensor | None, position: Position) -> Tensor:
+        tower = self.model.text
+        need = text.Need.of(tower, context, self.text_chunk, self.device)
+        # Training asks for the same texts at every step.
+        key = (tuple(texts), None if context is None else context.shape[-2], position, need)
+        if key not in self._plans:
+            if len(self._plans) == PLANS:
+                self._plans.clear()
+            self._plans[key] = text.plan(tower, self._tokens(texts, context, position), need)
+        return _unit(text.encode(tower, self._plans[key], self.token_embedding, context))
 
-    def _needed(self, ids: Tensor) -> int:
-        # In a causal tower nothing behind the end token reaches it, so the columns that are
-        # padding in every row change no output.
-        text = self.model.text
-        ends: dict[str, Callable[[], Tensor]] = {
-            "argmax": lambda: ids.argmax(1),
-            "eos": lambda: (ids == text.eos_id).long().argmax(1),
-        }
-        causal = getattr(text, "attn_mask", None) is not None
-        pool = getattr(text, "pool_type", None)
-        if not causal or getattr(text, "cls_emb", None) is not None or pool not in ends:
-            return ids.shape[1]
-        return int(ends[pool]().max()) + 1
-
-    def _prompt_tokens(
-        self, texts: tuple[str, ...], n_ctx: int, position: Position
+    def _tokens(
+        self, texts: list[str], context: Tensor | None, position: Position
     ) -> prompts.PromptTokens:
-        # Training asks for the same prompts at every step.
-        key = (texts, n_ctx, position)
-        if self.__dict__.get("_last_prompts", (None,))[0] != key:
-            made = prompts.with_slots(
-                self.tokenizer, list(texts), n_ctx, position, self.context_length
-            )
-            length = self._needed(made.ids)
-            made = prompts.PromptTokens(
-                made.ids[:, :length].to(self.device), made.slots[:, :length].to(self.device)
-            )
-            self.__dict__["_last_prompts"] = (key, made)
-        return self.__dict__["_last_prompts"][1]
+        length = self.context_length
+        if context is not None:
+            n_ctx = context.shape[-2]
+            return prompts.with_slots(self.tokenizer, texts, n_ctx, position, length)
+        ids = prompts.tokenize(self.tokenizer, texts, length)
+        return prompts.PromptTokens(ids, torch.zeros_like(ids, dtype=torch.bool))
 
     def _text_width_out(self) -> int:
         projection = getattr(self.model.text, "text_projection", None)
@@ -259,18 +253,26 @@ class Backbone(nn.Module):
 
     @property
     def _is_convolutional(self) -> bool:
-        blocks = (attention.SeparateAttention, nn.MultiheadAttention)
-        return not any(isinstance(m, blocks) for m in self.model.visual.modules())
+        # A transformer has one convolution, which cuts the patches.
+        return sum(isinstance(m, nn.Conv2d) for m in self.model.visual.modules()) > 1
 
+    def _towers_to(self, dtype: torch.dtype) -> None:
+        # The scale and the bias of the logits are no part of a tower: in bf16 a scale of 100 would
+        # be 98.9.
+        both = (getattr(self.model, name) for name in ("logit_scale", "logit_bias"))
+        scalars = [parameter for parameter in both if parameter is not None]
+        kept = [parameter.detach().clone() for parameter in scalars]
+        self.to(dtype=dtype)
+        for parameter, value in zip(scalars, kept, strict=True):
+            parameter.data = value
 
-def require_known(card: ModelCard) -> None:
-    """Check that a model card names an architecture and weights that exist; load nothing.
-
-    Raises:
-        InputError: with what exists, when it does not.
-    """
-    name, config = _architecture(card)
-    _weights(card, name, config)
+    def _compile(self) -> None:
+        # The token embedding stays outside: learned context enters by a hook on it that changes
+        # from call to call. Hooks inside what is compiled are looked for at every call.
+        torch._dynamo.config.skip_nnmodule_hook_guards = False
+        text = self.model.text.transformer
+        for module in (self.model.visual, getattr(text, "encoder", text)):
+            module.compile()
 
 
 def resolve_device(device: str) -> torch.device:
@@ -313,79 +315,6 @@ def _unit(features: Tensor) -> Tensor:
 
 def _at_least_float32(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
-
-
-def _architecture(card: ModelCard) -> tuple[str, dict[str, Any]]:
-    if card.architecture.endswith(".json"):
-        path = _path(card.architecture)
-        if not path.is_file():
-            raise InputError(f"the architecture file {path} does not exist")
-        open_clip.add_model_config(path)
-        name = path.stem
-    else:
-        name = card.architecture
-    config = open_clip.get_model_config(name)
-    if config is None:
-        known = [*names("model"), *open_clip.list_models()]
-        raise InputError(
-            f"unknown model {card.name or name!r}{nearest(name, known)} There is: "
-            f"{', '.join(names('model'))}; or any of open_clip's {len(open_clip.list_models())} "
-            "architectures with model.pretrained=TAG or FILE."
-        )
-    return name, config
-
-
-def _weights(card: ModelCard, name: str, config: dict[str, Any]) -> str | None:
-    tags = open_clip.list_pretrained_tags_by_model(name)
-    if card.pretrained is None:
-        raise InputError(
-            f"model {card.name!r} needs weights: give model.pretrained=TAG "
-            f"({', '.join(tags) or 'none is known'}), a file, or random (untrained)"
-        )
-    if card.pretrained == "random":
-        return None
-    if card.pretrained in tags:
-        _require_same_gelu(card, name, config)
-        return card.pretrained
-    path = _path(card.pretrained)
-    if not path.is_file():
-        raise InputError(
-            f"model.pretrained={card.pretrained} is neither a tag of {name} nor a file (looked at "
-            f"{path.absolute()}){nearest(card.pretrained, tags)} Tags: {', '.join(tags) or 'none'}."
-        )
-    return str(path)
-
-
-def _require_same_gelu(card: ModelCard, name: str, config: dict[str, Any]) -> None:
-    assert card.pretrained is not None, "only weights with a tag are checked"
-    quick = bool(open_clip.get_pretrained_cfg(name, card.pretrained).get("quick_gelu", False))
-    if quick == bool(config.get("quick_gelu", False)):
-        return
-    right = f"{name}-quickgelu" if quick else name.removesuffix("-quickgelu")
-    raise InputError(
-        f"{card.pretrained} weights of {name} were trained with {'Quick' if quick else ''}GELU: "
-        f"use model={right}, otherwise accuracy is lost without a word"
-    )
-
-
-@contextmanager
-def _clear_errors(card: ModelCard) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # open_clip, safetensors and the hub each have errors of their own
-        reason = " ".join(str(error).split())[:300]
-        offline = (
-            " The weights come from the hub: connect to the network once, or fetch the file "
-            "elsewhere and give model.pretrained=FILE."
-            if not os.path.isfile(_path(card.pretrained or ""))
-            else " The file does not fit this architecture or is damaged."
-        )
-        raise InputError(f"model {card.name!r} cannot be loaded: {reason}.{offline}") from error
-
-
-def _path(text: str) -> Path:
-    inside = text.removeprefix("package:")
-    return resource(*inside.split("/")) if inside != text else Path(text).expanduser()
 
 
 def _fingerprint(model: nn.Module, architecture: dict[str, Any], image_size: int) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from clip_adapt import options, yamls
 from clip_adapt.errors import InputError, nearest
@@ -35,19 +35,29 @@ class ModelCard:
 class DataCard:
     """One file of datasets: what the classes are called and where the images come from.
 
-    ``classes`` maps a folder's (or label's) name to the spoken name; ``descriptions`` maps a
-    spoken name to whole captions; ``options`` are those of the source (sources/<source>.py).
+    ``classes`` maps a folder's (or label's) name to the spoken name, or to several of which the
+    first is the class's name everywhere but in prompts; ``descriptions`` maps a spoken name to
+    whole captions; ``on_leak`` says whether an image in two splits is refused (a published split is
+    used as it is, with a warning); ``get`` says what to put where when files are missing;
+    ``options`` are those of the source (sources/<source>.py).
     """
 
     name: str
     source: str
-    classes: dict[str, str] = field(default_factory=dict)
+    classes: dict[str, str | list[str]] = field(default_factory=dict)
     templates: list[str] = field(default_factory=lambda: ["a photo of a {}."])
     descriptions: dict[str, list[str]] = field(default_factory=dict)
     description: str | None = None
     licence: str | None = None
     citation: str | None = None
+    on_leak: Literal["error", "warn"] = "error"
+    get: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
+
+    def names_of(self, stored: str) -> list[str]:
+        """Return the spoken names of a class, by its folder or label."""
+        given = self.classes.get(stored, " ".join(stored.replace("_", " ").split()))
+        return [given] if isinstance(given, str) else list(given)
 
 
 def names(group: str) -> list[str]:
@@ -87,21 +97,25 @@ def find_dataset(name: str, overrides: Mapping[str, Any] | None = None) -> DataC
         InputError: when nothing of that name exists, or when the card is not valid.
     """
     path = Path(name).expanduser()
+    where = ""
     if name in names("dataset"):
         values, where = yamls.read(card_path("dataset", name)), f"datasets/{name}.yaml"
     elif path.suffix in (".yaml", ".yml"):
         values, where = yamls.read(path), name
-        values = _relative_to(values, path.parent)
-    elif path.is_dir():
-        values, where = {"name": path.resolve().name, "source": "folder", "root": str(path)}, ""
+        values = _absolute(values, path.parent)
     else:
+        values = _guessed(path)
+    if not values:
         known = names("dataset")
         raise InputError(
             f"unknown data set {name!r}{nearest(name, known)} There is: {', '.join(known)}; or "
-            "give the path of a folder of class folders, or of a card.yaml. "
-            f"No such folder or file exists: {path.absolute()}"
+            "give the path of a folder of class folders, a table (.csv), a split file (.json), or "
+            f"a card.yaml. No such folder or file exists: {path.absolute()}"
         )
-    return _data_card({**values, **(overrides or {})}, where)
+    values = {**values, **_absolute(overrides or {}, Path.cwd())}
+    if values.get("source") == "indices" and values.get("of"):
+        values = {**_inherited(str(values["of"])), **values}
+    return _data_card(values, where)
 
 
 def source_module(source: str) -> ModuleType:
@@ -137,8 +151,11 @@ def _card_problems(checked: Mapping[str, Any], where: str) -> list[str]:
         f"template {t!r}{at} has no {{}} for the class name"
         for t in templates_without_slot(checked)
     ]
-    spoken = list(checked["classes"].values())
-    twice = sorted({name for name in spoken if spoken.count(name) > 1})
+    lists = [[n] if isinstance(n, str) else n for n in checked["classes"].values()]
+    problems += [f"a class{at} has an empty list of names" for names in lists if not names]
+    every = [name for names in lists for name in names]
+    spoken = [names[0] for names in lists if names]
+    twice = sorted({name for name in every if every.count(name) > 1})
     problems += [
         f"two classes{at} have the name {name!r}: give each its own spoken name" for name in twice
     ]
@@ -155,11 +172,55 @@ def templates_without_slot(checked: Mapping[str, Any]) -> list[str]:
     return [t for t in checked["templates"] if "{}" not in t]
 
 
-def _relative_to(values: dict[str, Any], folder: Path) -> dict[str, Any]:
-    root = values.get("root")
-    if isinstance(root, str):
-        values = {**values, "root": str(folder / Path(root).expanduser())}
-    return values
+def _inherited(name: str) -> dict[str, Any]:
+    # A subset is spoken of as the data set is that it was drawn from.
+    base = find_dataset(name)
+    kept = ("classes", "templates", "descriptions", "licence", "citation", "on_leak", "get")
+    return {key: getattr(base, key) for key in kept}
+
+
+PATHS = ("root", "file", "images", "of")  # options of sources that are paths
+
+
+def _absolute(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    # What a card says is relative to it, what a command line says to where it is typed.
+    def full(key: str, value: Any) -> Any:
+        if isinstance(value, list):
+            return [full(key, v) for v in value]
+        exists = isinstance(value, str) and (folder / Path(value).expanduser()).exists()
+        text = isinstance(value, str) and (key != "of" or exists)
+        return str((folder / Path(value).expanduser()).absolute()) if text else value
+
+    return {key: full(key, value) if key in PATHS else value for key, value in values.items()}
+
+
+def _guessed(path: Path) -> dict[str, Any]:
+    # What a path points at says which source reads it.
+    if path.is_dir():
+        splits = sorted(path.glob("split_zhou_*.json"))
+        if len(splits) == 1:
+            return {"name": path.resolve().name, "source": "coop_split", "file": str(splits[0])}
+        return {"name": path.resolve().name, "source": "folder", "root": str(path)}
+    if not path.is_file():
+        return {}
+    suffix, name = path.suffix.lower(), path.stem
+    if suffix in (".csv", ".tsv"):
+        return {"name": name, "source": "csv", "file": str(path)}
+    if suffix == ".json" and name.startswith("split_zhou_"):
+        name = name.removeprefix("split_zhou_")
+        return {"name": name, "source": "coop_split", "file": str(path)}
+    if suffix in (".json", ".jsonl"):
+        return {"name": name, "source": "indices", "file": str(path)}
+    if suffix == ".npz":
+        flag, _, size = name.partition("_")
+        shipped = yamls.read(card_path("dataset", flag)) if flag in names("dataset") else {}
+        own = {"source": "medmnist", "flag": flag, "root": str(path.parent)}
+        return {"name": name, **shipped, **own, **({"size": int(size)} if size.isdigit() else {})}
+    raise InputError(
+        f"{path} is no data set that can be read: expected a folder of class folders, a table "
+        "(.csv or .tsv), a split file or a subset (.json, .jsonl), a MedMNIST file (.npz), or a "
+        "card.yaml"
+    )
 
 
 def _folder(group: str) -> Path:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
 
-from clip_adapt import features, images
+from clip_adapt import conformal, features, guard, images, views
 from clip_adapt.backbone import Backbone
 from clip_adapt.delta import Header
-from clip_adapt.errors import InputError
+from clip_adapt.errors import InputError, unknown
 from clip_adapt.images import AnyImage
 from clip_adapt.method import Method
 
 Ranking = list[tuple[str, float]]
+Score = Literal["lac", "aps"]
 
 
 class Classifier:
@@ -27,6 +28,8 @@ class Classifier:
         backbone: the frozen towers.
         classes: spoken class names, in the order of the columns of ``probabilities``.
         temperature: what logits are divided by before the softmax.
+        guard: weight of zero-shot's logits in the mixture with the method's, 0 to 1.
+        conformal: thresholds of the sets that ``predict_sets`` gives; None without them.
         header: what the delta says of itself; None for zero-shot.
         folder: where the run that made it wrote its files; None when it was loaded.
         metrics: of that run; None when there was none.
@@ -37,6 +40,8 @@ class Classifier:
         self.backbone: Backbone = method.backbone
         self.classes: list[str] = list(method.task.classes)
         self.temperature = header.temperature if header else 1.0
+        self.guard = header.guard if header else 0.0
+        self.conformal = header.conformal if header else None
         self.header = header
         self.folder: Path | None = None
         self.metrics: dict[str, Any] | None = header.metrics if header else None
@@ -65,31 +70,94 @@ class Classifier:
             return list(self.stream(images, top_k))
         return next(iter(self.stream([images], top_k)))
 
+    @overload
+    def predict_sets(self, images: list[AnyImage], score: Score = "lac") -> list[Ranking]: ...
+    @overload
+    def predict_sets(self, images: AnyImage, score: Score = "lac") -> Ranking: ...
+
+    def predict_sets(self, images: Any, score: Any = "lac") -> Any:
+        """Return every class that fits, so that the true one is among them as often as promised.
+
+        Args:
+            images: as for ``predict``.
+            score: ``lac`` (smallest sets on average; an empty one says that no class fits) or
+                ``aps`` (larger for harder images, never empty); see conformal.py.
+
+        Returns:
+            [(class, probability), ...], the most probable first; a list of these for a list.
+
+        Raises:
+            InputError: when the delta holds no thresholds, or an image cannot be read.
+        """
+        many = isinstance(images, list | tuple)
+        found = [self.set_of(row, score) for row in self.rows(images if many else [images])]
+        return found if many else found[0]
+
+    def set_of(self, row: Tensor, score: Score = "lac") -> Ranking:
+        """Return the conformal set of one image from its probabilities (C,).
+
+        Raises:
+            InputError: when the delta holds no thresholds, or there is no such score.
+        """
+        if self.conformal is None:
+            raise InputError(
+                "this delta has no conformal sets: train it with conformal=0.1, which promises "
+                "sets that hold the true class in 90 % of cases"
+            )
+        if score not in conformal.SCORES:
+            raise InputError(unknown("score", score, conformal.SCORES))
+        inside = conformal.sets(row[None].cpu().numpy(), self.conformal, score)[0]
+        return [(name, p) for name, p in self.ranking(row) if inside[self.classes.index(name)]]
+
     def stream(self, images_: Sequence[AnyImage], top_k: int = 5) -> Iterator[Ranking]:
         """Yield the ranking of one image after the other; memory does not grow with their number.
 
         Raises:
             InputError: when an image cannot be read.
         """
+        for row in self.rows(images_):
+            yield self.ranking(row, top_k)
+
+    def rows(self, images_: Sequence[AnyImage]) -> Iterator[Tensor]:
+        """Yield the probabilities (C,) of one image after the other.
+
+        Raises:
+            InputError: when an image cannot be read.
+        """
+        for pixels in self.batches(images_):
+            yield from self.probabilities(pixels)
+
+    def batches(self, images_: Sequence[AnyImage]) -> Iterator[Tensor]:
+        """Yield the transformed pixels (n, 3, S, S) of images, some at a time."""
         size = features.batch_size(self.backbone.device)
         for start in range(0, len(images_), size):
             part = images_[start : start + size]
-            pixels = torch.stack([self.backbone.preprocess(images.decode(i)) for i in part])
-            for row in self.probabilities(pixels):
-                yield self._ranking(row, top_k)
+            yield torch.stack([views.centre(self.backbone, images.load(i)) for i in part])
 
     def probabilities(self, pixels: Tensor) -> Tensor:
         """Return the probabilities (N, C), rows summing to 1, of pixels (N, 3, S, S).
 
         ``pixels`` are images that went through ``backbone.preprocess``.
         """
-        with torch.no_grad():
-            return self._softmax(self.method(self.method.encode_image(pixels)))
+        return self.softmax(self.logits(pixels))
 
     def probabilities_of_features(self, z: Tensor) -> Tensor:
         """Return the probabilities (N, C) of unit image features (N, D)."""
+        return self.softmax(self.logits_of_features(z))
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        """Return the logits (N, C) of pixels (N, 3, S, S), before the temperature."""
         with torch.no_grad():
-            return self._softmax(self.method(z.to(self.backbone.device)))
+            return self._mixed(self.method.encode_image(pixels), pixels)
+
+    def logits_of_features(self, z: Tensor) -> Tensor:
+        """Return the logits (N, C) of unit image features (N, D), before the temperature."""
+        with torch.no_grad():
+            return self._mixed(z.to(self.backbone.device))
+
+    def softmax(self, logits: Tensor) -> Tensor:
+        """Return the probabilities (N, C) of logits (N, C) at the temperature."""
+        return (logits.float() / self.temperature).softmax(dim=1)
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Return the unit features (N, D) of pixels (N, 3, S, S)."""
@@ -101,10 +169,17 @@ class Classifier:
         with torch.no_grad():
             return self.backbone.encode_text(texts)
 
-    def _softmax(self, logits: Tensor) -> Tensor:
-        return (logits.float() / self.temperature).softmax(dim=1)
-
-    def _ranking(self, row: Tensor, top_k: int) -> Ranking:
-        best = row.topk(min(top_k, len(self.classes)))
+    def ranking(self, row: Tensor, top_k: int | None = None) -> Ranking:
+        """Return the classes of one image from its probabilities (C,), the most probable first."""
+        best = row.topk(min(top_k or len(row), len(row)))
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return [(self.classes[i], p) for i, p in pairs]
+
+    def _mixed(self, z: Tensor, pixels: Tensor | None = None) -> Tensor:
+        ours = self.method(z).float()
+        if not self.guard:
+            return ours
+        if self.method.tunes_image_tower:
+            assert pixels is not None, "zero-shot looks at the features of the frozen tower"
+            z = self.backbone.encode_image(pixels)
+        return guard.mix(ours, self.method.zero_shot_logits(z).float(), self.guard)

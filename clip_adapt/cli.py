@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from clip_adapt import cards, yamls
 from clip_adapt.errors import InputError, unknown
 from clip_adapt.files import resource
-from clip_adapt.modelcard import percent
+from clip_adapt.modelcard import shown
 from clip_adapt.options import Text
 
 if TYPE_CHECKING:
@@ -27,19 +27,20 @@ if TYPE_CHECKING:
 
 VERBS = {
     "train": "adapt a backbone to images and save the delta",
-    "evaluate": "measure a delta on the test split of a data set",
+    "evaluate": "measure deltas on the test split of a data set",
     "predict": "classify images with a delta, or with class names alone",
     "sweep": "run methods x shots x seeds and compare them in a table and a curve",
     "report": "make the page of a run, or an index over many runs",
 }
 USAGE = {
     "train": "method=coop dataset=eyes shots=16 [key=value ...]",
-    "evaluate": "runs/.../adapter dataset=eyes [key=value ...]",
+    "evaluate": "runs/.../adapter [other/adapter ...] dataset=eyes [key=value ...]",
     "predict": "runs/.../adapter photo.jpg other.png [key=value ...]",
     "sweep": "method=[linear_probe,coop] shots=[1,4,16] seed=[1,2,3] [key=value ...]",
     "report": "runs [key=value ...]",
 }
 PAGE = "report.html"
+HEADLINE = ("accuracy", "balanced_accuracy", "auroc")  # more does not fit beside each other
 REFUSED, FAULT, INTERRUPTED = 2, 1, 130
 
 
@@ -131,6 +132,7 @@ def show_config(config: Config, folder: Path) -> None:
         f"seed {o.seed}, backbone {config.model.name}",
         f"  method: {details or 'no options'}",
         f"  training: {training}",
+        *_shorter(config),
         f"  writes to {folder}",
         sep="\n",
         highlight=False,
@@ -145,6 +147,16 @@ def show_run(classifier: Classifier) -> None:
     if "choice" in metrics:
         show_choice(metrics["choice"])
     show_metrics(metrics, classifier.header.method["name"] if classifier.header else "")
+    for name, other in metrics.get("other", {}).items():
+        _console().print(f"not trained: {name}, {len(other['per_class'])} classes", highlight=False)
+        show_metrics(other, "adapted")
+    if "harmonic_mean" in metrics:
+        base, ours = (shown("accuracy", metrics["harmonic_mean"][k]) for k in ("zero_shot", "test"))
+        _console().print(
+            f"harmonic mean of both accuracies: {ours}, zero-shot {base}",
+            highlight=False,
+            soft_wrap=True,
+        )
     seconds = metrics["seconds"]
     _console().print(
         f"{metrics['trainable_parameters']:,} trained numbers, "
@@ -188,17 +200,66 @@ def show_sweep(sweep: Sweep, seconds: float) -> None:
 
 
 def show_metrics(metrics: dict[str, Any], title: str) -> None:
-    """Print the test metrics with zero-shot beside them."""
+    """Print the test metrics with zero-shot beside them, and what to know about them."""
     from rich.table import Table
+    from rich.text import Text as Cell
 
     table = Table(title=f"{metrics['n_test']} test images (95 % intervals)", title_justify="left")
-    table.add_column("")
-    rows = {"zero-shot": metrics["zero_shot"], title: metrics["test"]}
-    for name in metrics["test"]:
-        table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
-    for row, values in rows.items():
-        table.add_row(row, *(percent(values[name]) for name in metrics["test"]))
+    for column in ("", "zero-shot", title):
+        table.add_column(column, justify="right" if column else "left", no_wrap=True)
+    for name, row in metrics["test"].items():
+        base = metrics["zero_shot"][name]
+        table.add_row(name.replace("_", " "), shown(name, base), shown(name, row))
     _console().print(table)
+    if "conformal" in metrics:
+        _show_coverage(metrics["conformal"])
+    for note in metrics["notes"]:
+        _console().print(Cell(f"note: {note}"), soft_wrap=True)
+
+
+def show_comparison(result: dict[str, Any]) -> None:
+    """Print several deltas on one test set, and the differences with paired intervals."""
+    from rich.table import Table
+    from rich.text import Text as Cell
+
+    deltas = result["deltas"]
+    rows = {f"{name}, zero-shot": one["zero_shot"] for name, one in deltas.items()}
+    if all(one == next(iter(rows.values())) for one in rows.values()):
+        rows = {"zero-shot": next(iter(rows.values()))}
+    rows |= {name: one["test"] for name, one in deltas.items()}
+    apart = {f"{name} - zero-shot": one["difference"] for name, one in deltas.items()}
+    titles = {
+        f"{result['n_test']} test images (95 % intervals)": rows,
+        "differences (95 % intervals, paired)": apart | result["differences"],
+    }
+    for title, content in titles.items():
+        table = Table(title=title, title_justify="left")
+        for column in ("", *HEADLINE):
+            table.add_column(column.replace("_", " "), justify="right" if column else "left")
+        for name, row in content.items():
+            table.add_row(Cell(name), *(shown(metric, row[metric]) for metric in HEADLINE))
+        _console().print(table)
+    for note in result["notes"]:
+        _console().print(Cell(f"note: {note}"), soft_wrap=True)
+
+
+def _show_coverage(sets: dict[str, Any]) -> None:
+    for score in ("lac", "aps"):
+        coverage, size = sets[score]["coverage"], sets[score]["set_size"]
+        _console().print(
+            f"sets ({score}): {shown('coverage', coverage)} hold the true class, "
+            f"{1 - sets['alpha']:.0%} promised; {size['value']:.2f} classes on average",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def show_set(chosen: list[tuple[str, float]], promise: float) -> None:
+    """Print the conformal set of one image."""
+    from rich.text import Text as Cell
+
+    names = ", ".join(name for name, _ in chosen) or "no class fits"
+    _console().print(Cell(f"  set at {promise:.0%}: {names}"), soft_wrap=True)
 
 
 def show_ranking(path: str, ranking: list[tuple[str, float]]) -> None:
@@ -214,14 +275,21 @@ def show_ranking(path: str, ranking: list[tuple[str, float]]) -> None:
 
 
 def _recipe(o: RunOptions) -> str:
-    epochs = o.epochs_at(o.shots)
-    if not epochs:
+    if not o.trains:
         return "no epochs"
     views = f"{o.views} view{'s' * (o.views > 1)} an image"
-    return (
-        f"{epochs} epochs, {o.optimizer}, lr {o.lr:g}, {o.schedule}, "
-        f"batches of {o.batch_size}, {views}"
-    )
+    length = f"{o.epochs_at(o.shots)} epochs" if o.iterations is None else f"{o.iterations} steps"
+    return f"{length}, {o.optimizer}, lr {o.lr:g}, {o.schedule}, batches of {o.batch_size}, {views}"
+
+
+def _shorter(config: Config) -> list[str]:
+    # What the published recipe has is part of what a reader of the numbers must know.
+    changed = [
+        f"{key}={value} (published: {config.published[key]})"
+        for key, value in config.cpu_recipe.items()
+    ]
+    words = ", ".join(changed)
+    return [f"  a shorter recipe, for a CPU: {words}"] * bool(changed)
 
 
 def _console() -> Any:

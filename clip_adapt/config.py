@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from clip_adapt import cards, options, yamls
-from clip_adapt.backbone import require_known
+from clip_adapt.backbone import resolve_device
 from clip_adapt.cards import DataCard, ModelCard
 from clip_adapt.errors import InputError
 from clip_adapt.files import resource
+from clip_adapt.loading import require_known
 from clip_adapt.method import Found, Method, find, names
 from clip_adapt.options import Between, Text
+from clip_adapt.task import GENERAL_TEMPLATES
 
 AUTO = "auto"  # in place of a method: choose one on the support set
 AtLeast1 = Between(1)
@@ -34,14 +36,17 @@ class RunOptions:
     model: str
     shots: Count
     seed: Length
+    sampling: Literal["coop", "natural", "all"]
     prompts: Literal["templates", "descriptions", "both"]
     template: str | None
     templates: list[str] | None
+    ensemble: bool
     epochs: Length | dict[int, int]
+    iterations_per_shot: Length | None
     batch_size: Count
     drop_last: bool
     views: Count
-    augment: Literal["coop", "none"]
+    augment: Literal["coop", "light", "medical", "none"]
     optimizer: Literal["sgd", "adam", "adamw"]
     lr: Annotated[float, Between(0, strict=True)]
     momentum: Annotated[float, Between(0, 1)]
@@ -54,16 +59,39 @@ class RunOptions:
     min_lr: Annotated[float, AtLeast0]
     accumulate: Count
     clip_norm: Annotated[float, Between(0, strict=True)] | None
+    class_balanced: bool
+    label_smoothing: Annotated[float, Between(0, 1)]
+    guard: bool
     select: Literal["last", "val"]
+    calibrate: bool
+    conformal: Annotated[float, Between(0, 0.5, strict=True)] | None
+    calibration: Count | str | None
+    protocol: Literal["few_shot", "base_to_new", "cross_dataset"]
+    test_on: list[str] | str | None
     device: str
     precision: Literal["auto", "fp32", "bf16", "fp16"]
+    text_chunk: Literal["auto"] | Count
+    compile: bool
     on_bad_image: Literal["error", "skip"]
+    download: bool
+    data_dir: str | None
     cache: bool
     cache_dir: str | None
     cache_limit: Annotated[float, Between(0, strict=True)]
     output: str | None
     tensorboard: bool
     report: bool
+
+    @property
+    def trains(self) -> bool:
+        """Whether a step is made at all."""
+        return bool(self.epochs_at(self.shots) if self.iterations is None else self.iterations)
+
+    @property
+    def iterations(self) -> int | None:
+        """Steps in all when the recipe counts them by shots; None when it counts epochs."""
+        per_shot = self.iterations_per_shot
+        return None if per_shot is None else per_shot * self.shots
 
     def epochs_at(self, shots: int) -> int:
         """Return the number of epochs: one number, or that of the largest key up to ``shots``."""
@@ -78,6 +106,8 @@ class Config:
     """A whole, checked configuration.
 
     ``candidates`` are those that ``method=auto`` chooses among; none for any other method.
+    ``cpu_recipe`` holds the general options that differ from the method's published recipe because
+    this runs on a CPU, ``published`` what the recipe has in their place.
     """
 
     options: RunOptions
@@ -86,6 +116,8 @@ class Config:
     dataset: DataCard
     model: ModelCard
     given: dict[str, str]
+    cpu_recipe: dict[str, Any] = field(default_factory=dict)
+    published: dict[str, Any] = field(default_factory=dict)
     candidates: tuple[Config, ...] = ()
 
     def to_yaml(self) -> str:
@@ -122,14 +154,24 @@ def compose(given: Mapping[str, Any]) -> Config:
     method_options = _method_options(problems, method, recipe, tree["method"]) if method else {}
     dataset = _try(problems, _dataset, chosen["dataset"], tree["dataset"])
     model = _try(problems, _model, chosen["model"], tree["model"])
-    general = {**defaults, **recipe, **tree["general"], **chosen}
+    cpu_recipe = _cpu_recipe(recipe, {**defaults, **tree["general"]}, tree["general"])
+    general = {**defaults, **recipe, **cpu_recipe, **tree["general"], **chosen}
     checked, wrong = options.validate(general, options.of_dataclass(RunOptions))
     problems += wrong or _contradictions(checked)
     if problems or not (method and dataset and model):
         raise InputError("\n".join(problems))
     dataset = _override_templates(dataset, checked)
     text = {key: _as_text(value) for key, value in given.items()}
-    return Config(RunOptions(**checked), method, method_options, dataset, model, text)
+    return Config(
+        RunOptions(**checked),
+        method,
+        method_options,
+        dataset,
+        model,
+        text,
+        cpu_recipe,
+        {key: {**defaults, **recipe}[key] for key in cpu_recipe},
+    )
 
 
 def _auto(given: Mapping[str, Any], own: list[str]) -> Config:
@@ -205,6 +247,22 @@ def _method_options(
     return checked
 
 
+def _cpu_recipe(
+    recipe: dict[str, Any], values: dict[str, Any], given: dict[str, Any]
+) -> dict[str, Any]:
+    # A recipe that takes a GPU may have a shorter form for a CPU. Lengths that the user gives win
+    # over both, however they are counted.
+    shorter = recipe.pop("cpu", None) or {}
+    if "epochs" in given:
+        recipe.pop("iterations_per_shot", None)
+        shorter.pop("iterations_per_shot", None)
+    try:
+        on_cpu = resolve_device(str(values["device"])).type == "cpu"
+    except InputError:
+        return {}  # the backbone refuses this device in its own words
+    return {k: v for k, v in shorter.items() if on_cpu and k not in given}
+
+
 def _contradictions(checked: dict[str, Any]) -> list[str]:
     problems = []
     if checked["template"] is not None and checked["templates"] is not None:
@@ -214,6 +272,13 @@ def _contradictions(checked: dict[str, Any]) -> list[str]:
         f"template {t!r} has no {{}} for the class name"
         for t in cards.templates_without_slot(given)
     ]
+    if checked["calibration"] is not None and checked["conformal"] is None:
+        problems.append("calibration is given without conformal: add conformal=0.1, or drop it")
+    crosses = checked["protocol"] == "cross_dataset"
+    if crosses and not checked["test_on"]:
+        problems.append("protocol=cross_dataset needs test_on=DATASET, or test_on=[ONE, OTHER]")
+    if checked["test_on"] and not crosses:
+        problems.append("test_on is given without protocol=cross_dataset: add it, or drop test_on")
     if isinstance(checked["epochs"], dict) and not checked["epochs"]:
         problems.append("epochs={}: expected at least one entry of shots: epochs")
     return problems
@@ -221,7 +286,10 @@ def _contradictions(checked: dict[str, Any]) -> list[str]:
 
 def _override_templates(card: DataCard, checked: dict[str, Any]) -> DataCard:
     own = [checked["template"]] if checked["template"] is not None else checked["templates"]
-    return replace(card, templates=own) if own else card
+    templates = list(own or card.templates)
+    if checked["ensemble"]:
+        templates += [t for t in GENERAL_TEMPLATES if t not in templates]
+    return replace(card, templates=templates)
 
 
 def _try(problems: list[str], function: Any, *args: Any) -> Any:

@@ -6,23 +6,20 @@ receive is a ``Support``, which holds no reference to it.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import random
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from clip_adapt import cards, images
+from clip_adapt import cards, leaks, scan
 from clip_adapt.cards import SPLITS, DataCard
-from clip_adapt.errors import InputError, listed
-from clip_adapt.files import cache_folder, sha256
+from clip_adapt.errors import InputError
+from clip_adapt.files import cache_folder, data_folder, sha256
+from clip_adapt.sampling import SAMPLERS, VAL_SHOTS, Sampling
 from clip_adapt.task import Prompts, Task
-
-VAL_SHOTS = 4  # the CoOp protocol draws min(shots, 4) validation images a class
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +33,44 @@ class Item:
 
 @dataclass(frozen=True)
 class Splits:
-    """What a source reads: class names as they are stored, and the items of each split."""
+    """What a source reads: class names as they are stored, and the items of each split.
+
+    ``drawn`` says that train and val are a few-shot subset already, to be used as it is.
+    """
 
     classes: list[str]
     train: list[Item]
     val: list[Item]
     test: list[Item]
+    drawn: bool = False
+
+    @classmethod
+    def of(cls, classes: list[str], parts: Mapping[str, list[Item]]) -> Splits:
+        """Return the splits of items by split."""
+        return cls(classes, parts["train"], parts["val"], parts["test"])
+
+    def parts(self) -> dict[str, list[Item]]:
+        """Return the items by split, in the order train, val, test."""
+        return {split: getattr(self, split) for split in SPLITS}
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a source may use besides its own options: where caches lie."""
+    """What a source may use besides its own options.
+
+    Attributes:
+        cache: where caches lie.
+        data: where the data sets of cards that ship lie.
+        download: whether the user allowed a download.
+    """
 
     cache: Path
+    data: Path = Path("data")
+    download: bool = False
+
+    def place(self, path: str) -> Path:
+        """Return a path of a card: that of a card that ships is relative to the data folder."""
+        return self.data / Path(path).expanduser()
 
 
 @dataclass(frozen=True)
@@ -86,6 +108,8 @@ class Dataset:
         train: the pool that few-shot subsets are drawn from.
         val: the pool of validation images.
         test: read by evaluation only.
+        names: every spoken name of a class that has several, by its first.
+        drawn: train and val are a few-shot subset already.
     """
 
     card: DataCard
@@ -93,37 +117,90 @@ class Dataset:
     train: list[Item]
     val: list[Item]
     test: list[Item]
+    names: dict[str, list[str]] = field(default_factory=dict)
+    drawn: bool = False
 
     @classmethod
-    def load(cls, name: str | Path, *, cache_dir: str | None = None) -> Dataset:
-        """Load ``eyes``, a card.yaml, or a folder of class folders.
+    def load(
+        cls,
+        name: str | Path,
+        *,
+        cache_dir: str | None = None,
+        data_dir: str | None = None,
+        download: bool = False,
+    ) -> Dataset:
+        """Load a data set by name, or what a path points at.
+
+        Args:
+            name: the name of a card that ships, a card.yaml, a folder of class folders, a table
+                (.csv, .tsv), a split file of the CoOp protocol, or a subset (.json, .jsonl).
+            cache_dir: where caches lie.
+            data_dir: where the data sets of cards that ship lie.
+            download: fetch what is missing.
 
         Raises:
             InputError: when it does not exist, holds no classes, or leaks between its splits.
         """
-        return cls.from_card(cards.find_dataset(str(name)), cache_dir=cache_dir)
+        card = cards.find_dataset(str(name))
+        return cls.from_card(card, cache_dir=cache_dir, data_dir=data_dir, download=download)
 
     @classmethod
-    def from_card(cls, card: DataCard, *, cache_dir: str | None = None) -> Dataset:
+    def from_card(
+        cls,
+        card: DataCard,
+        *,
+        cache_dir: str | None = None,
+        data_dir: str | None = None,
+        download: bool = False,
+    ) -> Dataset:
         """Load the data set that a card describes; see ``load``."""
-        module = cards.source_module(card.source)
-        splits = module.read(card, Context(cache_folder(cache_dir)), **card.options)
-        classes = [_spoken(name, card.classes) for name in splits.classes]
+        context = Context(cache_folder(cache_dir), data_folder(data_dir), download)
+        splits: Splits = cards.source_module(card.source).read(card, context, **card.options)
+        names = [card.names_of(stored) for stored in splits.classes]
+        classes = [spoken[0] for spoken in names]
         _refuse_same_names(classes, splits.classes)
-        _refuse_leaks(splits)
-        return cls(card, classes, splits.train, splits.val, splits.test)
+        leaks.refuse_groups(splits.parts())
+        if card.on_leak == "error":
+            leaks.refuse_pairs(leaks.same_files(splits.parts()))
+        several = {spoken[0]: spoken for spoken in names if len(spoken) > 1}
+        train, val, test = splits.parts().values()
+        return cls(card, classes, train, val, test, several, splits.drawn)
 
     @property
     def name(self) -> str:
         """The card's name."""
         return self.card.name
 
-    def broken(self, *, cache_dir: str | None = None) -> dict[str, str]:
-        """Return why images of any split cannot be read, by path; good ones are remembered."""
-        paths = [item.path for split in SPLITS for item in getattr(self, split)]
-        key = hashlib.sha256("\n".join(sorted(paths)).encode()).hexdigest()[:16]
-        memory = cache_folder(cache_dir) / "checked" / f"{self.name}-{key}.json"
-        return images.find_broken(paths, memory)
+    def parts(self) -> dict[str, list[Item]]:
+        """Return the items by split, in the order train, val, test."""
+        return {split: getattr(self, split) for split in SPLITS}
+
+    def survey(self, *, cache_dir: str | None = None) -> scan.Survey:
+        """Look at every image of every split; what was seen is remembered."""
+        paths = [item.path for items in self.parts().values() for item in items]
+        return scan.survey(paths, cache_folder(cache_dir))
+
+    def check(self, survey: scan.Survey) -> tuple[list[str], list[leaks.Twin]]:
+        """Compare the images of different splits with one another.
+
+        Returns:
+            what a user should know, and the images that look like one of another split.
+
+        Raises:
+            InputError: when an image stands in two splits, unless the card says on_leak: warn.
+        """
+        pairs = leaks.same_pixels(self.parts(), survey)
+        if self.card.on_leak == "error":
+            leaks.refuse_pairs(pairs)
+        notes = [leaks.describe(pairs)] if pairs else []
+        same = {pair[1] for pair in pairs}
+        twins = [t for t in leaks.near(self.parts(), survey) if t.path not in same]
+        if twins:
+            notes.append(
+                f"{len(twins)} images look like one of another split (near-duplicates); "
+                f"they are listed in {leaks.FILE}"
+            )
+        return notes, twins
 
     def without(self, broken: Iterable[str]) -> Dataset:
         """Return the data set without the images at these paths.
@@ -141,12 +218,12 @@ class Dataset:
             raise InputError(f"the test split of {self.name} is empty: nothing can be measured")
         return replace(self, train=kept["train"], val=kept["val"], test=kept["test"])
 
-    def few_shot(self, shots: int, seed: int = 1) -> Support:
-        """Draw the subsets of the CoOp protocol.
+    def few_shot(self, shots: int, seed: int = 1, sampling: Sampling = "coop") -> Support:
+        """Draw the support set and a validation subset.
 
-        One stream of Python's ``random`` seeded with ``seed``: for every label in order of its
-        first appearance ``random.sample(items, shots)`` over train, then min(shots, 4) over val.
-        A class with fewer images gives all it has (Zhou et al. 2022, authors' data loader).
+        One stream of Python's ``random`` seeded with ``seed``: ``shots`` over train, then
+        min(shots, 4) over val, by the sampler of that name (sampling.py). A subset that a source
+        gives as drawn already is used as it is.
 
         Raises:
             InputError: when ``shots`` is below 1.
@@ -154,9 +231,10 @@ class Dataset:
         if shots < 1:
             raise InputError(f"shots={shots}: expected a whole number, at least 1")
         stream = random.Random(seed)
-        train = _sample(self.train, shots, stream)
-        val = _sample(self.val, min(shots, VAL_SHOTS), stream)
-        return Support(train, val, shots, self._notes(shots))
+        draw = SAMPLERS["all" if self.drawn else sampling]
+        train = draw(self.train, shots, stream)
+        val = draw(self.val, min(shots, VAL_SHOTS), stream)
+        return Support(train, val, shots, self._notes(train, shots, sampling))
 
     def task(self, *, prompts: Prompts = "templates", shots: int = 0, seed: int = 1) -> Task:
         """Return what a method is asked."""
@@ -164,16 +242,20 @@ class Dataset:
             classes=tuple(self.classes),
             templates=tuple(self.card.templates),
             descriptions=self.card.descriptions,
+            names=self.names,
             prompts=prompts,
             shots=shots,
             seed=seed,
         )
 
-    def _notes(self, shots: int) -> list[str]:
-        counts = [0] * len(self.classes)
-        for item in self.train:
-            counts[item.label] += 1
-        short = [f"{c}: {n}" for c, n in zip(self.classes, counts, strict=True) if n < shots]
+    def _notes(self, drawn: list[Item], shots: int, sampling: Sampling) -> list[str]:
+        if self.drawn or sampling != "coop":
+            what = "the subset is used as given" if self.drawn else f"sampling={sampling}"
+            counts = Counter(item.label for item in drawn)
+            low, high = min(counts.values()), max(counts.values())
+            return [f"{what}: {len(drawn)} training images, {low} to {high} a class"]
+        sizes = Counter(item.label for item in self.train)
+        short = [f"{c}: {sizes[i]}" for i, c in enumerate(self.classes) if sizes[i] < shots]
         return [f"fewer than {shots} training images in {', '.join(short)}"] if short else []
 
 
@@ -182,18 +264,15 @@ def write_manifest(rows: Iterable[dict[str, Any]]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def _sample(items: Sequence[Item], shots: int, stream: random.Random) -> list[Item]:
-    by_label: dict[int, list[Item]] = defaultdict(list)
-    for item in items:
-        by_label[item.label].append(item)
-    drawn: list[Item] = []
-    for of_class in by_label.values():
-        drawn += stream.sample(of_class, shots) if len(of_class) >= shots else of_class
-    return drawn
+def require_apart(items: Sequence[Item], test: Sequence[Item]) -> None:
+    """Refuse images of which a copy, or an image of the same group, is tested on.
 
-
-def _spoken(stored: str, names: dict[str, str]) -> str:
-    return names.get(stored, " ".join(stored.replace("_", " ").split()))
+    Raises:
+        InputError: listing them.
+    """
+    parts = {"calibration": list(items), "test": list(test)}
+    leaks.refuse_pairs(leaks.same_files(parts))
+    leaks.refuse_groups(parts)
 
 
 def _refuse_same_names(classes: list[str], stored: list[str]) -> None:
@@ -203,51 +282,3 @@ def _refuse_same_names(classes: list[str], stored: list[str]) -> None:
             f"two classes have the name {name!r}: {', '.join(map(repr, twins))}. "
             "Rename one, or give each a spoken name under classes: in a card."
         )
-
-
-def _refuse_leaks(splits: Splits) -> None:
-    pairs = _same_files(splits)
-    groups = _shared_groups(splits)
-    if pairs:
-        lines = listed(f"{a}  =  {b}" for a, b in pairs)
-        raise InputError(
-            f"{len(pairs)} images stand in two splits, so a test score would be too good:\n"
-            f"{lines}\nRemove one of each pair."
-        )
-    if groups:
-        raise InputError(
-            f"{len(groups)} groups stand in two splits:\n{listed(groups)}\n"
-            "Keep all images of a group in one split."
-        )
-
-
-def _same_files(splits: Splits) -> list[tuple[str, str]]:
-    # Equal files have equal sizes: only those are read.
-    by_size: dict[int, list[tuple[str, str]]] = defaultdict(list)
-    for split in SPLITS:
-        for item in getattr(splits, split):
-            by_size[os.stat(item.path).st_size].append((split, item.path))
-    pairs = []
-    for same_size in by_size.values():
-        if len({split for split, _ in same_size}) > 1:
-            pairs += _same_content(same_size)
-    return pairs
-
-
-def _same_content(candidates: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    seen: dict[str, tuple[str, str]] = {}
-    pairs = []
-    for split, path in candidates:
-        first = seen.setdefault(sha256(path), (split, path))
-        if first[0] != split and os.stat(path).st_size:
-            pairs.append((first[1], path))
-    return pairs
-
-
-def _shared_groups(splits: Splits) -> list[str]:
-    where: dict[str, set[str]] = defaultdict(set)
-    for split in SPLITS:
-        for item in getattr(splits, split):
-            if item.group is not None:
-                where[item.group].add(split)
-    return [f"{g} (in {', '.join(sorted(s))})" for g, s in where.items() if len(s) > 1]

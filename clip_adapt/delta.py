@@ -42,6 +42,8 @@ class Header:
     transform: dict[str, Any]
     dataset: str = ""
     temperature: float = 1.0
+    guard: float = 0.0
+    conformal: dict[str, Any] | None = None
     metrics: dict[str, Any] | None = None
     support_sha256: str = ""
     versions: dict[str, str] | None = None

@@ -1,46 +1,137 @@
-"""Measuring a classifier on test images."""
+"""Measuring classifiers on test images."""
 
 from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from clip_adapt import metrics
+from clip_adapt import conformal, metrics
 from clip_adapt.classifier import Classifier
+from clip_adapt.conformal import Labels, Thresholds
 from clip_adapt.data import Item
 from clip_adapt.errors import InputError, nearest
 from clip_adapt.features import FeatureCache, extract
 from clip_adapt.method import Method
+from clip_adapt.metrics import Measured
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A classifier on test images, and zero-shot CLIP on the same.
+
+    Attributes:
+        classes: spoken names, in the order of the columns of ``probabilities``.
+        items: the test images, labelled in that order.
+        probabilities: of the classifier (N, C).
+        ours: its metrics.
+        zero_shot: those of the same backbone and prompts without training.
+        sets: what its conformal sets are worth; None when it gives none.
+    """
+
+    classes: list[str]
+    items: list[Item]
+    probabilities: Tensor
+    ours: Measured
+    zero_shot: Measured
+    sets: dict[str, Any] | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """Return what metrics.json says of it; every value can be written as JSON."""
+        labels, groups = labels_of(self.items), groups_of(self.items)
+        return {
+            "test": self.ours.table,
+            "zero_shot": self.zero_shot.table,
+            "difference": metrics.difference(self.ours, self.zero_shot),
+            **({"conformal": self.sets} if self.sets else {}),
+            "per_class": self.ours.per_class,
+            "confusion": self.ours.confusion,
+            "n_test": len(self.items),
+            "bootstrap": metrics.bootstrap(len(self.items), len(self.classes), groups),
+            "notes": metrics.notes(labels, self.classes),
+        }
 
 
 def beside_zero_shot(
-    classifier: Classifier, items: list[Item], cache: FeatureCache
-) -> tuple[dict[str, Any], Tensor]:
+    classifier: Classifier, items: list[Item], cache: FeatureCache, seed: int = 0
+) -> Evaluation:
     """Measure a classifier on test items, and zero-shot CLIP on the same features.
 
-    Returns:
-        {"test": metrics, "zero_shot": metrics}, and the classifier's probabilities (N, C).
+    ``seed`` is that of the bootstrap; equal seeds draw equal resamples of the same items.
+    """
+    baseline = Classifier(Method(classifier.backbone, classifier.method.task))
+    ours = probabilities(classifier, items, cache)
+    base = probabilities(baseline, items, cache)
+    labels, groups, names = labels_of(items), groups_of(items), classifier.classes
+    return Evaluation(
+        names,
+        items,
+        ours,
+        metrics.measure(labels, ours.numpy(), names, groups, seed),
+        metrics.measure(labels, base.numpy(), names, groups, seed),
+        _coverage(classifier.conformal, ours, labels, groups, seed),
+    )
+
+
+def probabilities(
+    classifier: Classifier, items: Sequence[Item], cache: FeatureCache, label: str = "test features"
+) -> Tensor:
+    """Return the probabilities (N, C) of items, on the CPU."""
+    return classifier.softmax(logits(classifier, items, cache, label))
+
+
+def logits(
+    classifier: Classifier, items: Sequence[Item], cache: FeatureCache, label: str
+) -> Tensor:
+    """Return the logits (N, C) of items before any temperature, on the CPU.
+
+    Features come from the cache unless the method tunes the image tower.
     """
     paths = [item.path for item in items]
-    z = extract(classifier.backbone, paths, cache, label="test features")[:, 0]
-    zero_shot = Classifier(Method(classifier.backbone, classifier.method.task))
     if classifier.method.tunes_image_tower:
-        rows = classifier.stream(paths, top_k=len(classifier.classes))
-        ours = torch.tensor([[dict(row)[c] for c in classifier.classes] for row in rows])
-    else:
-        ours = classifier.probabilities_of_features(z).cpu()
-    baseline = zero_shot.probabilities_of_features(z).cpu()
-    return {"test": _measure(ours, items), "zero_shot": _measure(baseline, items)}, ours
+        rows = [classifier.logits(pixels) for pixels in classifier.batches(paths)]
+        return torch.cat(rows).cpu()
+    z = extract(classifier.backbone, paths, cache, label=label)[:, 0]
+    return classifier.logits_of_features(z).cpu()
 
 
-def _measure(probabilities: Tensor, items: list[Item]) -> dict[str, dict[str, float]]:
-    labels = np.array([item.label for item in items])
-    return metrics.evaluate(labels, probabilities.argmax(1).numpy())
+def _coverage(
+    thresholds: Thresholds | None,
+    probabilities: Tensor,
+    labels: Labels,
+    groups: list[str | None] | None,
+    seed: int,
+) -> dict[str, Any] | None:
+    # How often the sets of test images hold the truth, how large and how often empty they are.
+    if thresholds is None:
+        return None
+    found: dict[str, Any] = {"alpha": thresholds["alpha"], "n_calibration": thresholds["n"]}
+    for score in conformal.SCORES:
+        inside = conformal.sets(probabilities.numpy(), thresholds, score)
+        covered, sizes = inside[np.arange(len(labels)), labels], inside.sum(1)
+        found[score] = {
+            "coverage": metrics.mean(covered, groups, seed),
+            "set_size": metrics.mean(sizes, groups, seed, most=float(inside.shape[1])),
+            "empty": metrics.mean(sizes == 0, groups, seed),
+        }
+    return found
+
+
+def labels_of(items: Sequence[Item]) -> Labels:
+    """Return the labels (N,) of items."""
+    return np.array([item.label for item in items], dtype=np.int64)
+
+
+def groups_of(items: Sequence[Item]) -> list[str | None] | None:
+    """Return the groups of items, None when no item has one."""
+    groups = [item.group for item in items]
+    return groups if any(group is not None for group in groups) else None
 
 
 def predictions_csv(probabilities: Tensor, items: list[Item], classes: list[str]) -> str:

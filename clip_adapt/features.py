@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,15 +21,18 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from clip_adapt import images
+from clip_adapt import images, scan
 from clip_adapt.backbone import Backbone
 from clip_adapt.errors import InputError
-from clip_adapt.files import atomic, sha256
-from clip_adapt.images import Augment
+from clip_adapt.files import atomic
+from clip_adapt.views import MADE_BY, Augment, view
 
 log = logging.getLogger(__name__)
 
 CENTRE = -1
+SHARD = 1024  # images a file; an interrupted extraction goes on after the last one
+
+Job = tuple[int, str, str]  # view, key, path
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,11 @@ class FeatureCache:
 
     folder: Path | None
     limit: float = 10e9
+
+    @property
+    def memory(self) -> Path | None:
+        """Where it is remembered which digest a file has: beside the features."""
+        return self.folder.parent if self.folder else None
 
     def read(self, group: str, keys: set[str]) -> dict[str, Tensor]:
         """Return the features that are there, by image key."""
@@ -120,56 +128,81 @@ def extract(
     Raises:
         InputError: listing every image that cannot be read.
     """
-    keys = [sha256(path) for path in paths]
+    keys = scan.digests(paths, cache.memory)
     indices = [CENTRE] if views == 1 or augment == "none" else list(range(views))
-    todo: list[tuple[int, str, str]] = []  # (view, key, path)
-    known: dict[int, dict[str, Tensor]] = {}
-    unique = dict(zip(keys, paths, strict=True))
-    for index in indices:
-        known[index] = cache.read(_group(backbone, index, augment), set(keys))
-        todo += [(index, k, p) for k, p in unique.items() if k not in known[index]]
-    made = _compute(backbone, todo, augment, label)
-    for index in indices:
-        fresh = {key: z for (view, key), z in made.items() if view == index}
-        cache.write(_group(backbone, index, augment), fresh)
-        known[index] |= fresh
-    rows = [torch.stack([known[index][key] for index in indices]) for key in keys]
-    return torch.stack(rows) if rows else torch.empty(0, len(indices), backbone.embed_dim)
+    place: dict[str, int] = {}  # the first row of each image
+    for row, key in enumerate(keys):
+        place.setdefault(key, row)
+    z = torch.empty(len(keys), len(indices), backbone.embed_dim)
+    groups = {index: _group(backbone, index, augment) for index in indices}
+    todo: list[Job] = []
+    for column, index in enumerate(indices):
+        known = cache.read(groups[index], set(place))
+        for key, feature in known.items():
+            z[place[key], column] = feature
+        todo += [(index, key, paths[row]) for key, row in place.items() if key not in known]
+    column_of = {index: column for column, index in enumerate(indices)}
+    with _Writer(cache, groups) as writer:
+        for (index, key, _), feature in _compute(backbone, todo, augment, label):
+            z[place[key], column_of[index]] = feature
+            writer.add(index, key, feature)
+    return z if len(place) == len(keys) else z[[place[key] for key in keys]]
+
+
+class _Writer:
+    """Writes a shard of a view as soon as it is full, and what is left at the end or on a stop."""
+
+    def __init__(self, cache: FeatureCache, groups: dict[int, str]) -> None:
+        self.cache, self.groups = cache, groups
+        self.waiting: dict[int, dict[str, Tensor]] = {index: {} for index in groups}
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for index in self.groups:
+            self._flush(index)
+
+    def add(self, index: int, key: str, feature: Tensor) -> None:
+        """Take one feature (D,)."""
+        self.waiting[index][key] = feature
+        if len(self.waiting[index]) >= SHARD:
+            self._flush(index)
+
+    def _flush(self, index: int) -> None:
+        self.cache.write(self.groups[index], self.waiting[index])
+        self.waiting[index] = {}
 
 
 def _group(backbone: Backbone, index: int, augment: Augment) -> str:
     described = json.dumps(backbone.transform, sort_keys=True, default=str)
-    kind = f"{described} {backbone.dtype} {backbone.device.type}"
+    kind = f"{described} {backbone.dtype} {backbone.device.type} {MADE_BY}"
     transform = hashlib.sha256(kind.encode()).hexdigest()[:12]
     name = "centre" if index == CENTRE else f"{augment}{index}"
     return f"{backbone.fingerprint[:16]}/{transform}/{name}"
 
 
 def _compute(
-    backbone: Backbone, todo: list[tuple[int, str, str]], augment: Augment, label: str
-) -> dict[tuple[int, str], Tensor]:
+    backbone: Backbone, todo: list[Job], augment: Augment, label: str
+) -> Iterator[tuple[Job, Tensor]]:
     size = batch_size(backbone.device)
-    made: dict[tuple[int, str], Tensor] = {}
     reasons: dict[str, str] = {}
 
-    def load(job: tuple[int, str, str]) -> Tensor | str:
-        image = images.try_decode(job[2])
-        if isinstance(image, str):
-            return image
-        return images.view(backbone, augment, job[0], job[1], image)
+    def pixels_of(job: Job) -> Tensor | str:
+        image = images.try_load(job[2])
+        return image if isinstance(image, str) else view(backbone, augment, job[0], job[1], image)
 
     progress = tqdm(total=len(todo), desc=label, unit="img", disable=None if todo else True)
     with progress as bar, ThreadPoolExecutor(images.workers()) as pool:
         for start in range(0, len(todo), size):
             jobs = todo[start : start + size]
-            loaded = list(zip(jobs, pool.map(load, jobs), strict=True))
+            loaded = list(zip(jobs, pool.map(pixels_of, jobs), strict=True))
             reasons |= {job[2]: pixels for job, pixels in loaded if isinstance(pixels, str)}
             good = [(job, pixels) for job, pixels in loaded if isinstance(pixels, Tensor)]
             features = encode(backbone, [pixels for _, pixels in good], size)
-            made |= {(job[0], job[1]): z for (job, _), z in zip(good, features, strict=True)}
+            yield from zip((job for job, _ in good), features, strict=True)
             bar.update(len(jobs))
     images.refuse_broken(reasons)
-    return made
 
 
 def encode(backbone: Backbone, pixels: list[Tensor], size: int) -> Tensor:

@@ -101,6 +101,12 @@ def cache_folder(cache_dir: str | None = None) -> Path:
     return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("clip_adapt"))
 
 
+def data_folder(data_dir: str | None = None) -> Path:
+    """Return where data sets of cards lie: ``data_dir``, $CLIP_ADAPT_DATA, or ``data`` here."""
+    chosen = data_dir or os.environ.get("CLIP_ADAPT_DATA") or "data"
+    return Path(chosen).expanduser().absolute()
+
+
 def resource(*parts: str) -> Path:
     """Return a file or folder of ours, in an installed package or in a checkout.
 

@@ -1,37 +1,39 @@
-"""Decoding, and the views of an image: the centre view and random augmented ones."""
+"""Decoding: every common kind of image file becomes RGB, upright, or a reason why it cannot."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import math
 import os
-import random
 import warnings
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
+from torchvision.io import ImageReadMode, decode_jpeg
 from tqdm import tqdm
 
 from clip_adapt.errors import InputError, listed
-from clip_adapt.files import write_text
-
-if TYPE_CHECKING:
-    from clip_adapt.backbone import Backbone
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-Augment = Literal["coop", "none"]
+SMALLEST = 4  # pixels a side
+LONGEST = 50  # times the shorter side: at 224 pixels a view of more would take over 30 MB
 
 AnyImage = str | os.PathLike[str] | Image.Image | np.ndarray
+Decoded = Image.Image | Tensor  # RGB, or uint8 (3, H, W)
+
+
+class _Refused(Exception):
+    """An image that is read and not used; the message says why."""
 
 
 def decode(image: AnyImage) -> Image.Image:
     """Return an image as RGB, upright (EXIF orientation applied).
+
+    Transparency is dropped, values of 16 bits are scaled to 8, and the first frame stands for an
+    animation.
 
     Args:
         image: a path, a PIL image, or an array (H, W, 3) or (H, W) of uint8.
@@ -47,7 +49,10 @@ def decode(image: AnyImage) -> Image.Image:
             )
         image = Image.fromarray(image)
     if isinstance(image, Image.Image):
-        return ImageOps.exif_transpose(image).convert("RGB")
+        try:
+            return _upright_rgb(image)
+        except _Refused as reason:
+            raise InputError(f"this image cannot be used: {reason}") from reason
     decoded = try_decode(image)
     if isinstance(decoded, str):
         raise InputError(f"{os.fspath(image)}: {decoded}")
@@ -55,15 +60,48 @@ def decode(image: AnyImage) -> Image.Image:
 
 
 def try_decode(path: str | os.PathLike[str]) -> str | Image.Image:
-    """Decode a file: the image, or in words why it cannot be read."""
+    """Decode a file with Pillow: the image, or in words why it cannot be read."""
+    decoded = _try(path, fast=False)
+    assert not isinstance(decoded, Tensor), "Pillow gives pictures"
+    return decoded
+
+
+def load(image: AnyImage) -> Decoded:
+    """Return an image for ``views.view``: pixels from the fast decoder where it applies.
+
+    Raises:
+        InputError: as ``decode`` does.
+    """
+    if not isinstance(image, str | os.PathLike):
+        return decode(image)
+    decoded = try_load(image)
+    if isinstance(decoded, str):
+        raise InputError(f"{os.fspath(image)}: {decoded}")
+    return decoded
+
+
+def try_load(path: str | os.PathLike[str]) -> str | Decoded:
+    """Decode a file, JPEG with torchvision: uint8 (3, H, W), a PIL image, or why it cannot be read.
+
+    torchvision's decoder gives Pillow's pixels, and views made from a tensor are several times
+    faster. CMYK and everything that is no JPEG goes through Pillow.
+    """
+    if os.fspath(path).lower().endswith((".jpg", ".jpeg")):
+        decoded = _try(path, fast=True)
+        if isinstance(decoded, Tensor):
+            return decoded
+    return try_decode(path)
+
+
+def _try(path: str | os.PathLike[str], fast: bool) -> str | Decoded:
     try:
         if not os.path.getsize(path):
             return "the file is empty (0 bytes)"
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
-                image.load()
-                return ImageOps.exif_transpose(image).convert("RGB")
+                _refuse_absurd(image)
+                return _jpeg(path, image) if fast else _upright_rgb(image)
     except FileNotFoundError:
         return f"no such file (looked at {Path(path).absolute()})"
     except IsADirectoryError:
@@ -72,21 +110,52 @@ def try_decode(path: str | os.PathLike[str]) -> str | Image.Image:
         return "this is no image that can be read"
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return f"more than {Image.MAX_IMAGE_PIXELS} pixels: refused as a decompression bomb"
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
+    except _Refused as reason:
+        return str(reason)
+    except (OSError, ValueError, SyntaxError, EOFError, RuntimeError) as error:
         return f"damaged: {error}"
 
 
-def find_broken(paths: Iterable[str], memory: Path | None = None) -> dict[str, str]:
-    """Decode every file; return the reasons of those that cannot be read, by path.
+def _refuse_absurd(image: Image.Image) -> None:
+    short, long = sorted(image.size)
+    if short < SMALLEST:
+        raise _Refused(f"{image.width} x {image.height} pixels: too small to show anything")
+    if long > LONGEST * short:
+        raise _Refused(
+            f"{image.width} x {image.height} pixels: more than {LONGEST} times as long as wide"
+        )
 
-    Args:
-        paths: image files.
-        memory: a JSON file that remembers which files were good (by size and time of change), so
-            that they are not decoded again; None forgets.
-    """
-    good = _remembered(memory)
-    stamps = {path: _stamp(path) for path in dict.fromkeys(paths)}
-    todo = [path for path, stamp in stamps.items() if stamp is None or good.get(path) != stamp]
+
+def _jpeg(path: str | os.PathLike[str], image: Image.Image) -> str | Tensor:
+    if image.format not in ("JPEG", "MPO") or image.mode not in ("RGB", "L"):
+        return "not for the fast decoder"
+    data = torch.from_numpy(np.fromfile(path, dtype=np.uint8))
+    return decode_jpeg(data, mode=ImageReadMode.RGB, apply_exif_orientation=True)
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    image.load()
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith("I"):
+        return _eight_bits(upright)
+    if upright.mode == "F":
+        raise _Refused("its values have no known range (32-bit float): save it with 8 or 16 bits")
+    return upright.convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    # Pillow would clip: every value above 255 would be white.
+    values = np.asarray(image)
+    if values.min() < 0 or values.max() > 65535:
+        raise _Refused("its values have no known range (32-bit): save it with 8 or 16 bits")
+    return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8)).convert(
+        "RGB"
+    )
+
+
+def find_broken(paths: Iterable[str]) -> dict[str, str]:
+    """Decode every file; return the reasons of those that cannot be read, by path."""
+    todo = list(dict.fromkeys(paths))
     bar = tqdm(total=len(todo), desc="checking images", unit="img", disable=None if todo else True)
     reasons: dict[str, str] = {}
     with bar, ThreadPoolExecutor(workers()) as pool:
@@ -94,10 +163,6 @@ def find_broken(paths: Iterable[str], memory: Path | None = None) -> dict[str, s
             bar.update()
             if reason:
                 reasons[path] = reason
-    if memory is not None and todo:
-        fresh = {path: stamp for path, stamp in stamps.items() if path not in reasons}
-        with contextlib.suppress(InputError):  # a cache that cannot be written costs time only
-            write_text(memory, json.dumps(good | fresh))
     return reasons
 
 
@@ -111,61 +176,9 @@ def refuse_broken(
         raise InputError(f"{len(reasons)} images cannot be read:\n{lines}\n{remedy}")
 
 
-def view(backbone: Backbone, augment: Augment, index: int, key: str, image: Image.Image) -> Tensor:
-    """Return one view (3, S, S) of an image.
-
-    A random view depends only on the image and its index, so every method and seed shares it.
-
-    Args:
-        backbone: its evaluation transform and image size.
-        augment: ``coop`` crops and flips at random, ``none`` gives the centre view.
-        index: number of the view; -1 is the centre view.
-        key: what identifies the image (its SHA-256).
-        image: the decoded image.
-    """
-    if index >= 0 and augment == "coop":
-        image = _crop_and_flip(image, backbone.image_size, random.Random(f"{key}/{index}"))
-    return backbone.preprocess(image)
-
-
 def _reason(path: str) -> str | None:
     result = try_decode(path)
     return result if isinstance(result, str) else None
-
-
-def _remembered(memory: Path | None) -> dict[str, list[int]]:
-    try:
-        return json.loads(memory.read_text(encoding="utf-8")) if memory else {}
-    except (OSError, ValueError):
-        return {}
-
-
-def _stamp(path: str) -> list[int] | None:
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return None
-    return [stat.st_size, stat.st_mtime_ns]
-
-
-def _crop_and_flip(image: Image.Image, size: int, stream: random.Random) -> Image.Image:
-    box = _random_box(*image.size, stream)
-    image = image.resize((size, size), Image.Resampling.BICUBIC, box=box)
-    return ImageOps.mirror(image) if stream.random() < 0.5 else image
-
-
-def _random_box(width: int, height: int, stream: random.Random) -> tuple[int, int, int, int]:
-    # RandomResizedCrop: 8 % to 100 % of the area, aspect ratio 3:4 to 4:3 (log-uniform), ten tries.
-    for _ in range(10):
-        area = width * height * stream.uniform(0.08, 1.0)
-        ratio = math.exp(stream.uniform(math.log(3 / 4), math.log(4 / 3)))
-        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-        if 0 < w <= width and 0 < h <= height:
-            left, top = stream.randint(0, width - w), stream.randint(0, height - h)
-            return left, top, left + w, top + h
-    side = min(width, height)
-    left, top = (width - side) // 2, (height - side) // 2
-    return left, top, left + side, top + side
 
 
 def workers() -> int:

@@ -10,10 +10,12 @@ import importlib
 import importlib.util
 import inspect
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -39,12 +41,18 @@ class Method(nn.Module):
         starts_at_zero_shot: True when the logits before training are those of zero-shot CLIP.
         quick: True when it adapts to cached features within seconds on any backbone, because no
             tower runs while it does; ``method=auto`` chooses among such methods.
+        works_on_other_classes: True when what is trained has nothing of single classes in it (a
+            shared context, an adapter of features, LoRA), so that it can be used on classes which
+            it never saw; set it in the constructor when that depends on an option.
         validation: (features, labels) of the val subset, set before ``fit``; None without one.
+        class_weight: weight of each class (C,) in the loss, mean 1 over the support set; None is 1.
+        label_smoothing: share of the target that is spread evenly over all classes.
     """
 
     tunes_image_tower = False
     starts_at_zero_shot = False
     quick = False
+    works_on_other_classes = False
 
     def __init__(self, backbone: Backbone, task: Task) -> None:
         super().__init__()
@@ -52,6 +60,8 @@ class Method(nn.Module):
         self.__dict__["backbone"] = backbone
         self.task = task
         self.validation: tuple[Tensor, Tensor] | None = None
+        self.class_weight: Tensor | None = None
+        self.label_smoothing = 0.0
         self._cached: tuple[tuple[int, ...], Tensor] | None = None
         self._zero_shot: Tensor | None = None
         self.generator = torch.Generator().manual_seed(task.seed)
@@ -89,14 +99,49 @@ class Method(nn.Module):
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the loss of logits (N, C) against labels (N,): the mean cross entropy."""
-        return F.cross_entropy(logits, labels)
+        return F.cross_entropy(
+            logits,
+            labels,
+            weight=None if self.class_weight is None else self.class_weight.to(logits),
+            label_smoothing=self.label_smoothing,
+        )
+
+    def set_criterion(self, y: Tensor, class_balanced: bool, label_smoothing: float) -> None:
+        """Weight the classes of the loss inversely to their number of labels, smooth the targets.
+
+        Class weights are N / (C n_c), as scikit-learn's ``class_weight="balanced"`` has them.
+
+        Args:
+            y: labels (N,) of the support set.
+            class_balanced: whether every class counts the same, however many images it has.
+            label_smoothing: 0 to 1; Szegedy et al. 2016, https://arxiv.org/abs/1512.00567.
+
+        Raises:
+            InputError: when the method has a loss of its own, which would ignore both.
+        """
+        if (class_balanced or label_smoothing) and type(self).loss is not Method.loss:
+            raise InputError(
+                f"class_balanced and label_smoothing cannot change the loss of "
+                f"{type(self).__name__}, which is its own: leave them out"
+            )
+        self.label_smoothing = label_smoothing
+        self.class_weight = None
+        if class_balanced and len(y):
+            count = torch.bincount(y.cpu(), minlength=len(self.task.classes)).clamp(min=1)
+            weight = len(y) / (len(self.task.classes) * count.float())
+            self.class_weight = weight.to(self.backbone.device)
 
     @property
     def zero_shot_weights(self) -> Tensor:
         """Unit text features of the task's prompts, averaged over prompts (C, D); computed once."""
         if self._zero_shot is None:
-            self._zero_shot = self.backbone.class_weights(self.task.texts())
+            with torch.no_grad():
+                self._zero_shot = self.backbone.class_weights(self.task.texts())
         return self._zero_shot
+
+    def zero_shot_logits(self, z: Tensor) -> Tensor:
+        """Return the logits (N, C) of zero-shot CLIP for features (N, D) of the frozen tower."""
+        return Method.logits(self, z, self.zero_shot_weights)
 
     def current_weights(self) -> Tensor:
         """Return ``weights()``, computed once between changes while nothing is trained."""
@@ -110,6 +155,29 @@ class Method(nn.Module):
     def tables(self) -> list[Table]:
         """Return what a person can read of the trained part; stands in the run's report."""
         return []
+
+    def for_task(self, task: Task, options: Mapping[str, Any]) -> Method:
+        """Return a method with the same trained state on other classes, in eval mode.
+
+        It is made anew for the task, so its prompts and zero-shot weights are those of the task's
+        classes; then it gets every parameter and buffer of this one.
+
+        Args:
+            task: the other classes.
+            options: of the constructor, as this one was made with.
+
+        Raises:
+            InputError: when the state belongs to single classes (``works_on_other_classes``). A
+                method that claims otherwise is held to it by a law of testing.py.
+        """
+        if not self.works_on_other_classes:
+            raise InputError(
+                f"what {type(self).__name__} trains belongs to its own classes "
+                f"({', '.join(self.task.classes)}) and cannot be used on others"
+            )
+        made = type(self)(self.backbone, task, **options)
+        made.load_state_dict(self.state_dict())
+        return made.to(self.backbone.device).eval()
 
     def trainable(self) -> list[nn.Parameter]:
         """Return the parameters that training changes."""

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from clip_adapt.delta import Header
 
+PERCENT = ("accuracy", "balanced_accuracy", "macro_f1", "ece", "coverage")
+
 
 def write(header: Header, licence: str | None, command: str) -> str:
     """Return the card as Markdown with the front matter that the hub reads."""
@@ -48,15 +50,18 @@ def write(header: Header, licence: str | None, command: str) -> str:
 def _table(metrics: dict[str, Any]) -> list[str]:
     if not metrics:
         return []
-    names = list(metrics["test"])
-    rows = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-    for kind, title in (("zero_shot", "zero-shot"), ("test", "this delta")):
-        cells = [percent(metrics[kind][name]) for name in names]
-        rows.append(f"| {title} | " + " | ".join(cells) + " |")
+    rows = ["| | zero-shot | this delta |", "|---|---|---|"]
+    for name, row in metrics["test"].items():
+        ours, base = shown(name, row), shown(name, metrics["zero_shot"][name])
+        rows.append(f"| {name} | {base} | {ours} |")
     return rows
 
 
-def percent(metric: dict[str, float]) -> str:
-    """Return ``49.1 % (45.2 to 53.0)``: the value and its 95 % interval."""
-    value, low, high = (100 * metric[k] for k in ("value", "low", "high"))
-    return f"{value:.1f} % ({low:.1f} to {high:.1f})"
+def shown(name: str, row: dict[str, float | None]) -> str:
+    """Return ``49.1 % (45.2 to 53.0)`` or ``0.912 (0.901 to 0.923)``: value and 95 % interval."""
+    if row["value"] is None:
+        return "not defined"
+    scale, digits, unit = (100, 1, " %") if name in PERCENT else (1, 3, "")
+    numbers = (round(scale * (row[k] or 0), digits) + 0.0 for k in ("value", "low", "high"))
+    value, low, high = (f"{number:.{digits}f}" for number in numbers)  # + 0.0: no minus zero
+    return f"{value}{unit} ({low} to {high})"

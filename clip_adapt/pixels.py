@@ -4,18 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as F
 
-from clip_adapt import images
+from clip_adapt import images, views
 from clip_adapt.backbone import Backbone
 from clip_adapt.data import Item
 from clip_adapt.files import sha256
-from clip_adapt.images import Augment
+from clip_adapt.images import Decoded
+from clip_adapt.views import Augment
+
+MEMORY = 2e9  # bytes that the decoded images of one subset may take
 
 
 class Pixels(Dataset[Any]):
     """Transformed images (3, S, S) with their labels; a new random view in every epoch.
+
+    Every image is decoded once. For random views it is kept as uint8, a large one smaller, with its
+    short side at twice the input's (less only when the subset would not fit into ``MEMORY``); the
+    centre view is kept as it enters the tower.
 
     Args:
         backbone: its transform.
@@ -26,16 +36,46 @@ class Pixels(Dataset[Any]):
     def __init__(self, backbone: Backbone, items: list[Item], augment: Augment) -> None:
         self.backbone, self.items, self.augment = backbone, items, augment
         self.epoch = 0
+        self._decoded: dict[str, Decoded] = {}
+        self._centre: dict[str, Tensor] = {}
 
     def set_epoch(self, epoch: int) -> None:
         """Say which view is wanted."""
         self.epoch = epoch
+
+    def only(self, mask: Tensor) -> Pixels:
+        """Return the images where the mask (N,) is True; what is decoded is shared."""
+        items = [item for item, kept in zip(self.items, mask.tolist(), strict=True) if kept]
+        part = Pixels(self.backbone, items, self.augment)
+        part._decoded, part._centre = self._decoded, self._centre
+        return part
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         item = self.items[index]
-        image = images.decode(item.path)
-        key = sha256(item.path)
-        return images.view(self.backbone, self.augment, self.epoch, key, image), item.label
+        if self.augment == "none":
+            if item.path not in self._centre:
+                self._centre[item.path] = views.centre(self.backbone, images.load(item.path))
+            return self._centre[item.path], item.label
+        image, key = self._image(item.path), sha256(item.path)
+        return views.view(self.backbone, self.augment, self.epoch, key, image), item.label
+
+    def _image(self, path: str) -> Decoded:
+        if path not in self._decoded:
+            self._decoded[path] = self._smaller(images.load(path))
+        return self._decoded[path]
+
+    def _smaller(self, image: Decoded) -> Decoded:
+        size = self.backbone.image_size
+        room = (MEMORY / 3 / max(1, len(self.items))) ** 0.5
+        short = max(int(1.15 * size), min(2 * size, int(room)))
+        sides = image.shape[1:] if isinstance(image, Tensor) else image.size
+        if short >= min(sides):
+            return image
+        first, second = (round(side * short / min(sides)) for side in sides)
+        if isinstance(image, Tensor):
+            bicubic = InterpolationMode.BICUBIC
+            return F.resize(image, [first, second], interpolation=bicubic, antialias=True)
+        return image.resize((first, second), Image.Resampling.BICUBIC)

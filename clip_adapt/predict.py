@@ -15,6 +15,7 @@ def run(
     words: list[str],
     *,
     top_k: Annotated[int, Between(1)] = 5,
+    score: Literal["lac", "aps"] = "lac",
     json: bool = False,
     classes: list[str] | None = None,
     template: str | None = None,
@@ -50,12 +51,18 @@ def run(
         model_ = zero_shot(
             classes, template=prompts, model=model, device=device, precision=precision
         )
-    for path, ranking in zip(paths, model_.stream(paths, top_k), strict=True):
+    for path, row in zip(paths, model_.rows(paths), strict=True):
+        ranking = model_.ranking(row, top_k)
+        chosen = model_.set_of(row, score) if model_.conformal else None
         if json:
             best = [{"class": name, "probability": p} for name, p in ranking]
-            print(jsonlib.dumps({"path": path, "predictions": best}, ensure_ascii=False))
+            sets = {} if chosen is None else {"set": [name for name, _ in chosen]}
+            line = {"path": path, "predictions": best, **sets}
+            print(jsonlib.dumps(line, ensure_ascii=False))
         else:
             cli.show_ranking(path, ranking)
+            if chosen is not None and model_.conformal:
+                cli.show_set(chosen, 1 - model_.conformal["alpha"])
 
 
 def main(argv: list[str]) -> int:

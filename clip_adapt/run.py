@@ -9,27 +9,45 @@ import logging
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from clip_adapt import cli, delta, evaluation, features, images, locks, modelcard, report, selection
+from clip_adapt import (
+    calibration,
+    cli,
+    conformal,
+    delta,
+    evaluation,
+    features,
+    fitting,
+    images,
+    leaks,
+    locks,
+    modelcard,
+    protocol,
+    report,
+    selection,
+)
 from clip_adapt.backbone import Backbone
 from clip_adapt.classifier import Classifier
 from clip_adapt.config import Config, RunOptions
 from clip_adapt.data import Dataset, Item, Support, write_manifest
 from clip_adapt.errors import InputError, listed
+from clip_adapt.evaluation import Evaluation
 from clip_adapt.features import FeatureCache
 from clip_adapt.files import require_writable, write_text
-from clip_adapt.images import Augment
+from clip_adapt.fitting import Part
+from clip_adapt.leaks import Twin
 from clip_adapt.machine import peak_memory
 from clip_adapt.method import Method
 from clip_adapt.pixels import Pixels
 from clip_adapt.shared import Shared
-from clip_adapt.trainer import Examples, Recipe, train
+from clip_adapt.trainer import Recipe
+from clip_adapt.views import Augment
 
 log = logging.getLogger(__name__)
 
@@ -39,13 +57,24 @@ Curve = dict[str, list[float]]  # loss, accuracy, lr, perhaps val_accuracy: a nu
 
 @dataclass
 class Run:
-    """What one run has at hand, from the checked configuration on."""
+    """What one run has at hand, from the checked configuration on.
+
+    Attributes:
+        dataset: the classes that are trained.
+        pool: the whole data set, which support and calibration images are drawn from.
+        others: what the trained part is measured on besides, by name.
+        aside: labelled images that the user set aside for ``conformal``; None takes them from pool.
+    """
 
     config: Config
     folder: Path
     backbone: Backbone
     dataset: Dataset
     cache: FeatureCache
+    pool: Dataset
+    others: dict[str, Dataset] = field(default_factory=dict)
+    aside: list[Item] | None = None
+    twins: list[Twin] = field(default_factory=list)
     choice: dict[str, Any] | None = None
 
     @classmethod
@@ -57,14 +86,50 @@ class Run:
         """
         o = config.options
         cache = shared.cache(o)
-        dataset = shared.dataset(config.dataset, o)
+        places: dict[str, Any] = {
+            "cache_dir": o.cache_dir,
+            "data_dir": o.data_dir,
+            "download": o.download,
+        }
+        pool = shared.dataset(config.dataset, o)
+        dataset, others = pool, {}
+        if o.protocol == "base_to_new":
+            dataset, others["new"] = protocol.halves(pool)
+        for name in [o.test_on] if isinstance(o.test_on, str) else o.test_on or []:
+            other = Dataset.load(name, **places)
+            others[other.name] = other
+        aside = None
+        if isinstance(o.calibration, str):
+            aside = calibration.set_aside(dataset, o.calibration, **places)
         backbone = shared.backbone(config.model, o)
-        return cls(config, output_folder(config), backbone, dataset, cache)
+        backbone.text_chunk = o.text_chunk
+        return cls(config, output_folder(config), backbone, dataset, cache, pool, others, aside)
 
     @property
     def options(self) -> RunOptions:
         """The general options."""
         return self.config.options
+
+    def draw(self) -> tuple[Support, list[Item]]:
+        """Return the support set, and the images that ``conformal`` calibrates on.
+
+        Raises:
+            InputError: when what calibrating needs is not there, or was used otherwise.
+        """
+        o = self.options
+        support = self.pool.few_shot(o.shots, o.seed, o.sampling)
+        left: list[Item] = []
+        if o.protocol == "base_to_new":
+            support = protocol.of_classes(support, len(self.dataset.classes))
+        if o.calibrate:
+            calibration.require_val(support)
+        if o.conformal is not None:
+            count = o.calibration if isinstance(o.calibration, int) else None
+            left = calibration.draw(self.aside or self.dataset.train, support, count, o.seed)
+            if self.aside is not None:
+                calibration.require_unused(self.aside, left)
+            conformal.require_enough(len(left), o.conformal)
+        return support, left
 
     def make_method(self) -> Method:
         """Return the method before training.
@@ -81,6 +146,8 @@ class Run:
             raise
         except ValueError as error:
             raise InputError(f"method {self.config.method.name}: {error}") from error
+        if self.others:
+            protocol.require_transfer(made, self.config.method.name, o.protocol)
         return made.to(self.backbone.device)
 
     def choose(self, support: Support, seconds: dict[str, float]) -> None:
@@ -115,7 +182,7 @@ def run(config: Config, shared: Shared | None = None) -> Classifier:
     this = Run.prepare(config, shared or Shared())
     method = None if config.candidates else this.make_method()
     notes = _readable(this)
-    support = this.dataset.few_shot(config.options.shots, config.options.seed)
+    support, left = this.draw()
     support.notes[:0] = notes
     for note in support.notes:
         log.warning(note)
@@ -125,10 +192,12 @@ def run(config: Config, shared: Shared | None = None) -> Classifier:
             this.choose(support, seconds)
             method = this.make_method()
         z = _features(this, method, support, seconds)
-        curve = _fit(this, method, support, z, seconds)
-        result, probabilities = _measure(this, method, seconds)
+        classifier = Classifier(method)
+        classifier.guard, curve = _fit(this, method, support, z, seconds)
+        _calibrate(this, classifier, support, left)
+        measured, others = _measure(this, classifier, seconds)
         seconds["total"] = time.perf_counter() - start
-        return _write(this, method, support, result, curve, probabilities, seconds)
+        return _write(this, classifier, support, left, measured, others, curve, seconds)
 
 
 @contextlib.contextmanager
@@ -158,20 +227,30 @@ def output_folder(config: Config) -> Path:
     if o.output is not None:
         return Path(o.output).expanduser()
     model = config.model.name.replace("/", "-")
-    name = f"{config.method.name}-{model}-{o.shots}shot-seed{o.seed}"
+    shots = {"coop": f"{o.shots}shot", "natural": f"{o.shots}shot-natural", "all": "all"}
+    name = f"{config.method.name}-{model}-{shots[o.sampling]}-seed{o.seed}"
+    if o.protocol != "few_shot":
+        name += f"-{o.protocol}"
     return Path("runs") / config.dataset.name / name
 
 
 def _readable(this: Run) -> list[str]:
     # Every image is decoded once before anything is drawn, trained or written, so that all
-    # unreadable ones are known together. Nothing is learned from the test images here.
+    # unreadable ones and all leaks are known together. Nothing is learned from test images here.
     o = this.options
-    reasons = this.dataset.broken(cache_dir=o.cache_dir)
+    survey = this.pool.survey(cache_dir=o.cache_dir)
+    reasons = dict(survey.broken)
+    for dataset in (d for d in this.others.values() if d.card != this.pool.card):
+        reasons |= dataset.survey(cache_dir=o.cache_dir).broken
+    reasons |= images.find_broken(item.path for item in this.aside or [])
     if o.on_bad_image == "error":
         images.refuse_broken(reasons)
-    this.dataset = this.dataset.without(reasons)
+    this.pool, this.dataset = this.pool.without(reasons), this.dataset.without(reasons)
+    this.others = {name: other.without(reasons) for name, other in this.others.items()}
     listing = listed(f"{path}: {reason}" for path, reason in reasons.items())
-    return [f"{len(reasons)} images cannot be read and are left out:\n{listing}"] * bool(reasons)
+    skipped = f"{len(reasons)} images cannot be read and are left out:\n{listing}"
+    notes, this.twins = this.pool.check(survey)
+    return [skipped] * bool(reasons) + notes
 
 
 def _features(
@@ -179,9 +258,11 @@ def _features(
 ) -> dict[str, Tensor]:
     begin = time.perf_counter()
     o = this.options
-    trains = bool(o.epochs_at(o.shots)) and bool(method.trainable())
+    trains = o.trains and bool(method.trainable())
     solves = type(method).fit is not Method.fit
-    wanted = support.train if solves or (trains and not method.tunes_image_tower) else []
+    on_features = solves or (trains and not method.tunes_image_tower)
+    folds = o.guard and not support.val
+    wanted = support.train if on_features or folds else []
     z = features.extract(
         this.backbone,
         [i.path for i in wanted],
@@ -190,7 +271,7 @@ def _features(
         augment=o.augment,
         label="support features",
     )
-    needs_val = solves or o.select == "val"
+    needs_val = solves or o.guard or o.select == "val"
     val = [i.path for i in support.val] if needs_val else []
     z_val = features.extract(this.backbone, val, this.cache, label="val features")
     seconds["features"] = time.perf_counter() - begin
@@ -203,81 +284,94 @@ def _fit(
     support: Support,
     z: dict[str, Tensor],
     seconds: dict[str, float],
-) -> Curve:
+) -> tuple[float, Curve]:
     begin = time.perf_counter()
-    o, device = this.options, this.backbone.device
-    labels = {s: torch.tensor([i.label for i in getattr(support, s)]) for s in ("train", "val")}
-    if len(z["val"]):
-        method.validation = (z["val"][:, 0].to(device), labels["val"].to(device))
-    if type(method).fit is not Method.fit:
-        mean = torch.nn.functional.normalize(z["train"].mean(1), dim=-1)
-        method.fit(mean.to(device), labels["train"].to(device))
-    examples = {
-        "train": _examples(this, method, support.train, z["train"], labels["train"], o.augment),
-        "val": _examples(this, method, support.val, z["val"], labels["val"], "none"),
-    }
+    o = this.options
+    train = _part(this, method, support.train, z["train"], o.augment)
+    val = _part(this, method, support.val, z["val"], "none")
     recipe = _recipe(o)
-    log_dir = this.folder if o.tensorboard else None
     for old in this.folder.glob("events.out.tfevents.*"):
         old.unlink()
-    rows = train(method, examples["train"], recipe, val=examples["val"], log_dir=log_dir)
+    rows = fitting.fit(method, train, val, recipe, this.folder if o.tensorboard else None)
+    curve = {name: [float(f"{row[name]:.5g}") for row in rows] for name in (rows or [{}])[0]}
+    weight = 0.0
+    if o.guard and method.state_dict():
+        weight = fitting.guard_weight(method, this.make_method, train, val, recipe)
     seconds["fit"] = time.perf_counter() - begin
-    return {name: [float(f"{row[name]:.5g}") for row in rows] for name in (rows or [{}])[0]}
+    return weight, curve
 
 
-def _examples(
-    this: Run, method: Method, items: list[Item], z: Tensor, labels: Tensor, augment: Augment
-) -> Examples:
-    if not method.tunes_image_tower:
-        return Examples(z, labels if len(z) else labels[:0])
-    return Examples(Pixels(this.backbone, items, augment), labels)
+def _part(this: Run, method: Method, items: list[Item], z: Tensor, augment: Augment) -> Part:
+    labels = torch.tensor([item.label for item in items], dtype=torch.long)
+    pixels = Pixels(this.backbone, items, augment) if method.tunes_image_tower else None
+    return Part(z, labels, pixels)
 
 
 def _recipe(o: RunOptions) -> Recipe:
     names = {f.name for f in fields(Recipe)} - {"epochs"}
-    return Recipe(epochs=o.epochs_at(o.shots), **{name: getattr(o, name) for name in names})
+    values = {name: getattr(o, name) for name in names}
+    return Recipe(epochs=o.epochs_at(o.shots), **values)
 
 
-def _measure(this: Run, method: Method, seconds: dict[str, float]) -> tuple[dict[str, Any], Tensor]:
-    begin = time.perf_counter()
-    test = this.dataset.test
-    result, probabilities = evaluation.beside_zero_shot(Classifier(method), test, this.cache)
+def _calibrate(this: Run, classifier: Classifier, support: Support, left: list[Item]) -> None:
+    o = this.options
+    if o.calibrate:
+        calibration.fit_temperature(classifier, support, this.cache)
+    if o.conformal is not None:
+        calibration.fit_sets(classifier, left, o.conformal, this.cache)
+
+
+def _measure(
+    this: Run, classifier: Classifier, seconds: dict[str, float]
+) -> tuple[Evaluation, dict[str, Evaluation]]:
+    begin, o, others = time.perf_counter(), this.options, {}
+    measured = evaluation.beside_zero_shot(classifier, this.dataset.test, this.cache)
+    for name, dataset in this.others.items():
+        task = dataset.task(prompts=o.prompts, shots=o.shots, seed=o.seed)
+        moved = protocol.on_other_classes(classifier, task, this.config.method_options)
+        others[name] = protocol.measure(moved, dataset, this.cache)
     seconds["evaluate"] = time.perf_counter() - begin
-    return result, probabilities
+    return measured, others
 
 
 def _write(
     this: Run,
-    method: Method,
+    classifier: Classifier,
     support: Support,
-    result: dict[str, Any],
+    left: list[Item],
+    measured: Evaluation,
+    others: dict[str, Evaluation],
     curve: Curve,
-    probabilities: Tensor,
     seconds: dict[str, float],
 ) -> Classifier:
-    config, folder, classes = this.config, this.folder, this.dataset.classes
-    test = this.dataset.test
-    manifest = write_manifest(support.manifest(classes))
+    config, folder, method = this.config, this.folder, classifier.method
+    manifest = write_manifest(support.manifest(this.dataset.classes))
+    facts = measured.facts()
     header = delta.describe(
         config.method,
         config.method_options,
         method,
         dataset=this.dataset.name,
-        metrics=result,
+        guard=classifier.guard,
+        temperature=classifier.temperature,
+        conformal=classifier.conformal,
+        metrics={kind: facts[kind] for kind in ("test", "zero_shot")},
         support_sha256=hashlib.sha256(manifest.encode()).hexdigest(),
     )
     text = config.to_yaml()
     card = modelcard.write(header, config.dataset.licence, text.splitlines()[0].lstrip("# "))
     file = delta.save(folder / "adapter", method, header, card)
     metrics = {
-        **result,
+        **facts,
+        **protocol.facts(this.options.protocol, measured, others),
+        "temperature": classifier.temperature,
         "seconds": {name: round(s, 3) for name, s in seconds.items()},
         "trainable_parameters": sum(t.numel() for t in method.state_dict().values()),
         "adapter_bytes": file.stat().st_size,
         "peak_memory_bytes": peak_memory(this.backbone.device),
-        "n_test": len(test),
+        **({"guard": classifier.guard} if this.options.guard else {}),
         "n_support": len(support.train),
-        "notes": support.notes,
+        "notes": support.notes + facts["notes"],
         "versions": header.versions,
         "curve": curve,
         **({"choice": this.choice} if this.choice else {}),
@@ -288,10 +382,17 @@ def _write(
         (folder / name).unlink(missing_ok=True)
     write_text(folder / "config.yaml", text)
     write_text(folder / "support.jsonl", manifest)
-    write_text(folder / "predictions.csv", evaluation.predictions_csv(probabilities, test, classes))
+    (folder / "calibration.jsonl").unlink(missing_ok=True)
+    if left:
+        rows = calibration.manifest(left, this.dataset.classes)
+        write_text(folder / "calibration.jsonl", write_manifest(rows))
+    table = evaluation.predictions_csv(measured.probabilities, measured.items, measured.classes)
+    write_text(folder / "predictions.csv", table)
+    if this.twins:
+        write_text(folder / leaks.FILE, leaks.table(this.twins))
     if this.options.report:
         report.write(folder, metrics)
-    write_text(folder / METRICS, json.dumps(metrics, indent=1) + "\n")
-    classifier = Classifier(method, header)
-    classifier.folder, classifier.metrics = folder, metrics
-    return classifier
+    write_text(folder / METRICS, json.dumps(metrics, indent=1, allow_nan=False) + "\n")
+    done = Classifier(method, header)
+    done.folder, done.metrics = folder, metrics
+    return done

@@ -18,15 +18,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clip_adapt import features
+from clip_adapt import features, fitting
 from clip_adapt.backbone import Backbone
 from clip_adapt.config import Config, RunOptions
 from clip_adapt.data import Support
 from clip_adapt.errors import InputError
 from clip_adapt.features import FeatureCache
+from clip_adapt.fitting import Part
 from clip_adapt.method import Method
 from clip_adapt.table import Table
-from clip_adapt.trainer import Examples, Recipe, train
+from clip_adapt.trainer import Recipe
 
 log = logging.getLogger(__name__)
 
@@ -151,12 +152,8 @@ def _try(
     # Adapt to what is seen; the loss of each unseen image (N,) and whether it is right (N,).
     device = method.backbone.device
     z, y = seen
-    if val is not None and len(val[1]):
-        method.validation = (val[0][:, 0].to(device), val[1].to(device))
-    if type(method).fit is not Method.fit:
-        method.fit(F.normalize(z.mean(1), dim=-1).to(device), y.to(device))
-    trained_on = Examples(z, y)
-    train(method, trained_on, recipe, val=Examples(*val) if val is not None else trained_on)
+    other = val if val is not None else (z[:0], y[:0])
+    fitting.fit(method, Part(z, y), Part(*other), recipe)
     with torch.no_grad():
         logits = method(unseen[0][:, 0].to(device)).float().cpu()
     return F.cross_entropy(logits, unseen[1], reduction="none"), (

@@ -42,8 +42,10 @@ class Shared:
             InputError: when it cannot be loaded.
         """
         return self._once(
-            (repr(card), o.device, o.precision),
-            lambda: Backbone.from_card(card, device=o.device, precision=o.precision),
+            (repr(card), o.device, o.precision, str(o.compile)),
+            lambda: Backbone.from_card(
+                card, device=o.device, precision=o.precision, compile=o.compile
+            ),
         )
 
     def dataset(self, card: DataCard, o: RunOptions) -> Dataset:
@@ -53,8 +55,10 @@ class Shared:
             InputError: when it cannot be loaded.
         """
         return self._once(
-            (repr(card), str(o.cache_dir)),
-            lambda: Dataset.from_card(card, cache_dir=o.cache_dir),
+            (repr(card), str(o.cache_dir), str(o.data_dir), str(o.download)),
+            lambda: Dataset.from_card(
+                card, cache_dir=o.cache_dir, data_dir=o.data_dir, download=o.download
+            ),
         )
 
     def cache(self, o: RunOptions) -> FeatureCache:

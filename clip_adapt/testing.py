@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -205,7 +205,7 @@ def a_claimed_start_is_zero_shot(case: Case) -> None:
 
 def cached_features_equal_live_ones(case: Case) -> None:
     """A method that does not tune the image tower gives the same from features as from pixels."""
-    if case.cls.tunes_image_tower:
+    if case.make().tunes_image_tower:
         return
     made, _ = case.trained(case.fresh())
     pixels, _ = case.toy(made.backbone)
@@ -248,6 +248,28 @@ def evaluation_repeats(case: Case) -> None:
     assert torch.allclose(rows, torch.ones_like(rows)), "probabilities do not sum to 1"
 
 
+def a_claimed_transfer_fits_other_classes(case: Case) -> None:
+    """A method that says so carries its whole state to other classes, however many they are.
+
+    On its own classes it gives the same logits again; on others, logits that the state decides.
+    """
+    made, _ = case.trained(case.fresh())
+    if not made.works_on_other_classes:
+        return
+    pixels, _ = case.toy(made.backbone)
+    others = ("cat", "dog", "eel", "owl", "ant")
+    with torch.no_grad():
+        same = made.for_task(made.task, case.options)
+        z = made.encode_image(pixels)
+        assert torch.equal(same(same.encode_image(pixels)), made(z)), "the state did not carry over"
+        moved = made.for_task(replace(made.task, classes=others, descriptions={}), case.options)
+        logits = moved(moved.encode_image(pixels))
+    assert logits.shape == (len(pixels), len(others)), f"logits have shape {tuple(logits.shape)}"
+    assert bool(torch.isfinite(logits).all()), "logits of other classes are not finite"
+    for name, tensor in made.state_dict().items():
+        assert torch.equal(tensor, moved.state_dict()[name]), f"{name} did not carry over"
+
+
 LAWS: tuple[Callable[[Case], None], ...] = (
     logits_have_one_row_an_image,
     every_parameter_gets_a_gradient,
@@ -259,6 +281,7 @@ LAWS: tuple[Callable[[Case], None], ...] = (
     cached_features_equal_live_ones,
     the_same_seed_gives_the_same_delta,
     evaluation_repeats,
+    a_claimed_transfer_fits_other_classes,
 )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -27,12 +28,15 @@ from clip_adapt.schedule import Schedule
 
 log = logging.getLogger(__name__)
 
+EVAL_BATCH, PIXEL_BATCH = 1024, 32
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How a method is trained; the options of configs/train.yaml under their own names."""
 
     epochs: int
+    iterations: int | None = None  # steps in all, in place of epochs
     batch_size: int = 32
     drop_last: bool = False
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
@@ -47,8 +51,15 @@ class Recipe:
     min_lr: float = 0.0
     accumulate: int = 1
     clip_norm: float | None = None
+    class_balanced: bool = False
+    label_smoothing: float = 0.0
     select: Literal["last", "val"] = "last"
     seed: int = 1
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no step is made."""
+        return not (self.epochs if self.iterations is None else self.iterations)
 
 
 @dataclass(frozen=True)
@@ -99,14 +110,16 @@ def train(
         the learning curve: for every epoch its loss, accuracy on the support set, learning rate.
 
     Raises:
-        InputError: when the loss is not finite, or val is needed and missing.
+        InputError: when the loss is not finite, val is needed and missing, or the method has a loss
+            of its own that class balance and label smoothing cannot change.
     """
     if recipe.select == "val" and (val is None or not len(val.labels)):
         raise InputError(
             "select=val needs validation images and there are none: add a val split or use "
             "select=last (the published protocol)"
         )
-    if not method.trainable() or not recipe.epochs or not len(support.labels):
+    method.set_criterion(support.labels, recipe.class_balanced, recipe.label_smoothing)
+    if not method.trainable() or recipe.is_empty or not len(support.labels):
         method.eval()
         return []
     return _Loop(method, support, recipe, val, log_dir).run()
@@ -134,11 +147,15 @@ class _Loop:
             method, optimizer, loader
         )
         self.plain = method
-        steps = recipe.epochs * len(loader)
+        self.epochs = recipe.epochs
+        self.steps = recipe.epochs * len(self.loader)
+        if recipe.iterations is not None:
+            self.epochs = math.ceil(recipe.iterations / len(self.loader))
+            self.steps = recipe.iterations
         self.schedule = Schedule(
             recipe.schedule,
             recipe.lr,
-            recipe.epochs if recipe.schedule_unit == "epoch" else steps,
+            self.epochs if recipe.schedule_unit == "epoch" else self.steps,
             recipe.warmup,
             recipe.warmup_lr,
             recipe.min_lr,
@@ -148,15 +165,13 @@ class _Loop:
         self.best: tuple[float, dict[str, Tensor]] | None = None
 
     def run(self) -> list[dict[str, float]]:
-        epochs = range(self.recipe.epochs)
-        total = self.recipe.epochs * len(self.loader)
         main = self.accelerator.is_main_process
         curve = []
         with (
             _board(self.log_dir if main else None) as board,
-            tqdm(total=total, desc="training", unit="step", disable=None if main else True) as bar,
+            _bar(self.steps, main) as bar,
         ):
-            for epoch in epochs:
+            for epoch in range(self.epochs):
                 curve.append(self._epoch(epoch, bar))
                 for name, value in curve[-1].items():
                     board(name, value, epoch)
@@ -176,6 +191,8 @@ class _Loop:
             sums += torch.stack([loss * len(labels), hits, hits.new_tensor(float(len(labels)))])
             self.step += 1
             bar.update()
+            if self.step == self.steps:
+                break
         loss_sum, hit_sum, count = self.accelerator.reduce(sums).tolist()
         if loss_sum != loss_sum or loss_sum in (float("inf"), float("-inf")):
             raise InputError(self._not_finite(epoch))
@@ -224,7 +241,7 @@ class _Loop:
         half = "" if precision == torch.float32 else ", or precision=fp32"
         clip = "" if self.recipe.clip_norm is not None else ", or clip_norm=1"
         return (
-            f"the loss is not finite any more in epoch {epoch + 1} of {self.recipe.epochs}. "
+            f"the loss is not finite any more in epoch {epoch + 1} of {self.epochs}. "
             f"Use a smaller learning rate (lr={self.recipe.lr / 10:g}; it is {self.recipe.lr:g})"
             f"{clip}{half}."
         )
@@ -232,19 +249,24 @@ class _Loop:
 
 def accuracy_of(method: Method, examples: Examples) -> float:
     """Return the accuracy (0 to 1) of a method on examples, in eval mode, centre view."""
+    hits = logits_of(method, examples).argmax(1) == examples.labels
+    return float(hits.float().mean())
+
+
+def logits_of(method: Method, examples: Examples) -> Tensor:
+    """Return the logits (N, C) of examples, in eval mode, centre view, float32 on the CPU."""
     method.eval()
-    hits = 0.0
+    parts = []
+    size = EVAL_BATCH if isinstance(examples.inputs, Tensor) else PIXEL_BATCH
     with torch.no_grad():
-        for start in range(0, len(examples.labels), 256):
-            part = slice(start, start + 256)
+        for start in range(0, len(examples.labels), size):
+            rows = range(len(examples.labels))[start : start + size]
             if isinstance(examples.inputs, Tensor):
-                z = examples.inputs[part, 0].to(method.backbone.device)
+                z = examples.inputs[rows.start : rows.stop, 0].to(method.backbone.device)
             else:
-                rows = range(len(examples.labels))[part]
-                pixels = torch.stack([examples.inputs[i][0] for i in rows])
-                z = method.encode_image(pixels)
-            hits += float((method(z).argmax(1).cpu() == examples.labels[part]).sum())
-    return hits / len(examples.labels)
+                z = method.encode_image(torch.stack([examples.inputs[i][0] for i in rows]))
+            parts.append(method(z).float().cpu())
+    return torch.cat(parts)
 
 
 def _accelerator(method: Method, recipe: Recipe) -> Any:
@@ -268,6 +290,10 @@ def _optimizer(method: Method, recipe: Recipe) -> torch.optim.Optimizer:
         return torch.optim.SGD(parameters, lr, recipe.momentum, weight_decay=decay)
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
     return kind(parameters, lr, eps=recipe.eps, weight_decay=decay)
+
+
+def _bar(steps: int, shown: bool) -> tqdm[Any]:
+    return tqdm(total=steps, desc="training", unit="step", disable=None if shown else True)
 
 
 @contextlib.contextmanager

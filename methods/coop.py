@@ -56,6 +56,7 @@ class CoOp(Method):
             start = self._start_of_each(start, ctx_init)  # (C, n_ctx, W)
         self.ctx = nn.Parameter(start.to(backbone.device))
         self.position = position
+        self.works_on_other_classes = not csc
         self.names = [f"{name}." for name in task.classes]
 
     def weights(self) -> Tensor:

@@ -1,10 +1,11 @@
 """Linear probe: L2-regularised multinomial logistic regression on image features, solved exactly.
 
-    min over W, b   C * sum_i CE(W z_i + b, y_i) + 1/2 |W - W0|^2,        logits = W z + b
+    min over W, b   C * sum_i u_i CE(W z_i + b, y_i) + 1/2 |W - W0|^2,        logits = W z + b
 
 Radford et al. 2021, https://arxiv.org/abs/2103.00020, section 3.2 and appendix A.3; the search
 for C is that of the CoOp authors' baseline (Zhou et al. 2022, https://arxiv.org/abs/2109.01134).
-Learned: C * (D + 1) numbers, the bias unpenalised. W0 is zero, or the scaled zero-shot weights.
+Learned: C * (D + 1) numbers, the bias unpenalised. W0 is zero, or the scaled zero-shot
+weights; the weights u_i are 1, or those of balanced classes.
 
 The objective is scikit-learn's. Divided by C * N it is minimised with L-BFGS in float64 until no
 entry of its gradient is above 1e-8, a step changes it by less than 1e-11, or 1000 evaluations are
@@ -15,7 +16,7 @@ optimum when C is large.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 import torch
@@ -23,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clip_adapt.backbone import Backbone
+from clip_adapt.folds import stratified
 from clip_adapt.method import Method
 from clip_adapt.options import Between
 from clip_adapt.task import Task
@@ -31,7 +33,6 @@ log = logging.getLogger(__name__)
 
 GRID = (1e6, 1e4, 1e2, 1.0, 1e-2, 1e-4, 1e-6)
 BISECTIONS = 8
-FOLDS = 5
 TOLERANCE = 1e-8
 FLAT = 1e-11
 ITERATIONS = 1000
@@ -77,7 +78,8 @@ class LinearProbe(Method):
         start = self._start() * scale  # (C, D), in standardised units
 
         def solver(x: Tensor, labels: Tensor) -> Callable[[float], tuple[Tensor, Tensor]]:
-            return Solver((x.double() - mean) / scale, labels, start).solve
+            x = (x.double() - mean) / scale
+            return Solver(x, labels, start, self.class_weight).solve
 
         strength = self._search(solver, features, y) if self.C == "auto" else self.C
         weight, bias = solver(features, y)(strength)
@@ -104,7 +106,10 @@ class LinearProbe(Method):
         z: Tensor,
         y: Tensor,
     ) -> float:
-        splits = [(z, y, *self.validation)] if self.validation is not None else list(folds(z, y))
+        if self.validation is not None:
+            splits = [(z, y, *self.validation)]
+        else:
+            splits = [(z[~held], y[~held], z[held], y[held]) for held in stratified(y)]
         if not splits:
             log.info("C=1: one image a class and no val leave nothing to choose C by")
             return 1.0
@@ -147,22 +152,6 @@ def search(accuracy: Callable[[float], float]) -> float:
     return 10**best
 
 
-def folds(z: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Yield (z, y) to fit on and (z, y) to choose by, in stratified folds.
-
-    There are as many folds as the smallest class has images, at most five; none when a class has a
-    single image.
-    """
-    count = min(FOLDS, int(y.bincount()[y.unique()].min()))
-    rank = torch.zeros_like(y)
-    for label in y.unique():
-        of_class = (y == label).nonzero()[:, 0]
-        rank[of_class] = torch.arange(len(of_class), device=y.device)
-    for fold in range(count if count > 1 else 0):
-        held = rank % count == fold
-        yield z[~held], y[~held], z[held], y[held]
-
-
 class Solver:
     """The minimum of the objective for one support set; solutions for other C start from the last.
 
@@ -173,9 +162,13 @@ class Solver:
         x: features (N, D), float64.
         y: labels (N,).
         start: W0 (C, D), float64.
+        class_weight: weight of each class (C,) in the sum; None is 1.
     """
 
-    def __init__(self, x: Tensor, y: Tensor, start: Tensor) -> None:
+    def __init__(
+        self, x: Tensor, y: Tensor, start: Tensor, class_weight: Tensor | None = None
+    ) -> None:
+        self.class_weight = None if class_weight is None else class_weight.to(x)
         u, s, self.basis = torch.linalg.svd(x, full_matrices=False)
         self.x, self.y, self.start = u * s, y, start  # (N, r)
         self.offset = x @ start.T  # (N, C)
@@ -198,7 +191,8 @@ class Solver:
         def closure() -> Tensor:
             optimizer.zero_grad()
             logits = self.offset + self.x @ v[:, :-1].T + v[:, -1]
-            loss = F.cross_entropy(logits, self.y) + 0.5 * scale * v[:, :-1].square().sum()
+            loss = F.cross_entropy(logits, self.y, weight=self.class_weight)
+            loss = loss + 0.5 * scale * v[:, :-1].square().sum()
             loss.backward()
             return loss
 

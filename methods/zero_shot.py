@@ -17,3 +17,4 @@ class ZeroShot(Method):
 
     starts_at_zero_shot = True
     quick = True
+    works_on_other_classes = True

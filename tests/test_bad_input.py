@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clip_adapt import delta, files, run, trainer
+from clip_adapt import delta, features, files, fitting, trainer
 
 
 @pytest.fixture
@@ -107,8 +107,8 @@ def test_a_class_with_fewer_images_than_shots_is_used_and_said(train_tiny, own, 
 
 def test_all_unreadable_images_are_listed_before_anything_is_trained(refused, own, monkeypatch):
     reasons = spoil(own)
-    monkeypatch.setattr(run, "train", None)
-    monkeypatch.setattr(run.features, "extract", None)
+    monkeypatch.setattr(fitting, "train", None)
+    monkeypatch.setattr(features, "extract", None)
     lines = refused(own).splitlines()
     assert lines[0] == "3 images cannot be read:"
     for line, (path, reason) in zip(lines[1:4], reasons.items(), strict=True):

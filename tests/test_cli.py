@@ -21,7 +21,17 @@ from clip_adapt.trainer import Examples, Recipe, train
 
 ROOT = Path(__file__).parents[1]
 CLASSES = ["cat", "dog", "eel"]
-METRICS = ["accuracy", "balanced_accuracy", "macro_f1"]
+METRICS = [
+    "accuracy",
+    "balanced_accuracy",
+    "macro_f1",
+    "cohen_kappa",
+    "auroc",
+    "average_precision",
+    "ece",
+    "brier",
+    "nll",
+]
 
 
 @pytest.fixture
@@ -46,8 +56,7 @@ def rows_of(path):
 
 def require_interval(metric):
     assert sorted(metric) == ["high", "low", "value"]
-    assert 0 <= metric["low"] <= metric["high"] <= 1
-    assert 0 <= metric["value"] <= 1
+    assert metric["low"] <= metric["value"] <= metric["high"]
 
 
 def test_a_run_writes_every_file_and_no_other(trained, everything_in):
@@ -71,8 +80,15 @@ def test_the_metrics_of_a_run(trained):
     metrics = json.loads((folder / "metrics.json").read_text())
     for kind in ("test", "zero_shot"):
         assert list(metrics[kind]) == METRICS
-        for metric in metrics[kind].values():
+        for name, metric in metrics[kind].items():
             require_interval(metric)
+            if name not in ("cohen_kappa", "nll"):
+                assert metric["low"] >= 0 and metric["high"] <= 1
+    assert list(metrics["per_class"]) == CLASSES
+    assert all(row["support"] == 6 for row in metrics["per_class"].values())
+    assert [sum(row) for row in metrics["confusion"]] == [6, 6, 6]
+    assert metrics["bootstrap"] == {"resamples": 20, "seed": 0, "unit": "image", "units": 18}
+    assert (metrics["protocol"], metrics["temperature"]) == ("few_shot", 1)
     assert {"features", "fit", "total"} <= set(metrics["seconds"])
     assert all(seconds >= 0 for seconds in metrics["seconds"].values())
     assert metrics["trainable_parameters"] == 2 * 32
@@ -182,7 +198,8 @@ def test_evaluation_repeats_the_metrics_of_the_run(trained, run_cli, animals, tm
     assert code == 0, err
     result = json.loads(out)
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert result == {key: metrics[key] for key in ("test", "zero_shot", "n_test")}
+    assert {"test", "zero_shot", "difference", "per_class", "n_test"} <= set(result)
+    assert result == {key: metrics[key] for key in result}
     assert json.loads((tmp_path / "again/metrics.json").read_text()) == result
     assert rows_of(tmp_path / "again/predictions.csv") == rows_of(folder / "predictions.csv")
     code, out, _ = run_cli(*words)

@@ -11,6 +11,7 @@ from clip_adapt.data import Dataset
 from clip_adapt.errors import InputError
 from clip_adapt.files import resource
 from clip_adapt.options import Text
+from clip_adapt.task import GENERAL_TEMPLATES
 
 TRAIN = resource("configs") / "train.yaml"
 FIELDS = [field.name for field in dataclasses.fields(RunOptions)]
@@ -77,7 +78,8 @@ def test_the_yaml_of_a_method_is_the_signature_of_its_class(name):
     assert options.validate(values["method"], schema)[1] == []
     for key, option in schema.items():
         assert values["method"][key] == option.default, key
-    assert set(recipe) <= set(FIELDS)
+    shorter = recipe.pop("cpu", {})
+    assert set(recipe) <= set(FIELDS) and set(shorter) <= set(FIELDS)
     assert len(yamls.opening_comment(cards.card_path("method", name))) >= 2
 
 
@@ -172,7 +174,7 @@ def test_templates_of_the_command_line_replace_the_cards():
 def test_a_folder_is_a_data_set(animals):
     card = composed(f"dataset={animals}").dataset
     assert (card.name, card.source) == ("animals", "folder")
-    assert card.options == {"root": str(animals)}
+    assert card.options["root"] == str(animals)
     assert card.templates == ["a photo of a {}."]
 
 
@@ -181,7 +183,7 @@ def test_a_card_finds_its_folder_beside_itself(animals, tmp_path):
     path.write_text("name: zoo\nsource: folder\nroot: animals\nclasses: {cat: tabby cat, dog: dog}")
     card = composed(f"dataset={path}").dataset
     assert card.name == "zoo"
-    assert card.options == {"root": str(animals)}
+    assert card.options["root"] == str(animals)
     assert card.classes == {"cat": "tabby cat", "dog": "dog"}
 
 
@@ -237,14 +239,14 @@ def test_unknown_names_say_what_there_is_and_what_is_near(tmp_path):
     )
     assert only_problem("method=cop").endswith("or give the path of your own method.py.")
     line = only_problem("dataset=eye")
-    assert line.startswith("unknown data set 'eye' - did you mean 'eyes'? There is: eyes; ")
+    assert line.startswith("unknown data set 'eye' - did you mean 'eyes'? There is: ")
     assert line.endswith(f"No such folder or file exists: {tmp_path / 'eye'}")
     assert only_problem("model=lit").startswith(
         f"unknown model 'lit' - did you mean 'lite'? There is: {', '.join(MODELS)}; or any of "
     )
-    assert only_problem("dataset.source=foldr") == (
-        "unknown source 'foldr' - did you mean 'folder'? There is: drawn, folder."
-    )
+    line = only_problem("dataset.source=foldr")
+    assert line.startswith("unknown source 'foldr' - did you mean 'folder'? There is: coop_split, ")
+    assert "drawn, folder, " in line
 
 
 @pytest.mark.parametrize(("name", "hint"), [("eye", " - did you mean 'eyes'?"), ("camera", ".")])
@@ -336,3 +338,17 @@ def test_a_card_with_wrong_content_is_refused_by_line(tmp_path):
 def test_nothing_but_the_general_options_is_in_the_schema_of_a_run():
     assert set(FIELDS) >= {"method", "dataset", "model"}
     assert {"method", "dataset", "model"}.isdisjoint(config._nested({"shots": 1})["general"])
+
+
+def test_an_ensemble_adds_seven_templates_to_the_cards(tmp_path):
+    plain, many = (compose({"dataset": "eyes", "ensemble": flag}) for flag in (False, True))
+    assert many.dataset.templates == [*plain.dataset.templates, *GENERAL_TEMPLATES]
+    again = compose({"ensemble": True, "template": GENERAL_TEMPLATES[0]})
+    assert again.dataset.templates == list(GENERAL_TEMPLATES)
+
+
+def test_steps_are_counted_by_shots_until_epochs_are_given():
+    o = compose({"iterations_per_shot": 20, "shots": 4}).options
+    assert o.iterations == 80 and o.trains
+    assert compose({"epochs": 0}).options.trains is False
+    assert compose({"epochs": 5, "iterations_per_shot": 0}).options.trains is False

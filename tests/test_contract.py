@@ -12,6 +12,12 @@ from clip_adapt.trainer import Recipe
 
 # Options in which a method takes another path through its code than by default.
 VARIANTS = {
+    "lora": [
+        {},
+        {"towers": "text", "dora": True},
+        {"towers": "image", "checkpointing": True},
+        {"peft": "VeRA", "peft_options": {"r": 8, "d_initial": 1.0}},
+    ],
     "coop": [{}, {"ctx_init": "a photo of a"}, {"csc": True}, {"position": "middle"}],
 }
 CASES = [(name, options) for name in method.names() for options in VARIANTS.get(name, [{}])]
@@ -71,6 +77,19 @@ class Random(Method):
         return super().logits(z, w) + torch.randn(len(w))
 
 
+class Forgets(Method):
+    """Breaks a law: what it learned is no part of its state, and it claims to carry it over."""
+
+    works_on_other_classes = True
+    shift = 0.0
+
+    def fit(self, z, y):
+        self.shift = z.mean(0)
+
+    def logits(self, z, w):
+        return super().logits(z + self.shift, w)
+
+
 @pytest.mark.parametrize(
     ("cls", "law", "message"),
     [
@@ -79,6 +98,7 @@ class Random(Method):
         (MixesRows, testing.logits_have_one_row_an_image, "depends on its batch"),
         (Touches, testing.the_backbone_stays_as_it_is, "training changed"),
         (Random, testing.evaluation_repeats, "not deterministic"),
+        (Forgets, testing.a_claimed_transfer_fits_other_classes, "the state did not carry over"),
     ],
 )
 def test_a_broken_law_is_noticed(cls, law, message, tiny_card):

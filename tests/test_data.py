@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from clip_adapt import leaks
 from clip_adapt.cards import DataCard
-from clip_adapt.data import Dataset, Item, Splits, Support, _refuse_leaks, write_manifest
+from clip_adapt.data import Dataset, Item, Splits, Support, write_manifest
 from clip_adapt.errors import InputError
 from clip_adapt.files import sha256
 
@@ -248,9 +249,9 @@ def test_a_group_in_two_splits_is_an_error(make_folder, tmp_path):
     root = make_folder(tmp_path / "d", per_class=1)
     paths = [str(root / split / "cat" / "0.png") for split in PARTS]
     alone = Splits(["cat"], [Item(paths[0], 0, "p1")], [], [Item(paths[2], 0, "p2")])
-    _refuse_leaks(alone)
+    leaks.refuse_groups(alone.parts())
     shared = dataclasses.replace(alone, test=[Item(paths[2], 0, "p1")])
-    assert refusal(_refuse_leaks, shared) == (
+    assert refusal(leaks.refuse_groups, shared.parts()) == (
         "1 groups stand in two splits:\n  p1 (in test, train)\n"
         "Keep all images of a group in one split."
     )

@@ -110,8 +110,8 @@ def test_views_are_kept_one_by_one(tiny_backbone, paths, cache, monkeypatch):
     three = extract(tiny_backbone, paths[:3], cache, views=3)
     assert three.shape == (3, 3, 16)
     assert len({z.numpy().tobytes() for z in three[0]}) == 3
-    indices, real = [], images.view
-    monkeypatch.setattr(images, "view", lambda *a: indices.append(a[2]) or real(*a))
+    indices, real = [], features.view
+    monkeypatch.setattr(features, "view", lambda *a: indices.append(a[2]) or real(*a))
     four = extract(tiny_backbone, paths[:3], cache, views=4)
     assert indices == [3] * 3
     assert torch.equal(four[:, :3], three)

@@ -120,11 +120,13 @@ def test_val_decides_when_there_is_one(tiny_backbone, problem, caplog):
     assert "one image a class and no val" in caplog.text
 
 
-def test_folds_are_stratified_and_cover_every_image():
-    y = torch.tensor([0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2])
-    z = torch.arange(len(y)).float().unsqueeze(1)
-    parts = list(linear_probe.folds(z, y))
-    assert len(parts) == 3
-    held = torch.cat([part[2] for part in parts]).flatten().tolist()
-    assert sorted(held) == list(range(len(y)))
-    assert all(set(part[3].tolist()) == {0, 1, 2} for part in parts)
+def test_balanced_classes_are_scikit_learns(tiny_backbone, problem):
+    z, y = problem
+    kept = torch.cat([(y == label).nonzero()[: 3 + 5 * label, 0] for label in range(4)])
+    z, y = z[kept], y[kept]
+    probe = LinearProbe(tiny_backbone, Task(NAMES), C=10.0).eval()
+    probe.set_criterion(y, class_balanced=True, label_smoothing=0.0)
+    probe.fit(z, y)
+    reference = LogisticRegression(C=10.0, tol=1e-8, max_iter=20_000, class_weight="balanced")
+    reference.fit(z.double().numpy(), y.numpy())
+    np.testing.assert_allclose(probe.weight.numpy(), reference.coef_, atol=2e-4)

@@ -137,3 +137,52 @@ def test_event_files_hold_the_curve(problem, tmp_path):
 def test_nothing_to_train_takes_no_step(tiny_backbone):
     method = Method(tiny_backbone, Task(("cat", "dog")))
     assert train(method, Examples(torch.zeros(2, 1, 16), torch.arange(2)), Recipe(epochs=5)) == []
+
+
+def test_balanced_classes_and_smoothed_labels_are_those_of_the_formula(problem):
+    method, z, _ = problem
+    y = torch.tensor([0] * 6 + [1] * 4 + [2] * 2)
+    method.set_criterion(y, class_balanced=True, label_smoothing=0.1)
+    logits = method(z[:, 0]).double()
+    target = 0.9 * F.one_hot(y, 3).double() + 0.1 / 3
+    weight = torch.tensor([12 / (3 * 6), 12 / (3 * 4), 12 / (3 * 2)], dtype=torch.float64)
+    plain = -(target * weight * logits.log_softmax(1)).sum() / weight[y].sum()
+    assert torch.allclose(method.loss(logits, y), plain)
+    method.set_criterion(y, class_balanced=False, label_smoothing=0.0)
+    assert torch.equal(method.loss(logits, y), F.cross_entropy(logits, y))
+
+
+def test_training_uses_the_balance_and_the_smoothing(problem):
+    method, z, _ = problem
+    y = torch.tensor([0] * 10 + [1, 2])
+    recipe = {"epochs": 1, "batch_size": 12, "lr": 1e-6}
+    for changes in ({"class_balanced": True}, {"label_smoothing": 0.2}):
+        curve = train(method, Examples(z, y), Recipe(**recipe, **changes))
+        with torch.no_grad():
+            assert curve[0]["loss"] == pytest.approx(float(method.loss(method(z[:, 0]), y)), 1e-4)
+            assert curve[0]["loss"] != pytest.approx(
+                float(F.cross_entropy(method(z[:, 0]), y)), 1e-4
+            )
+
+
+def test_a_loss_of_its_own_cannot_be_balanced(tiny_backbone):
+    class Hinge(Shift):
+        def loss(self, logits, labels):
+            return F.multi_margin_loss(logits, labels)
+
+    method = Hinge(tiny_backbone, Task(("cat", "dog")))
+    with pytest.raises(InputError, match="class_balanced and label_smoothing cannot change"):
+        method.set_criterion(torch.tensor([0, 1]), class_balanced=True, label_smoothing=0.0)
+
+
+@pytest.mark.parametrize(("iterations", "epochs"), [(7, 3), (3, 1), (1, 1)])
+def test_iterations_end_in_the_middle_of_an_epoch(problem, iterations, epochs):
+    method, z, y = problem
+    recipe = Recipe(
+        epochs=50, iterations=iterations, batch_size=4, schedule_unit="step", lr=0.1, min_lr=0.01
+    )
+    curve = train(method, Examples(z, y), recipe)
+    assert len(curve) == epochs
+    last = Schedule("cosine", 0.1, iterations, min_lr=0.01).at(iterations - 1)
+    assert curve[-1]["lr"] == pytest.approx(last)
+    assert train(method, Examples(z, y), Recipe(epochs=50, iterations=0)) == []

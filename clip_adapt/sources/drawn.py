@@ -51,13 +51,14 @@ def read(
     """
     counts = _checked(per_class)
     digest = _code_digest(_generator(generator))
-    key = {"generator": generator, "size": size, "seed": seed, "classes": card.classes}
+    spoken = {name: card.names_of(name)[0] for name in card.classes}
+    key = {"generator": generator, "size": size, "seed": seed, "classes": spoken}
     key |= {"per_class": counts, "code": digest}
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     folder = context.cache / "drawn" / f"{card.name}-{name}"
     if not folder.is_dir():
-        _draw_all(folder, generator, card.classes, counts, size, seed)
-    return _list(folder, list(card.classes), counts)
+        _draw_all(folder, generator, spoken, counts, size, seed)
+    return _list(folder, list(spoken), counts)
 
 
 def _checked(per_class: dict[str, int]) -> dict[str, int]:

@@ -6,42 +6,55 @@ splits on every machine, whatever their file names; copies of one image stay tog
 
 from __future__ import annotations
 
-from itertools import groupby
 from pathlib import Path
 
 from clip_adapt.cards import DataCard
 from clip_adapt.data import Context, Item, Splits
 from clip_adapt.errors import InputError
-from clip_adapt.files import sha256
 from clip_adapt.images import SUFFIXES
-
-SPLIT_NAMES = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation"),
-    "test": ("test", "testing"),
-}
-TEST_SHARE = 0.3
-VAL_SHARE = 0.1
+from clip_adapt.sources._splitting import SPLIT_NAMES, by_content
 
 
-def read(card: DataCard, context: Context, *, root: str) -> Splits:
+def read(
+    card: DataCard,
+    context: Context,
+    *,
+    root: str,
+    splits: dict[str, str] | None = None,
+) -> Splits:
     """Read a folder.
 
     Args:
         card: its ``classes`` name the class folders to read, all when empty.
-        context: not needed here.
+        context: where caches and data sets lie.
         root: the folder.
+        splits: which folder is which split, ``{train: train, test: val}``; None goes by the names.
 
     Raises:
         InputError: when it does not exist, is empty, has no class folders or one class only.
     """
-    top = Path(root).expanduser()
+    top = context.place(root) if splits else Path(root).expanduser()
     if not top.is_dir():
-        raise InputError(f"the folder {top} does not exist (looked at {top.absolute()})")
-    folders = {split: _split_folder(top, split) for split in SPLIT_NAMES}
+        raise InputError(_missing(card, top))
+    folders = _split_folders(top, splits)
     if folders["train"] is None:
-        return _split_by_content(top, _classes(top, card))
+        classes = _classes(top, card)
+        return by_content(classes, _items(top, classes), context, str(top))
     return _read_splits(top, folders, card)
+
+
+def _missing(card: DataCard, top: Path) -> str:
+    text = f"the folder {top} does not exist (looked at {top.absolute()})"
+    return f"{text}\n{card.get}" if card.get else text
+
+
+def _split_folders(top: Path, splits: dict[str, str] | None) -> dict[str, Path | None]:
+    if splits is None:
+        return {split: _split_folder(top, split) for split in SPLIT_NAMES}
+    unknown = [key for key in splits if key not in SPLIT_NAMES]
+    if unknown or not {"train", "test"} <= splits.keys():
+        raise InputError(f"dataset.splits={splits}: expected {{train: FOLDER, test: FOLDER}}")
+    return {s: top / splits[s] if s in splits else None for s in SPLIT_NAMES}
 
 
 def _read_splits(top: Path, folders: dict[str, Path | None], card: DataCard) -> Splits:
@@ -114,28 +127,3 @@ def _refuse_unknown_classes(
                 f"{folder} has classes without training images: {', '.join(sorted(others))}. "
                 "Add training images, or remove these folders."
             )
-
-
-def _split_by_content(top: Path, classes: list[str]) -> Splits:
-    parts: dict[str, list[Item]] = {"train": [], "val": [], "test": []}
-    taken: dict[str, str] = {}
-    for label, name in enumerate(classes):
-        hashed = sorted((sha256(path), path) for path in _images(top / name))
-        copies = [[p for _, p in same] for _, same in groupby(hashed, key=lambda pair: pair[0])]
-        for index, (paths, digest) in enumerate(
-            zip(copies, sorted({h for h, _ in hashed}), strict=True)
-        ):
-            split = taken.setdefault(digest, _split_of(index, len(copies)))
-            parts[split] += [Item(str(path.absolute()), label) for path in paths]
-    if not parts["test"]:
-        raise InputError(
-            f"{top} has too few images to set some aside for testing: expected at least two "
-            "different images a class"
-        )
-    return Splits(classes, parts["train"], parts["val"], parts["test"])
-
-
-def _split_of(index: int, count: int) -> str:
-    test = max(1, round(TEST_SHARE * count)) if count > 1 else 0
-    val = round(VAL_SHARE * count)
-    return "test" if index < test else "val" if index < test + val else "train"

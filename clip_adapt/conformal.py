@@ -1,0 +1,101 @@
+"""Split-conformal sets: every class that fits an image, right with a promised probability.
+
+From n labelled calibration images that nothing was trained or chosen on, q is the
+ceil((n + 1)(1 - alpha))-th smallest score of a true class; the set of a new image holds each class
+whose score is at most q. It holds the true class with probability 1 - alpha or more, whatever the
+model, as long as calibration and new images come from one source (Vovk et al. 2005).
+
+    lac   s(x, y) = 1 - p(y | x)
+          Sadinle et al. 2019, https://arxiv.org/abs/1609.00451
+    aps   s(x, y) = sum of p(c | x) over the c with p(c | x) > p(y | x)
+          Romano et al. 2020, https://arxiv.org/abs/2006.02544
+
+lac gives the smallest sets on average; a set may be empty, which says that no class fits. aps gives
+larger sets to harder images and is never empty: this is Romano's score without its random part, so
+that one image always has one answer. When more than 1 - alpha of the images are right without any
+set, aps covers more than it promises.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clip_adapt.errors import InputError
+
+Floats = NDArray[np.float64]
+Labels = NDArray[np.int64]
+Thresholds = dict[str, Any]  # {"alpha", "lac", "aps", "n"}: what a delta stores
+
+
+def lac(probabilities: Floats) -> Floats:
+    """Return 1 - p (N, C)."""
+    return 1 - probabilities
+
+
+def aps(probabilities: Floats) -> Floats:
+    """Return the probability of all classes that are more probable (N, C)."""
+    order = np.argsort(-probabilities, axis=1, kind="stable")
+    falling = np.take_along_axis(probabilities, order, axis=1)
+    above = np.cumsum(falling, axis=1) - falling
+    # Equal probabilities have equal scores: those of the first among them.
+    same = np.diff(falling, axis=1, prepend=np.inf) == 0
+    above = np.maximum.accumulate(np.where(same, -np.inf, above), axis=1)
+    scores = np.empty_like(above)
+    np.put_along_axis(scores, order, above, axis=1)
+    return scores
+
+
+SCORES: dict[str, Callable[[Floats], Floats]] = {"lac": lac, "aps": aps}
+
+
+def fit(probabilities: NDArray[np.generic], labels: Labels, alpha: float) -> Thresholds:
+    """Return the thresholds of every score.
+
+    Args:
+        probabilities: of the calibration images (n, C).
+        labels: their true classes (n,).
+        alpha: promised share of images whose set lacks the true class, above 0.
+
+    Raises:
+        InputError: when there are too few images for the promise.
+    """
+    require_enough(len(labels), alpha)
+    p, rows = probabilities.astype(np.float64), np.arange(len(labels))
+    found = {name: threshold(score(p)[rows, labels], alpha) for name, score in SCORES.items()}
+    return {"alpha": alpha, **found, "n": len(labels)}
+
+
+def threshold(scores: Floats, alpha: float) -> float:
+    """Return the ceil((n + 1)(1 - alpha))-th smallest of n scores."""
+    return float(np.sort(scores)[_rank(len(scores), alpha) - 1])
+
+
+def require_enough(n: int, alpha: float) -> None:
+    """Refuse n calibration images when the promise needs more.
+
+    Raises:
+        InputError: with how many are needed.
+    """
+    if _rank(n, alpha) > n:
+        least = next(m for m in range(n + 1, n + math.ceil(2 / alpha) + 2) if _rank(m, alpha) <= m)
+        raise InputError(
+            f"conformal={alpha:g} needs at least {least} calibration images, there are {n}. Use "
+            "fewer shots, calibration=FOLDER with labelled images of their own, or a larger value."
+        )
+
+
+def sets(
+    probabilities: NDArray[np.generic], thresholds: Thresholds, score: str
+) -> NDArray[np.bool_]:
+    """Return which classes are in the set of each image (N, C)."""
+    return SCORES[score](probabilities.astype(np.float64)) <= thresholds[score]
+
+
+def _rank(n: int, alpha: float) -> int:
+    # 1e-9: (n + 1)(1 - alpha) that is whole on paper may be a little more in binary.
+    return max(1, math.ceil((n + 1) * (1 - alpha) - 1e-9))

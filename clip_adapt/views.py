@@ -1,0 +1,126 @@
+"""The views of an image: the centre view of the backbone, and random ones to train on.
+
+| preset | crop (share of the area) | ratio of the sides | flip | light |
+|---|---|---|---|---|
+| ``coop`` | 0.08 to 1 | 3:4 to 4:3 | left and right | as it is |
+| ``light`` | 0.5 to 1 | 3:4 to 4:3 | left and right | as it is |
+| ``medical`` | 0.7 to 1 | 9:10 to 10:9 | none: left stays left | brightness, contrast 10 % |
+| ``none`` | the centre view | | | |
+
+No preset changes a hue: in medicine a colour is a finding. ``coop`` is the published recipe.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+
+from clip_adapt.images import Decoded
+
+if TYPE_CHECKING:
+    from clip_adapt.backbone import Backbone
+
+Augment = Literal["coop", "light", "medical", "none"]
+Box = tuple[int, int, int, int]  # left, top, right, bottom
+
+MADE_BY = "uint8-1"  # part of a feature's key: changes when a view's pixels do
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How random views are made: share of the area, ratio of the sides, mirrored or not, light."""
+
+    area: float
+    ratio: float
+    flip: bool
+    light: float = 0.0
+
+
+PRESETS: dict[str, Preset] = {
+    "coop": Preset(0.08, 4 / 3, flip=True),
+    "light": Preset(0.5, 4 / 3, flip=True),
+    "medical": Preset(0.7, 10 / 9, flip=False, light=0.1),
+}
+
+
+def view(backbone: Backbone, augment: Augment, index: int, key: str, image: Decoded) -> Tensor:
+    """Return one view (3, S, S) of an image.
+
+    A random view depends only on the image and its index, so every method and seed shares it.
+
+    Args:
+        backbone: its evaluation transform and image size.
+        augment: the preset of random views; ``none`` gives the centre view.
+        index: number of the view; -1 is the centre view.
+        key: what identifies the image (its SHA-256).
+        image: the decoded image; pixels of the fast decoder give the same within 2/255.
+    """
+    if index >= 0 and augment != "none":
+        stream = random.Random(f"{key}/{index}")
+        return _normalised(backbone, _random(PRESETS[augment], backbone.image_size, image, stream))
+    return centre(backbone, image)
+
+
+def centre(backbone: Backbone, image: Decoded) -> Tensor:
+    """Return the centre view (3, S, S), as ``backbone.preprocess`` gives it."""
+    how = backbone.transform
+    if isinstance(image, Image.Image):
+        return backbone.preprocess(image)
+    usual = how["resize_mode"] == "shortest" and how["interpolation"] in ("bicubic", "bilinear")
+    if not usual:
+        return backbone.preprocess(F.to_pil_image(image))
+    size, mode = backbone.image_size, InterpolationMode(how["interpolation"])
+    scaled = F.resize(image, [size], interpolation=mode, antialias=True)
+    return _normalised(backbone, F.center_crop(scaled, [size, size]))
+
+
+def _random(preset: Preset, size: int, image: Decoded, stream: random.Random) -> Tensor:
+    width, height = image.size if isinstance(image, Image.Image) else image.shape[:0:-1]
+    box = _random_box(width, height, stream, preset)
+    pixels = _cropped(image, box, size)
+    if preset.flip and stream.random() < 0.5:
+        pixels = pixels.flip(-1)
+    if preset.light:
+        low, high = 1 - preset.light, 1 + preset.light
+        pixels = F.adjust_brightness(pixels, stream.uniform(low, high))
+        pixels = F.adjust_contrast(pixels, stream.uniform(low, high))
+    return pixels
+
+
+def _cropped(image: Decoded, box: Box, size: int) -> Tensor:
+    # Cropped, then scaled: nothing outside the crop is seen (as torchvision's RandomResizedCrop).
+    if isinstance(image, Image.Image):
+        scaled = image.crop(box).resize((size, size), Image.Resampling.BICUBIC)
+        return torch.from_numpy(np.array(scaled)).permute(2, 0, 1)
+    left, top, right, bottom = box
+    part = image[:, top:bottom, left:right]
+    return F.resize(part, [size, size], interpolation=InterpolationMode.BICUBIC, antialias=True)
+
+
+def _normalised(backbone: Backbone, pixels: Tensor) -> Tensor:
+    mean, std = (torch.tensor(backbone.transform[k]).view(3, 1, 1) for k in ("mean", "std"))
+    return pixels.float().div(255).sub_(mean).div_(std)
+
+
+def _random_box(width: int, height: int, stream: random.Random, preset: Preset) -> Box:
+    # RandomResizedCrop: a share of the area, the ratio of the sides log-uniform, ten tries.
+    bound = math.log(preset.ratio)
+    for _ in range(10):
+        area = width * height * stream.uniform(preset.area, 1.0)
+        ratio = math.exp(stream.uniform(-bound, bound))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = stream.randint(0, width - w), stream.randint(0, height - h)
+            return left, top, left + w, top + h
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    return left, top, left + side, top + side
