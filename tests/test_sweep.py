@@ -170,6 +170,7 @@ def test_a_sweep_in_a_folder_in_use_is_refused(sweep):
     assert f"the folder out is in use by process {os.getpid()} on " in err
 
 
+@pytest.mark.slow
 def test_processes_of_a_launch_share_the_runs(animals, tiny_model, tmp_path):
     words = ["method=[zero_shot,coop]", "shots=[1,2]", "seed=[1,2]", "epochs=2", "output=out"]
     words += [f"dataset={animals}", f"model={tiny_model}", "report=false", "tensorboard=false"]
