@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 START_ALPHA, START_BETA = 1.17, 1.0
 LOWEST = 0.1
+SCALE, STEP = [30.0, 30.0], [200, 20]  # of beta, of alpha
 CHUNK = 2**24  # affinities that are held at once
 
 Weight = Literal["auto"] | Annotated[float, Between(0)]
@@ -65,14 +66,14 @@ class TipAdapter(Method):
         *,
         alpha: Weight = "auto",
         beta: Weight = "auto",
-        search_scale: tuple[Annotated[float, Between(LOWEST, strict=True)], ...] = (30.0, 30.0),
-        search_step: tuple[Annotated[int, Between(1)], ...] = (200, 20),
+        search_scale: list[Annotated[float, Between(LOWEST, strict=True)]] = SCALE,
+        search_step: list[Annotated[int, Between(1)]] = STEP,
     ) -> None:
         super().__init__(backbone, task)
         for name, value in {"search_scale": search_scale, "search_step": search_step}.items():
             if len(value) != 2:
                 raise ValueError(
-                    f"method.{name}={list(value)}: expected two numbers, [of beta, of alpha]"
+                    f"method.{name}={value}: expected two numbers, [of beta, of alpha]"
                 )
         self.given = {"alpha": alpha, "beta": beta}
         self.betas = self._grid(beta, search_scale[0], search_step[0])

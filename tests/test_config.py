@@ -235,7 +235,7 @@ def test_a_method_file_that_fails_or_is_missing(tmp_path):
 
 def test_unknown_names_say_what_there_is_and_what_is_near(tmp_path):
     assert only_problem("method=cop").startswith(
-        "unknown method 'cop' - did you mean 'coop'? There is: coop, "
+        "unknown method 'cop' - did you mean 'coop'? There is: adapter, "
     )
     assert only_problem("method=cop").endswith("or give the path of your own method.py.")
     line = only_problem("dataset=eye")

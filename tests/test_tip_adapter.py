@@ -14,7 +14,7 @@ from clip_adapt.trainer import Examples, Recipe, train
 
 NAMES = ("cat", "dog", "eel")
 LABELS = torch.tensor([2, 0, 0, 1, 2, 2, 0, 2])  # 3, 1 and 4 images, in no order
-STEPS = {"search_scale": (9.0, 4.0), "search_step": (15, 12)}
+STEPS = {"search_scale": [9.0, 4.0], "search_step": [15, 12]}
 
 
 def features(count, seed):
@@ -172,7 +172,7 @@ def test_the_search_follows_the_training_of_the_keys(tiny_backbone):
 def test_an_alpha_at_the_end_of_its_grid_is_reported(double_backbone, caplog):
     caplog.set_level("INFO")
     z, y = clusters(12, 6)
-    method = make(double_backbone, search_scale=(5.0, 0.2), search_step=(3, 2))
+    method = make(double_backbone, search_scale=[5.0, 0.2], search_step=[3, 2])
     method.validation = (z, y)
     method.fit(z, y)
     method.finish()
@@ -181,4 +181,4 @@ def test_an_alpha_at_the_end_of_its_grid_is_reported(double_backbone, caplog):
 
 def test_the_scales_are_two_numbers(tiny_backbone):
     with pytest.raises(ValueError, match=r"method.search_scale=\[7.0\]: expected two numbers"):
-        TipAdapter(tiny_backbone, Task(NAMES, shots=4), search_scale=(7.0,))
+        TipAdapter(tiny_backbone, Task(NAMES, shots=4), search_scale=[7.0])
