@@ -8,6 +8,7 @@ import json
 import logging
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -77,6 +78,7 @@ class Run:
     aside: list[Item] | None = None
     twins: list[Twin] = field(default_factory=list)
     choice: dict[str, Any] | None = None
+    most: int = 0  # support images in the largest class, known once they are drawn
 
     @classmethod
     def prepare(cls, config: Config, shared: Shared) -> Run:
@@ -133,7 +135,8 @@ class Run:
             InputError: when one of its options cannot work with this backbone or these classes.
         """
         o = self.options
-        task = self.dataset.task(prompts=o.prompts, shots=o.shots, seed=o.seed)
+        shots = max(o.shots, self.most)
+        task = self.dataset.task(prompts=o.prompts, shots=shots, seed=o.seed)
         torch.manual_seed(o.seed)
         try:
             made = self.config.method.cls(self.backbone, task, **self.config.method_options)
@@ -178,6 +181,9 @@ def run(config: Config, shared: Shared | None = None) -> Classifier:
     method = None if config.candidates else this.make_method()
     notes = _readable(this)
     support, left = this.draw()
+    this.most = max(Counter(item.label for item in support.train).values())
+    if method is not None and this.most > config.options.shots:
+        method = this.make_method()  # sampling=natural and all give some classes more than shots
     support.notes[:0] = notes
     for note in support.notes:
         log.warning(note)

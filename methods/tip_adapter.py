@@ -21,7 +21,7 @@ alpha and beta are those of the authors' ImageNet configuration.
 from __future__ import annotations
 
 import logging
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -70,11 +70,10 @@ class TipAdapter(Method):
         search_step: list[Annotated[int, Between(1)]] = STEP,
     ) -> None:
         super().__init__(backbone, task)
-        for name, value in {"search_scale": search_scale, "search_step": search_step}.items():
-            if len(value) != 2:
-                raise ValueError(
-                    f"method.{name}={value}: expected two numbers, [of beta, of alpha]"
-                )
+        pairs: dict[str, list[Any]] = {"search_scale": search_scale, "search_step": search_step}
+        for name, pair in pairs.items():
+            if len(pair) != 2:
+                raise ValueError(f"method.{name}={pair}: expected two numbers, [of beta, of alpha]")
         self.given = {"alpha": alpha, "beta": beta}
         self.betas = self._grid(beta, search_scale[0], search_step[0])
         self.alphas = self._grid(alpha, search_scale[1], search_step[1])

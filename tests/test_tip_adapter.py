@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from clip_adapt.methods.tip_adapter import TipAdapter
 
+import clip_adapt
 from clip_adapt.task import Task
 from clip_adapt.trainer import Examples, Recipe, train
 
@@ -182,3 +183,15 @@ def test_an_alpha_at_the_end_of_its_grid_is_reported(double_backbone, caplog):
 def test_the_scales_are_two_numbers(tiny_backbone):
     with pytest.raises(ValueError, match=r"method.search_scale=\[7.0\]: expected two numbers"):
         TipAdapter(tiny_backbone, Task(NAMES, shots=4), search_scale=[7.0])
+
+
+@pytest.mark.parametrize("sampling", ["natural", "all"])
+def test_a_class_may_have_more_images_than_shots(train_tiny, make_folder, tmp_path, sampling):
+    folder = make_folder(tmp_path / "animals")
+    for index in range(3):
+        (folder / "train" / "cat" / f"{index}.png").unlink()
+    code, _, error = train_tiny(folder, "method=tip_adapter", f"sampling={sampling}", "shots=3")
+    assert code == 0, error
+    model = clip_adapt.load("out")
+    counts = model.method.filled.sum(1).tolist()
+    assert counts == ([3, 6, 6] if sampling == "all" else counts) and max(counts) > 3
