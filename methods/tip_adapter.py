@@ -21,7 +21,7 @@ alpha and beta are those of the authors' ImageNet configuration.
 from __future__ import annotations
 
 import logging
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -68,7 +68,8 @@ class TipAdapter(Method):
         search_step: list[Annotated[int, Between(1)]] = STEP,
     ) -> None:
         super().__init__(backbone, task)
-        for name, value in {"search_scale": search_scale, "search_step": search_step}.items():
+        pairs: dict[str, list[Any]] = {"search_scale": search_scale, "search_step": search_step}
+        for name, value in pairs.items():
             if len(value) != 2:
                 raise ValueError(
                     f"method.{name}={value}: expected two numbers, [of beta, of alpha]"
