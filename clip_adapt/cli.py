@@ -118,7 +118,7 @@ def show_config(config: Config, folder: Path) -> None:
     o = config.options
     details = " ".join(f"{k}={v}" for k, v in config.method_options.items() if v is not None)
     _console().print(
-        f"[bold]{config.method.name}[/] on [bold]{config.dataset.name}[/], {o.shots} shots, "
+        f"[bold]{config.method.name}[/] on [bold]{config.dataset.name}[/], {_drawn(o)}, "
         f"seed {o.seed}, backbone {config.model.name}",
         f"  method: {details or 'no options'}",
         f"  training: {_recipe(o)}",
@@ -141,7 +141,7 @@ def show_run(classifier: Classifier) -> None:
         f"{metrics['adapter_bytes'] / 1000:.0f} kB delta, {seconds['total']:.0f} s "
         f"(features {seconds['features']:.0f}, fit {seconds['fit']:.0f})",
         f"saved: {folder / 'adapter'}",
-        f"try:   python -m clip_adapt.predict {folder / 'adapter'} IMAGE top_k=3",
+        f"try:   python -m clip_adapt.predict {folder / 'adapter'} IMAGE {_asked(classifier)}",
         sep="\n",
         highlight=False,
         soft_wrap=True,
@@ -221,6 +221,14 @@ def show_ranking(path: str, ranking: list[tuple[str, float]]) -> None:
     for name, probability in ranking:
         table.add_row(Cell(name), f"{probability:.1%}", "█" * round(20 * probability))
     _console().print(table)
+
+
+def _drawn(o: RunOptions) -> str:
+    return "all captions" if o.objective == "contrastive" else f"{o.shots} shots"
+
+
+def _asked(classifier: Classifier) -> str:
+    return "top_k=3" if classifier.classes else 'classes="[cat, dog]"'
 
 
 def _recipe(o: RunOptions) -> str:

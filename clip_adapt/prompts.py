@@ -38,17 +38,21 @@ def tokenize(tokenizer: Tokenizer, texts: list[str], context_length: int) -> Ten
     Raises:
         InputError: when a text does not fit; open_clip's tokenizers would cut it without a word.
     """
-    longer = tokenizer(texts, context_length=4 * context_length)
-    padding = longer[:, -1:]  # the last column is padding unless a text is absurdly long
-    used = (longer != padding).long()
-    lengths = used.shape[1] - used.flip(1).argmax(1)
-    for text, length in zip(texts, lengths.tolist(), strict=True):
+    for text, length in zip(texts, lengths(tokenizer, texts, context_length), strict=True):
         if length > context_length:
             raise InputError(
                 f"a prompt of {length} tokens does not fit into the text tower's "
                 f"{context_length}: {text[:80]!r}. Shorten it, or use fewer context vectors."
             )
     return tokenizer(texts, context_length=context_length)
+
+
+def lengths(tokenizer: Tokenizer, texts: list[str], context_length: int) -> list[int]:
+    """Return how many tokens texts have, counted up to four times the tower's context length."""
+    longer = tokenizer(texts, context_length=4 * context_length)
+    padding = longer[:, -1:]  # the last column is padding unless a text is absurdly long
+    used = (longer != padding).long()
+    return (used.shape[1] - used.flip(1).argmax(1)).tolist()
 
 
 def with_slots(

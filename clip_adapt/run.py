@@ -131,7 +131,8 @@ class Run:
             InputError: when one of its options cannot work with this backbone or these classes.
         """
         o = self.options
-        task = self.dataset.task(prompts=o.prompts, shots=o.shots, seed=o.seed)
+        shots = 0 if o.objective == "contrastive" else o.shots
+        task = self.dataset.task(prompts=o.prompts, shots=shots, seed=o.seed)
         torch.manual_seed(o.seed)
         try:
             made = self.config.method.cls(self.backbone, task, **self.config.method_options)
@@ -155,6 +156,10 @@ def run(config: Config) -> Classifier:
     """
     start = time.perf_counter()
     this = Run.prepare(config)
+    if config.options.objective == "contrastive":
+        from clip_adapt import contrastive_run  # it builds on what stands here
+
+        return contrastive_run.run(this, start)
     method = this.make_method()
     notes = _readable(this)
     support, left = this.draw()
@@ -195,7 +200,8 @@ def output_folder(config: Config) -> Path:
         return Path(o.output).expanduser()
     model = config.model.name.replace("/", "-")
     shots = {"coop": f"{o.shots}shot", "natural": f"{o.shots}shot-natural", "all": "all"}
-    name = f"{config.method.name}-{model}-{shots[o.sampling]}-seed{o.seed}"
+    drawn = "captions" if o.objective == "contrastive" else shots[o.sampling]
+    name = f"{config.method.name}-{model}-{drawn}-seed{o.seed}"
     if o.protocol != "few_shot":
         name += f"-{o.protocol}"
     return Path("runs") / config.dataset.name / name
