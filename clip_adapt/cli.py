@@ -228,7 +228,7 @@ def _drawn(o: RunOptions) -> str:
 
 
 def _asked(classifier: Classifier) -> str:
-    return "top_k=3" if classifier.classes else 'classes="[cat, dog]"'
+    return "top_k=3" if classifier.classes else r'classes="\[cat, dog]"'  # rich reads [ as markup
 
 
 def _recipe(o: RunOptions) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from clip_adapt import contrastive_loop, delta, features, modelcard, prompts, retrieval, scan
+from clip_adapt import contrastive_loop, delta, features, leaks, modelcard, prompts, retrieval, scan
 from clip_adapt.captions import Captions
 from clip_adapt.classifier import Classifier
 from clip_adapt.contrastive_loop import CaptionLoop
@@ -178,6 +178,8 @@ def _write(
     write_text(folder / "support.jsonl", manifest)
     table = retrieval.table(found.z, found.t, found.texts, found.items)
     write_text(folder / "retrieval.csv", table)
+    if this.twins:
+        write_text(folder / leaks.FILE, leaks.table(this.twins))
     write_text(folder / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
     done = Classifier(method, header)
     done.folder, done.metrics = folder, metrics
