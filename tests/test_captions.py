@@ -5,6 +5,7 @@ import json
 import math
 import os
 import socket
+from pathlib import Path
 
 import numpy as np
 import open_clip.loss
@@ -459,6 +460,23 @@ def test_a_delta_from_captions_gives_what_it_measured(train_pairs, pairs, tmp_pa
     torch.testing.assert_close(classes.probabilities(pixels), expected)
     with pytest.raises(InputError, match="given twice"):
         model.for_classes(["red", "red"])
+
+
+def test_evaluate_measures_retrieval_as_the_run_did(train_pairs, pairs, animals, run_cli):
+    code, _, err = train_pairs("method=coop", "method.n_ctx=2", "lr=0.01")
+    assert code == 0, err
+    written = json.loads(Path("out/metrics.json").read_text())
+    code, out, err = run_cli("evaluate", "out/adapter", f"dataset={pairs}", "json=true")
+    assert code == 0, err
+    result = json.loads(out)
+    assert (result["test"], result["n_texts"]) == (written["test"], written["n_texts"])
+    code, _, err = run_cli("evaluate", "out/adapter", f"dataset={animals}")
+    assert code == 2 and "add classes=dataset" in err
+    code, out, err = run_cli(
+        "evaluate", "out", f"dataset={animals}", "classes=dataset", "json=true"
+    )
+    assert code == 0, err
+    assert "accuracy" in out
 
 
 def test_coop_learns_a_context_before_captions(train_pairs, tmp_path):
