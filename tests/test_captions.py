@@ -1,6 +1,7 @@
 """Captions: the loss, its mask, pairs from a table, retrieval, and a run from end to end."""
 
 import csv
+import dataclasses
 import json
 import math
 import os
@@ -16,13 +17,14 @@ import torch.nn.functional as F
 from PIL import Image
 
 import clip_adapt
-from clip_adapt import cards, contrastive, delta, retrieval
+from clip_adapt import cards, contrastive, delta, retrieval, yamls
 from clip_adapt.backbone import Backbone
 from clip_adapt.captions import Captions
-from clip_adapt.config import compose
+from clip_adapt.config import RunOptions, compose
 from clip_adapt.contrastive_loop import CaptionLoop
 from clip_adapt.data import Dataset, Item
 from clip_adapt.errors import InputError
+from clip_adapt.files import resource
 from clip_adapt.method import Method
 from clip_adapt.task import Task
 from clip_adapt.trainer import Examples, Recipe, train
@@ -263,6 +265,16 @@ def test_two_processes_learn_what_one_learns_on_the_whole_batch(tiny_card, tmp_p
         assert row == pytest.approx(expected, abs=1e-5)
 
 
+def test_features_of_a_method_decide_its_logits_and_not_zero_shots(tiny_backbone):
+    method = Turn(tiny_backbone, Task(("cat", "dog", "eel")))
+    torch.nn.init.normal_(method.turn)
+    z = F.normalize(torch.randn(4, 16, generator=torch.Generator().manual_seed(3)), dim=1)
+    w = tiny_backbone.encode_text(["a photo of a cat.", "a photo of a dog.", "a photo of a eel."])
+    turned = F.normalize(z + z @ method.turn, dim=1)
+    torch.testing.assert_close(method(z), tiny_backbone.logit_scale * turned @ w.T)
+    torch.testing.assert_close(method.zero_shot_logits(z), tiny_backbone.logit_scale * z @ w.T)
+
+
 # Pairs from a table
 
 
@@ -338,6 +350,18 @@ def test_options_of_classes_are_refused(pairs, option):
     message = problems(dataset=str(pairs), **{option: value})
     assert f"{option}={value} cannot be used with objective=contrastive" in message
     assert "dedup=false" in problems(objective="classify", dataset="eyes", dedup=False)
+
+
+def test_the_recipe_of_captions_stands_in_the_place_of_a_methods_own(pairs):
+    recipe = yamls.read(resource("configs") / "contrastive.yaml")
+    assert set(recipe) < {field.name for field in dataclasses.fields(RunOptions)}
+    for name in ("lora", "coop"):
+        made = compose({"method": name, "dataset": str(pairs), "objective": "contrastive"})
+        assert {key: getattr(made.options, key) for key in recipe} == recipe
+        assert (made.dataset.source, made.cpu_recipe) == ("pairs", {})
+    own = compose({"dataset": str(pairs), "objective": "contrastive", "epochs": 3, "lr": 0.5})
+    assert (own.options.epochs, own.options.lr) == (3, 0.5)
+    assert "give the length as epochs=10" in problems(dataset=str(pairs), iterations_per_shot=5)
 
 
 # Retrieval
