@@ -9,9 +9,8 @@ from typing import Any
 from clip_adapt import delta
 from clip_adapt.backbone import Backbone
 from clip_adapt.classifier import Classifier
-from clip_adapt.errors import InputError
 from clip_adapt.method import Method
-from clip_adapt.task import Task
+from clip_adapt.task import Task, require_usable
 
 
 def adapt(
@@ -85,23 +84,10 @@ def zero_shot(
         InputError: when the classes or a template cannot be used.
     """
     templates = (template,) if isinstance(template, str) else tuple(template)
-    _require_usable(list(classes), templates)
+    require_usable(list(classes), templates)
     backbone = (
         Backbone.load(model, device=device, precision=precision)
         if isinstance(model, str)
         else model
     )
     return Classifier(Method(backbone, Task(tuple(classes), templates)))
-
-
-def _require_usable(classes: list[str], templates: tuple[str, ...]) -> None:
-    twice = sorted({name for name in classes if classes.count(name) > 1})
-    if twice:
-        raise InputError(f"a class is given twice: {', '.join(twice)}")
-    if len(classes) < 2:
-        raise InputError(f"classes={classes}: expected at least two to tell apart")
-    for template in templates:
-        if "{}" not in template:
-            raise InputError(f"template {template!r} has no {{}} for the class name")
-    if not templates:
-        raise InputError("no template is given: expected one such as 'a photo of a {}.'")

@@ -15,6 +15,7 @@ from clip_adapt.delta import Header
 from clip_adapt.errors import InputError, unknown
 from clip_adapt.images import AnyImage
 from clip_adapt.method import Method
+from clip_adapt.task import Task, require_usable
 
 Ranking = list[tuple[str, float]]
 Score = Literal["lac", "aps"]
@@ -26,7 +27,8 @@ class Classifier:
     Attributes:
         method: the adapted part.
         backbone: the frozen towers.
-        classes: spoken class names, in the order of the columns of ``probabilities``.
+        classes: spoken class names, in the order of the columns of ``probabilities``; none when it
+            was trained on captions (``for_classes`` gives some).
         temperature: what logits are divided by before the softmax.
         guard: weight of zero-shot's logits in the mixture with the method's, 0 to 1.
         conformal: thresholds of the sets that ``predict_sets`` gives; None without them.
@@ -45,6 +47,31 @@ class Classifier:
         self.header = header
         self.folder: Path | None = None
         self.metrics: dict[str, Any] | None = header.metrics if header else None
+
+    def for_classes(
+        self, classes: Sequence[str], template: str | Sequence[str] | None = None
+    ) -> Classifier:
+        """Return a classifier of other classes with the same trained part.
+
+        Temperature and guard stay; conformal sets do not, whose promise is for the old classes.
+
+        Args:
+            classes: at least two different names.
+            template: one prompt with ``{}`` for the name, or several; None takes this one's own.
+
+        Raises:
+            InputError: when the classes or a template cannot be used, or when what was trained
+                belongs to the classes that it was trained on.
+        """
+        task = self.method.task
+        given = (template,) if isinstance(template, str) else template
+        templates = task.templates if given is None else tuple(given)
+        require_usable(list(classes), templates)
+        asked = Task(tuple(classes), templates, shots=task.shots, seed=task.seed)
+        options = self.header.method["options"] if self.header else {}
+        other = Classifier(self.method.for_task(asked, options))
+        other.temperature, other.guard = self.temperature, self.guard
+        return other
 
     @overload
     def predict(self, images: list[AnyImage], top_k: int = 5) -> list[Ranking]: ...
@@ -124,6 +151,7 @@ class Classifier:
         Raises:
             InputError: when an image cannot be read.
         """
+        self._require_classes()
         for pixels in self.batches(images_):
             yield from self.probabilities(pixels)
 
@@ -147,11 +175,13 @@ class Classifier:
 
     def logits(self, pixels: Tensor) -> Tensor:
         """Return the logits (N, C) of pixels (N, 3, S, S), before the temperature."""
+        self._require_classes()
         with torch.no_grad():
             return self._mixed(self.method.encode_image(pixels), pixels)
 
     def logits_of_features(self, z: Tensor) -> Tensor:
         """Return the logits (N, C) of unit image features (N, D), before the temperature."""
+        self._require_classes()
         with torch.no_grad():
             return self._mixed(z.to(self.backbone.device))
 
@@ -160,20 +190,28 @@ class Classifier:
         return (logits.float() / self.temperature).softmax(dim=1)
 
     def encode_image(self, pixels: Tensor) -> Tensor:
-        """Return the unit features (N, D) of pixels (N, 3, S, S)."""
+        """Return the unit features (N, D) of pixels (N, 3, S, S), as the method sees them."""
         with torch.no_grad():
-            return self.method.encode_image(pixels)
+            return self.method.image_features(self.method.encode_image(pixels))
 
     def encode_text(self, texts: list[str]) -> Tensor:
-        """Return the unit features (C, D) of texts."""
+        """Return the unit features (N, D) of texts, as the method sees them."""
         with torch.no_grad():
-            return self.backbone.encode_text(texts)
+            return self.method.text_features(self.method.encode_text(texts))
 
     def ranking(self, row: Tensor, top_k: int | None = None) -> Ranking:
         """Return the classes of one image from its probabilities (C,), the most probable first."""
         best = row.topk(min(top_k or len(row), len(row)))
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return [(self.classes[i], p) for i, p in pairs]
+
+    def _require_classes(self) -> None:
+        if not self.classes:
+            raise InputError(
+                "this delta was trained on captions and has no classes: give some, in Python with "
+                'model.for_classes(["cat", "dog"], template="a photo of a {}."), on the command '
+                'line with classes="[cat, dog]"'
+            )
 
     def _mixed(self, z: Tensor, pixels: Tensor | None = None) -> Tensor:
         ours = self.method(z).float()

@@ -128,7 +128,7 @@ def show_config(config: Config, folder: Path) -> None:
     if names:
         details, training = f"the best of {names} on the support set", "that of the chosen method"
     _console().print(
-        f"[bold]{config.method.name}[/] on [bold]{config.dataset.name}[/], {o.shots} shots, "
+        f"[bold]{config.method.name}[/] on [bold]{config.dataset.name}[/], {_drawn(o)}, "
         f"seed {o.seed}, backbone {config.model.name}",
         f"  method: {details or 'no options'}",
         f"  training: {training}",
@@ -165,7 +165,7 @@ def show_run(classifier: Classifier) -> None:
         f"(features {seconds['features']:.0f}, fit {seconds['fit']:.0f})",
         f"saved: {folder / 'adapter'}",
         *([f"page:  {folder / PAGE}"] if (folder / PAGE).is_file() else []),
-        f"try:   python -m clip_adapt.predict {folder / 'adapter'} IMAGE top_k=3",
+        f"try:   python -m clip_adapt.predict {folder / 'adapter'} IMAGE {_asked(classifier)}",
         sep="\n",
         highlight=False,
         soft_wrap=True,
@@ -273,6 +273,14 @@ def show_ranking(path: str, ranking: list[tuple[str, float]]) -> None:
     for name, probability in ranking:
         table.add_row(Cell(name), f"{probability:.1%}", "█" * round(20 * probability))
     _console().print(table)
+
+
+def _drawn(o: RunOptions) -> str:
+    return "all captions" if o.objective == "contrastive" else f"{o.shots} shots"
+
+
+def _asked(classifier: Classifier) -> str:
+    return "top_k=3" if classifier.classes else r'classes="\[cat, dog]"'  # rich reads [ as markup
 
 
 def _recipe(o: RunOptions) -> str:

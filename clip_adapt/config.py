@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, Literal
 
-from clip_adapt import cards, options, yamls
+from clip_adapt import captioned, cards, options, yamls
 from clip_adapt.backbone import resolve_device
 from clip_adapt.cards import DataCard, ModelCard
 from clip_adapt.errors import InputError
@@ -37,6 +37,8 @@ class RunOptions:
     shots: Count
     seed: Length
     sampling: Literal["coop", "natural", "all"]
+    objective: Literal["classify", "contrastive"]
+    dedup: bool
     prompts: Literal["templates", "descriptions", "both"]
     template: str | None
     templates: list[str] | None
@@ -152,12 +154,15 @@ def compose(given: Mapping[str, Any]) -> Config:
     method = _try(problems, find, chosen["method"])
     recipe = _recipe(method) if method else {}
     method_options = _method_options(problems, method, recipe, tree["method"]) if method else {}
-    dataset = _try(problems, _dataset, chosen["dataset"], tree["dataset"])
+    contrastive = str(tree["general"].get("objective", defaults["objective"])) == "contrastive"
+    if contrastive:
+        recipe = {**recipe, **yamls.read(resource("configs") / "contrastive.yaml"), "cpu": None}
+    dataset = _try(problems, _dataset, chosen["dataset"], tree["dataset"], contrastive)
     model = _try(problems, _model, chosen["model"], tree["model"])
     cpu_recipe = _cpu_recipe(recipe, {**defaults, **tree["general"]}, tree["general"])
     general = {**defaults, **recipe, **cpu_recipe, **tree["general"], **chosen}
     checked, wrong = options.validate(general, options.of_dataclass(RunOptions))
-    problems += wrong or _contradictions(checked)
+    problems += wrong or (_contradictions(checked) + captioned.contradictions(checked, dataset))
     if problems or not (method and dataset and model):
         raise InputError("\n".join(problems))
     dataset = _override_templates(dataset, checked)
@@ -215,7 +220,9 @@ def _set(tree: dict[str, Any], key: str, value: Any) -> None:
     tree[key] = value
 
 
-def _dataset(name: str, overrides: dict[str, Any]) -> DataCard:
+def _dataset(name: str, overrides: dict[str, Any], contrastive: bool) -> DataCard:
+    if contrastive and name.lower().endswith((".csv", ".tsv")):
+        overrides = {"source": captioned.SOURCE, **overrides}
     nested = {k: v for k, v in overrides.items() if isinstance(v, dict)}
     if not nested:
         return cards.find_dataset(name, overrides)

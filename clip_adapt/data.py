@@ -24,11 +24,15 @@ from clip_adapt.task import Prompts, Task
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One image: its file, the index of its class, and the group (patient, site) it belongs to."""
+    """One image: its file, the index of its class, and the group (patient, site) it belongs to.
+
+    An image with captions has no class, and label 0.
+    """
 
     path: str
     label: int
     group: str | None = None
+    captions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

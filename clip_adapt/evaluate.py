@@ -9,7 +9,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from clip_adapt import cards, cli, options
+from clip_adapt import captioned, cards, cli, options
 from clip_adapt.errors import InputError
 from clip_adapt.files import require_writable, write_text
 
@@ -50,10 +50,13 @@ def run(
     from clip_adapt.features import FeatureCache
     from clip_adapt.files import cache_folder
 
-    card = cards.find_dataset(dataset)
+    cards.find_dataset(dataset)  # says what is wrong with it before anything is loaded
     folder = Path(output).expanduser() if output is not None else None
     models = _load(adapters, method_file, device, precision)
+    card = cards.find_dataset(dataset, _source_for(models, dataset, classes))
     data = Dataset.from_card(card, cache_dir=cache_dir, data_dir=data_dir, download=download)
+    if card.source == captioned.SOURCE:
+        return _retrieval(models, data, on_bad_image, cache, cache_dir, folder)
     if classes == "dataset":
         models = {name: _moved(name, model, data) for name, model in models.items()}
     items = {n: evaluation.mapped(data.test, data.classes, m.classes) for n, m in models.items()}
@@ -89,6 +92,49 @@ def _load(
         backbones[model.backbone.fingerprint] = model.backbone
         loaded[name] = model
     return loaded
+
+
+def _source_for(models: dict[str, Classifier], dataset: str, classes: str) -> dict[str, str]:
+    # What a delta without classes is measured on: captions, or the data set's own classes.
+    if classes == "dataset" or all(model.classes for model in models.values()):
+        return {}
+    if dataset.lower().endswith((".csv", ".tsv")):
+        return {"source": captioned.SOURCE}
+    if cards.find_dataset(dataset).source == captioned.SOURCE:
+        return {}
+    raise InputError(
+        f"a delta that was trained on captions has no classes, and dataset {dataset} has no "
+        "captions: add classes=dataset to tell its classes apart, or give a table of captions"
+    )
+
+
+def _retrieval(
+    models: dict[str, Classifier],
+    data: Dataset,
+    on_bad_image: str,
+    cache: bool,
+    cache_dir: str | None,
+    folder: Path | None,
+) -> dict[str, Any]:
+    from clip_adapt import retrieval
+    from clip_adapt.features import FeatureCache
+    from clip_adapt.files import cache_folder
+
+    if len(models) > 1:
+        raise InputError(f"retrieval is measured for one delta at a time, not {len(models)}")
+    (model,) = models.values()
+    items = _without(data.test, _broken(data, on_bad_image, cache_dir))
+    if folder is not None:
+        require_writable(folder)
+    kept = FeatureCache(cache_folder(cache_dir) / "features" if cache else None)
+    found = retrieval.beside_zero_shot(model.method, items, kept)
+    result = {**found.facts(), "notes": []}
+    if folder is not None:
+        table = retrieval.table(found.z, found.t, found.texts, found.items)
+        write_text(folder / "retrieval.csv", table)
+        text = jsonlib.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
+        write_text(folder / "metrics.json", f"{text}\n")
+    return result
 
 
 def _names(adapters: Sequence[str]) -> list[str]:

@@ -39,20 +39,27 @@ class Method(nn.Module):
         tunes_image_tower: True when pixels must pass the image tower on every step; a method that
             leaves it False trains on image features which are computed once.
         starts_at_zero_shot: True when the logits before training are those of zero-shot CLIP.
+        tunes_text_tower: True when texts must pass the text tower on every step; a method that
+            leaves it False trains on text features which are computed once.
         works_on_other_classes: True when what is trained has nothing of single classes in it (a
             shared context, an adapter of features, LoRA), so that it can be used on classes which
             it never saw; set it in the constructor when that depends on an option.
         quick: True when it adapts to cached features within seconds on any backbone, because no
             tower runs while it does; ``method=auto`` chooses among such methods.
+        trains_on_captions: True when everything that is trained acts through ``encode_image``,
+            ``encode_text``, ``image_features`` and ``text_features``, so that it learns from pairs
+            of images and captions as well (``objective=contrastive``).
         validation: (features, labels) of the val subset, set before ``fit``; None without one.
         class_weight: weight of each class (C,) in the loss, mean 1 over the support set; None is 1.
         label_smoothing: share of the target that is spread evenly over all classes.
     """
 
     tunes_image_tower = False
+    tunes_text_tower = False
     starts_at_zero_shot = False
     works_on_other_classes = False
     quick = False
+    trains_on_captions = False
 
     def __init__(self, backbone: Backbone, task: Task) -> None:
         super().__init__()
@@ -90,15 +97,28 @@ class Method(nn.Module):
         """
         return self.backbone.encode_image(pixels)
 
+    def encode_text(self, texts: list[str]) -> Tensor:
+        """Return the unit features (N, D) of any texts.
+
+        A method that tunes the text tower, or puts a context before texts, does so here.
+        """
+        return self.backbone.encode_text(texts)
+
+    def image_features(self, z: Tensor) -> Tensor:
+        """Return what the method makes of unit image features (N, D): unit features (N, D)."""
+        return z
+
+    def text_features(self, t: Tensor) -> Tensor:
+        """Return what the method makes of unit text features (N, D): unit features (N, D)."""
+        return t
+
     def weights(self) -> Tensor:
         """Return what the classes look like: one unit vector a class (C, D)."""
-        return self.zero_shot_weights
+        return self.text_features(self.zero_shot_weights)
 
     def logits(self, z: Tensor, w: Tensor) -> Tensor:
         """Compare unit image features (N, D) with class weights (C, D): logits (N, C)."""
-        logits = self.backbone.logit_scale * z @ w.T
-        bias = self.backbone.logit_bias
-        return logits if bias is None else logits + bias
+        return self._similarity(self.image_features(z), w)
 
     def forward(self, z: Tensor) -> Tensor:
         """Return the logits (N, C) of unit image features (N, D)."""
@@ -148,7 +168,7 @@ class Method(nn.Module):
 
     def zero_shot_logits(self, z: Tensor) -> Tensor:
         """Return the logits (N, C) of zero-shot CLIP for features (N, D) of the frozen tower."""
-        return Method.logits(self, z, self.zero_shot_weights)
+        return self._similarity(z, self.zero_shot_weights)
 
     def current_weights(self) -> Tensor:
         """Return ``weights()``, computed once between changes while nothing is trained."""
@@ -189,6 +209,11 @@ class Method(nn.Module):
     def trainable(self) -> list[nn.Parameter]:
         """Return the parameters that training changes."""
         return [p for p in self.parameters() if p.requires_grad]
+
+    def _similarity(self, z: Tensor, w: Tensor) -> Tensor:
+        logits = self.backbone.logit_scale * z @ w.T
+        bias = self.backbone.logit_bias
+        return logits if bias is None else logits + bias
 
 
 @dataclass(frozen=True)

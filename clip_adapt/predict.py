@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json as jsonlib
 import sys
+from pathlib import Path
 from typing import Annotated, Literal
 
 from clip_adapt import cli, options
 from clip_adapt.errors import InputError
 from clip_adapt.options import Between
+
+SUFFIX = ".safetensors"  # of a delta's file
 
 
 def run(
@@ -36,20 +39,26 @@ def run(
     from clip_adapt import images
     from clip_adapt.api import load, zero_shot
 
-    adapter, paths = (None, words) if classes is not None else (words[:1], words[1:])
+    adapter, paths = _parted(words, classes)
     if not paths:
         raise InputError(
             "expected images: predict ADAPTER photo.jpg ..., or predict photo.jpg ... "
             'classes="[cat, dog]"'
         )
     images.refuse_broken(images.find_broken(paths), remedy="Repair or remove them.")
+    prompts = templates or ([template] if template is not None else None)
     if adapter:
         model_ = load(adapter[0], method_file=method_file, device=device, precision=precision)
+        if classes is not None:
+            model_ = model_.for_classes(classes, prompts)
     else:
         assert classes is not None, "without a delta there are classes"
-        prompts = templates or [template if template is not None else "a photo of a {}."]
         model_ = zero_shot(
-            classes, template=prompts, model=model, device=device, precision=precision
+            classes,
+            template=prompts or ["a photo of a {}."],
+            model=model,
+            device=device,
+            precision=precision,
         )
     for path, row in zip(paths, model_.rows(paths), strict=True):
         ranking = model_.ranking(row, top_k)
@@ -63,6 +72,14 @@ def run(
             cli.show_ranking(path, ranking)
             if chosen is not None and model_.conformal:
                 cli.show_set(chosen, 1 - model_.conformal["alpha"])
+
+
+def _parted(words: list[str], classes: list[str] | None) -> tuple[list[str], list[str]]:
+    # The delta, if one is given, and the images. With classes only a folder, or a delta's file,
+    # is one; without, the first word is.
+    if classes is None or (words and (Path(words[0]).is_dir() or words[0].endswith(SUFFIX))):
+        return words[:1], words[1:]
+    return [], words
 
 
 def main(argv: list[str]) -> int:

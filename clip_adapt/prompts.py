@@ -39,21 +39,25 @@ def tokenize(tokenizer: Tokenizer, texts: list[str], context_length: int) -> Ten
     Raises:
         InputError: when a text does not fit; open_clip's tokenizers would cut it without a word.
     """
-    longer = tokenizer(texts, context_length=4 * context_length)
-    padding = longer[:, -1:]  # the last column is padding unless a text is absurdly long
-    used = (longer != padding).long()
-    lengths = used.shape[1] - used.flip(1).argmax(1)
-    # Where the padding is the end token, too (SigLIP), the last one that is cut is not counted.
-    kept = tokenizer(texts, context_length=context_length)
-    changed = (longer[:, :context_length] != kept).any(1)
-    lengths = torch.where(changed, lengths.clamp_min(context_length + 1), lengths)
-    for text, length in zip(texts, lengths.tolist(), strict=True):
+    for text, length in zip(texts, lengths(tokenizer, texts, context_length), strict=True):
         if length > context_length:
             raise InputError(
                 f"a prompt of {length} tokens does not fit into the text tower's "
                 f"{context_length}: {text[:80]!r}. Shorten it, or use fewer context vectors."
             )
-    return kept
+    return tokenizer(texts, context_length=context_length)
+
+
+def lengths(tokenizer: Tokenizer, texts: list[str], context_length: int) -> list[int]:
+    """Return how many tokens texts have, counted up to four times the tower's context length."""
+    longer = tokenizer(texts, context_length=4 * context_length)
+    padding = longer[:, -1:]  # the last column is padding unless a text is absurdly long
+    used = (longer != padding).long()
+    found = used.shape[1] - used.flip(1).argmax(1)
+    # Where the padding is the end token, too (SigLIP), the last one that is cut is not counted.
+    cut = tokenizer(texts, context_length=context_length)
+    changed = (longer[:, :context_length] != cut).any(1)
+    return torch.where(changed, found.clamp_min(context_length + 1), found).tolist()
 
 
 def with_slots(

@@ -135,7 +135,7 @@ class Run:
             InputError: when one of its options cannot work with this backbone or these classes.
         """
         o = self.options
-        shots = max(o.shots, self.most)
+        shots = 0 if o.objective == "contrastive" else max(o.shots, self.most)
         task = self.dataset.task(prompts=o.prompts, shots=shots, seed=o.seed)
         torch.manual_seed(o.seed)
         try:
@@ -178,6 +178,10 @@ def run(config: Config, shared: Shared | None = None) -> Classifier:
     """
     start = time.perf_counter()
     this = Run.prepare(config, shared or Shared())
+    if config.options.objective == "contrastive":
+        from clip_adapt import contrastive_run  # it builds on what stands here
+
+        return contrastive_run.run(this, start)
     method = None if config.candidates else this.make_method()
     notes = _readable(this)
     support, left = this.draw()
@@ -229,7 +233,8 @@ def output_folder(config: Config) -> Path:
         return Path(o.output).expanduser()
     model = config.model.name.replace("/", "-")
     shots = {"coop": f"{o.shots}shot", "natural": f"{o.shots}shot-natural", "all": "all"}
-    name = f"{config.method.name}-{model}-{shots[o.sampling]}-seed{o.seed}"
+    drawn = "captions" if o.objective == "contrastive" else shots[o.sampling]
+    name = f"{config.method.name}-{model}-{drawn}-seed{o.seed}"
     if o.protocol != "few_shot":
         name += f"-{o.protocol}"
     return Path("runs") / config.dataset.name / name

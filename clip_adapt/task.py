@@ -65,3 +65,21 @@ class Task:
         return {"templates": filled, "descriptions": captions, "both": filled + captions}[
             self.prompts
         ]
+
+
+def require_usable(classes: list[str], templates: tuple[str, ...]) -> None:
+    """Refuse class names and templates that nothing can be told apart with.
+
+    Raises:
+        InputError: when a class is given twice or is the only one, or a template has no ``{}``.
+    """
+    twice = sorted({name for name in classes if classes.count(name) > 1})
+    if twice:
+        raise InputError(f"a class is given twice: {', '.join(twice)}")
+    if len(classes) < 2:
+        raise InputError(f"classes={classes}: expected at least two to tell apart")
+    for template in templates:
+        if "{}" not in template:
+            raise InputError(f"template {template!r} has no {{}} for the class name")
+    if not templates:
+        raise InputError("no template is given: expected one such as 'a photo of a {}.'")

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clip_adapt import delta
+from clip_adapt import contrastive, delta
 from clip_adapt.backbone import Backbone
 from clip_adapt.classifier import Classifier
 from clip_adapt.method import Found, Method
@@ -270,6 +270,29 @@ def a_claimed_transfer_fits_other_classes(case: Case) -> None:
         assert torch.equal(tensor, moved.state_dict()[name]), f"{name} did not carry over"
 
 
+def a_claimed_training_on_captions_reaches_every_parameter(case: Case) -> None:
+    """A method that says so gives unit features of any texts, and learns all it has from pairs."""
+    made, _ = Case(case.cls, case.fresh, case.options, _shorter(case.recipe, 3)).trained(
+        case.fresh()
+    )
+    if not made.trains_on_captions:
+        return
+    assert made.works_on_other_classes, "what learns from captions belongs to no class"
+    made.train().zero_grad(set_to_none=True)
+    pixels, _ = case.toy(made.backbone)
+    texts = [f"picture {number} of an eye" for number in range(len(pixels))]
+    z = made.image_features(made.encode_image(pixels))
+    t = made.text_features(made.encode_text(texts))
+    for features in (z, t):
+        length = features.detach().norm(dim=1)
+        assert torch.allclose(length, torch.ones_like(length), atol=1e-5), "not of unit length"
+    contrastive.loss(z, t, made.backbone.logit_scale, made.backbone.logit_bias).backward()
+    for name, parameter in made.named_parameters():
+        if parameter.requires_grad:
+            reached = parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)
+            assert reached, f"{name} learns nothing from captions"
+
+
 LAWS: tuple[Callable[[Case], None], ...] = (
     logits_have_one_row_an_image,
     every_parameter_gets_a_gradient,
@@ -282,6 +305,7 @@ LAWS: tuple[Callable[[Case], None], ...] = (
     the_same_seed_gives_the_same_delta,
     evaluation_repeats,
     a_claimed_transfer_fits_other_classes,
+    a_claimed_training_on_captions_reaches_every_parameter,
 )
 
 

@@ -11,13 +11,13 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 from tqdm import tqdm
 
@@ -102,6 +102,7 @@ def train(
     *,
     val: Examples | None = None,
     log_dir: Path | None = None,
+    loop: Callable[..., Loop] | None = None,
 ) -> list[dict[str, float]]:
     """Train a method's own parameters, then let it ``finish``; the backbone stays as it is.
 
@@ -111,6 +112,7 @@ def train(
         recipe: how.
         val: needed for ``select="val"`` only, and looked at for nothing else.
         log_dir: where TensorBoard event files go; None writes none.
+        loop: makes the loop, for another objective than that of classes.
 
     Returns:
         the learning curve: for every epoch its loss, accuracy on the support set, learning rate.
@@ -126,14 +128,14 @@ def train(
         )
     method.set_criterion(support.labels, recipe.class_balanced, recipe.label_smoothing)
     trains = bool(method.trainable() and not recipe.is_empty and len(support.labels))
-    curve = _Loop(method, support, recipe, val, log_dir).run() if trains else []
+    curve = (loop or Loop)(method, support, recipe, val, log_dir).run() if trains else []
     with torch.no_grad():
         method.eval().finish()
     return curve
 
 
-class _Loop:
-    """The state of one training run."""
+class Loop:
+    """The state of one training run; what a step's loss is, a subclass may say."""
 
     def __init__(
         self,
@@ -151,7 +153,7 @@ class _Loop:
         loader = support.loader(recipe, generator)
         optimizer = make_optimizer(method, recipe)
         self.method, self.optimizer, self.loader = self.accelerator.prepare(
-            method, optimizer, loader
+            self._module(method), optimizer, loader
         )
         self.plain = method
         self.epochs, self.steps = recipe.length(len(loader))
@@ -161,6 +163,7 @@ class _Loop:
         self.best: tuple[float, dict[str, Tensor]] | None = None
 
     def run(self) -> list[dict[str, float]]:
+        """Train; return the learning curve."""
         main = self.accelerator.is_main_process
         curve = []
         with (
@@ -183,7 +186,7 @@ class _Loop:
         sums = torch.zeros(3, device=self.accelerator.device)
         for inputs, labels in self.loader:
             lr = self._set_lr(epoch)
-            loss, hits = self._step(self._features(inputs, epoch), labels)
+            loss, hits = self._step(inputs, labels, epoch)
             sums += torch.stack([loss * len(labels), hits, hits.new_tensor(float(len(labels)))])
             self.step += 1
             bar.update()
@@ -196,16 +199,27 @@ class _Loop:
         bar.set_postfix(loss=f"{row['loss']:.3f}", acc=f"{row['accuracy']:.1%}")
         return row | self._look_at_val()
 
-    def _step(self, z: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _step(self, inputs: Tensor, labels: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
         with self.accelerator.accumulate(self.method):
-            logits = self.method(z)
-            loss = self.plain.loss(logits, labels)
+            loss, hits = self._loss(inputs, labels, epoch)
             self.accelerator.backward(loss)
             if self.recipe.clip_norm is not None and self.accelerator.sync_gradients:
                 self.accelerator.clip_grad_norm_(self.method.parameters(), self.recipe.clip_norm)
             self.optimizer.step()
             self.optimizer.zero_grad()
-        return loss.detach().float(), (logits.argmax(1) == labels).sum().float()
+        return loss.detach().float(), hits
+
+    def _module(self, method: Method) -> nn.Module:
+        # What is called on every step; processes that train together exchange its gradients.
+        return method
+
+    def _loss(self, inputs: Tensor, labels: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
+        # The loss of a batch, and how many of it are right.
+        logits = self.method(self._features(inputs, epoch))
+        return self.plain.loss(logits, labels), (logits.argmax(1) == labels).sum().float()
+
+    def _score(self, val: Examples) -> tuple[str, float]:
+        return "val_accuracy", accuracy_of(self.plain, val)
 
     def _features(self, inputs: Tensor, epoch: int) -> Tensor:
         if self.plain.tunes_image_tower:
@@ -222,11 +236,11 @@ class _Loop:
         if self.recipe.select != "val":
             return {}
         assert self.val is not None, "train() refuses select=val without val"
-        accuracy = accuracy_of(self.plain, self.val)
-        if self.best is None or accuracy > self.best[0]:
+        name, score = self._score(self.val)
+        if self.best is None or score > self.best[0]:
             state = {k: v.detach().clone() for k, v in self.plain.state_dict().items()}
-            self.best = (accuracy, state)
-        return {"val_accuracy": accuracy}
+            self.best = (score, state)
+        return {name: score}
 
     def _restore_best(self) -> None:
         if self.best is not None:
@@ -254,17 +268,19 @@ def accuracy_of(method: Method, examples: Examples) -> float:
 def logits_of(method: Method, examples: Examples) -> Tensor:
     """Return the logits (N, C) of examples, in eval mode, centre view, float32 on the CPU."""
     method.eval()
-    parts = []
-    size = EVAL_BATCH if isinstance(examples.inputs, Tensor) else PIXEL_BATCH
     with torch.no_grad():
-        for start in range(0, len(examples.labels), size):
-            rows = range(len(examples.labels))[start : start + size]
-            if isinstance(examples.inputs, Tensor):
-                z = examples.inputs[rows.start : rows.stop, 0].to(method.backbone.device)
-            else:
-                z = method.encode_image(torch.stack([examples.inputs[i][0] for i in rows]))
-            parts.append(method(z).float().cpu())
-    return torch.cat(parts)
+        return torch.cat([method(z).float().cpu() for z in tower_features(method, examples)])
+
+
+def tower_features(method: Method, examples: Examples) -> Iterator[Tensor]:
+    """Yield the features (n, D) of examples, centre view, as ``encode_image`` gives them."""
+    size = EVAL_BATCH if isinstance(examples.inputs, Tensor) else PIXEL_BATCH
+    for start in range(0, len(examples.labels), size):
+        rows = range(len(examples.labels))[start : start + size]
+        if isinstance(examples.inputs, Tensor):
+            yield examples.inputs[rows.start : rows.stop, 0].to(method.backbone.device)
+        else:
+            yield method.encode_image(torch.stack([examples.inputs[i][0] for i in rows]))
 
 
 def _accelerator(method: Method, recipe: Recipe) -> Any:

@@ -54,6 +54,7 @@ class Adapter(Method):
     """
 
     works_on_other_classes = True
+    trains_on_captions = True
     quick = True
 
     def __init__(
@@ -80,13 +81,13 @@ class Adapter(Method):
             self.sides[side] = Residual(layers, ratio, learn_ratio)
         self.to(backbone.device)
 
-    def weights(self) -> Tensor:
-        """Return the text features (C, D), adapted when the text side is; unit length."""
-        return self._adapted("text", self.zero_shot_weights)
+    def image_features(self, z: Tensor) -> Tensor:
+        """Return image features (N, D), adapted when the image side is; unit length."""
+        return self._adapted("image", z)
 
-    def logits(self, z: Tensor, w: Tensor) -> Tensor:
-        """Compare image features (N, D), adapted when the image side is, with (C, D): (N, C)."""
-        return super().logits(self._adapted("image", z), w)
+    def text_features(self, t: Tensor) -> Tensor:
+        """Return text features (C, D), adapted when the text side is; unit length."""
+        return self._adapted("text", t)
 
     def _adapted(self, side: str, features: Tensor) -> Tensor:
         return self.sides[side](features) if side in self.sides else features

@@ -40,6 +40,9 @@ class CoOp(Method):
         position: where the class name stands relative to the context.
     """
 
+    tunes_text_tower = True
+    trains_on_captions = True
+
     def __init__(
         self,
         backbone: Backbone,
@@ -56,8 +59,17 @@ class CoOp(Method):
             start = self._start_of_each(start, ctx_init)  # (C, n_ctx, W)
         self.ctx = nn.Parameter(start.to(backbone.device))
         self.position = position
-        self.works_on_other_classes = not csc
+        self.works_on_other_classes = self.trains_on_captions = not csc
         self.names = [f"{name}." for name in task.classes]
+
+    def encode_text(self, texts: list[str]) -> Tensor:
+        """Return the unit features (N, D) of texts behind the context; as they are when it is csc.
+
+        A caption is put where a class name stands, without a full stop of ours.
+        """
+        if self.ctx.dim() == 3:  # a class's own context says nothing of other texts
+            return super().encode_text(texts)
+        return self.backbone.encode_prompts(self.ctx, texts, position=self.position)
 
     def weights(self) -> Tensor:
         """Return the text features of the learned prompts (C, D), unit length."""

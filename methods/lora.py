@@ -53,6 +53,7 @@ class LoRA(Method):
     tunes_image_tower = True
     starts_at_zero_shot = True
     works_on_other_classes = True
+    trains_on_captions = True
 
     def __init__(
         self,
@@ -98,6 +99,7 @@ class LoRA(Method):
         self.__dict__["tuned"] = twin
         self.towers = towers
         self.tunes_image_tower = towers != "text"
+        self.tunes_text_tower = towers != "image"
 
     tuned: Backbone
 
@@ -105,6 +107,11 @@ class LoRA(Method):
         """Return the unit features (N, D) of transformed images (N, 3, S, S)."""
         tower = self.backbone if self.towers == "text" else self.tuned
         return tower.encode_image(pixels)
+
+    def encode_text(self, texts: list[str]) -> Tensor:
+        """Return the unit features (N, D) of texts."""
+        tower = self.tuned if self.tunes_text_tower else self.backbone
+        return tower.encode_text(texts)
 
     def weights(self) -> Tensor:
         """Return the class weights (C, D); gradients flow only when the text tower is tuned."""

@@ -8,16 +8,17 @@ from pathlib import Path
 
 from clip_adapt.cards import SPLITS, DataCard
 from clip_adapt.data import Context, Item, Splits
-from clip_adapt.errors import InputError, listed, nearest, unknown
-from clip_adapt.sources._splitting import SPLIT_NAMES, by_content
-from clip_adapt.sources._table import Row, Table, read_table
-
-USUAL = {
-    "image": ("image", "path", "file", "filename", "filepath", "image_path", "img"),
-    "label": ("label", "class", "target", "category", "diagnosis"),
-    "split": ("split", "fold", "set", "subset"),
-    "group": ("group", "patient", "patient_id", "subject", "subject_id"),
-}
+from clip_adapt.errors import InputError, listed, nearest
+from clip_adapt.sources._columns import (
+    filled,
+    find_column,
+    group_of,
+    path_of,
+    require_splits,
+    split_of,
+)
+from clip_adapt.sources._splitting import by_content
+from clip_adapt.sources._table import Table, read_table
 
 
 def read(
@@ -53,7 +54,7 @@ def read(
     path = context.place(file)
     table = read_table(path, encoding, delimiter)
     columns = {
-        kind: _column(table, kind, given)
+        kind: find_column(table, kind, given)
         for kind, given in {"image": image, "label": label, "split": split, "group": group}.items()
     }
     folder = Path(os.path.abspath(context.place(root) if root else path.parent))
@@ -65,26 +66,8 @@ def read(
     return _by_column(table, columns["split"], items, classes)
 
 
-def _column(table: Table, kind: str, given: str | None) -> str | None:
-    if given is not None:
-        if given not in table.columns:
-            raise InputError(
-                f"{table.path} has no column {given!r} (dataset.{kind}={given})"
-                f"{nearest(given, table.columns)} It has: {', '.join(table.columns)}"
-            )
-        return given
-    lower = {name.lower(): name for name in table.columns}
-    found = next((lower[name] for name in USUAL[kind] if name in lower), None)
-    if found is None and kind in ("image", "label"):
-        raise InputError(
-            f"{table.path} has no column for the {kind}: it has {', '.join(table.columns)}. "
-            f"Name one of these {USUAL[kind][0]!r}, or say which it is: dataset.{kind}=COLUMN"
-        )
-    return found
-
-
 def _classes(table: Table, column: str, card: DataCard) -> list[str]:
-    counts = Counter(_filled(table, row, column) for row in table.rows)
+    counts = Counter(filled(table, row, column) for row in table.rows)
     unknown_names = [name for name in card.classes if name not in counts]
     if unknown_names:
         raise InputError(f"no row of {table.path} has the label {', '.join(unknown_names)}")
@@ -113,13 +96,6 @@ def _refuse_single(table: Table, counts: Counter[str], column: str) -> None:
         )
 
 
-def _filled(table: Table, row: Row, column: str) -> str:
-    value = row[column].strip()
-    if not value:
-        raise InputError(f"{table.path}, line {row.line}: {column} is empty")
-    return value
-
-
 def _items(
     table: Table, columns: dict[str, str | None], classes: list[str], folder: Path
 ) -> list[Item]:
@@ -127,7 +103,7 @@ def _items(
     index = {name: i for i, name in enumerate(classes)}
     items, seen, gone = [], dict[str, int](), []
     for row in table.rows:
-        path = _inside(table, row, image, folder)
+        path = path_of(table, row, image, folder)
         if path in seen:
             raise InputError(
                 f"{table.path}: {row[image]} stands in two rows, lines {seen[path]} and {row.line}"
@@ -135,42 +111,17 @@ def _items(
         seen[path] = row.line
         if not os.path.isfile(path):
             gone.append(f"line {row.line}: {path}")
-        items.append(Item(path, index[row[label].strip()], _group(row, group)))
+        items.append(Item(path, index[row[label].strip()], group_of(row, group)))
     if gone:
         raise InputError(f"{len(gone)} images of {table.path} do not exist:\n{listed(gone)}")
     return items
 
 
-def _group(row: Row, column: str) -> str | None:
-    return (row[column].strip() or None) if column else None
-
-
-def _inside(table: Table, row: Row, column: str, folder: Path) -> str:
-    given = _filled(table, row, column)
-    path = os.path.normpath(os.path.join(folder, given.replace("\\", "/")))
-    if not path.startswith(os.path.join(folder, "")):
-        raise InputError(
-            f"{table.path}, line {row.line}: {given!r} leaves the folder {folder}. If the images "
-            "lie elsewhere, say where: dataset.root=FOLDER"
-        )
-    return path
-
-
 def _by_column(table: Table, column: str, items: list[Item], classes: list[str]) -> Splits:
-    known = {name: split for split, names in SPLIT_NAMES.items() for name in names}
     parts: dict[str, list[Item]] = {split: [] for split in SPLITS}
     for row, item in zip(table.rows, items, strict=True):
-        value = _filled(table, row, column).lower()
-        if value not in known:
-            where = f"{table.path}, line {row.line}"
-            raise InputError(f"{where}: {unknown('split', row[column].strip(), known)}")
-        parts[known[value]].append(item)
-    for split in ("train", "test"):
-        if not parts[split]:
-            raise InputError(
-                f"{table.path} has no rows of the split {split}. Add some, or leave the column "
-                f"{column!r} out to have the images split by their content."
-            )
+        parts[split_of(table, row, column)].append(item)
+    require_splits(table, parts, column)
     untrained = {i.label for i in items} - {i.label for i in parts["train"]}
     if untrained:
         names = ", ".join(classes[label] for label in sorted(untrained))

@@ -1,0 +1,197 @@
+"""A run on captioned images: pairs > method > fit > retrieval > delta.
+
+It writes the files of any other run; retrieval.csv stands in the place of predictions.csv, and the
+delta has no classes.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import logging
+import time
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from clip_adapt import contrastive_loop, delta, features, leaks, modelcard, prompts, retrieval, scan
+from clip_adapt.captions import Captions
+from clip_adapt.classifier import Classifier
+from clip_adapt.contrastive_loop import CaptionLoop
+from clip_adapt.data import Item, write_manifest
+from clip_adapt.errors import InputError, listed
+from clip_adapt.files import sha256, write_text
+from clip_adapt.machine import peak_memory
+from clip_adapt.method import Method
+from clip_adapt.pixels import Pixels
+from clip_adapt.retrieval import Retrieval
+from clip_adapt.run import Run, _readable, _recipe, _whole_or_not_at_all
+from clip_adapt.trainer import Examples, train
+from clip_adapt.views import Augment
+
+log = logging.getLogger(__name__)
+
+Curve = dict[str, list[float]]  # loss, accuracy in the batch, lr, perhaps val_recall@1, an epoch
+
+
+def run(this: Run, start: float) -> Classifier:
+    """Train on captions, measure retrieval, write the run's files.
+
+    Args:
+        this: what the run has at hand.
+        start: when it began, on the clock of ``time.perf_counter``.
+
+    Returns:
+        a classifier without classes, with ``folder`` and ``metrics`` of the run.
+
+    Raises:
+        InputError: with the reason and the remedy.
+    """
+    method = this.make_method()
+    contrastive_loop.require_trainable(method, this.config.method.name)
+    notes = _readable(this) + _notes(this)
+    _require_pairs(this)
+    _require_short(this, method)
+    for note in notes:
+        log.warning(note)
+    seconds: dict[str, float] = {}
+    with _whole_or_not_at_all(this.folder):
+        curve = _fit(this, method, seconds)
+        begin = time.perf_counter()
+        found = retrieval.beside_zero_shot(method, this.dataset.test, this.cache)
+        seconds["evaluate"] = time.perf_counter() - begin
+        seconds["total"] = time.perf_counter() - start
+        return _write(this, method, found, curve, notes, seconds)
+
+
+def _notes(this: Run) -> list[str]:
+    if "shots" not in this.config.given:
+        return []
+    return [
+        f"captions have no classes, so shots={this.options.shots} draws nothing: all "
+        f"{len(this.dataset.train)} training images are used"
+    ]
+
+
+def _require_pairs(this: Run) -> None:
+    if len(this.dataset.train) < 2:
+        raise InputError(
+            f"{this.dataset.name} has {len(this.dataset.train)} training images with captions: "
+            "expected at least two, because each is told from the others"
+        )
+
+
+def _require_short(this: Run, method: Method) -> None:
+    backbone, room = this.backbone, this.backbone.context_length
+    texts = [c for items in this.dataset.parts().values() for i in items for c in i.captions]
+    lengths = prompts.lengths(backbone.tokenizer, list(map(str, texts)), room)
+    pairs = list(zip(texts, lengths, strict=True))
+    long = [(text, length) for text, length in pairs if length > room]
+    if long:
+        lines = listed(f"{_line(text)}{length} tokens: {text[:60]!r}" for text, length in long)
+        raise InputError(
+            f"{len(long)} captions are longer than the {room} tokens that the text tower of "
+            f"{backbone.card.name} takes, start and end included:\n{lines}\nShorten them."
+        )
+    longest = max(pairs, key=lambda pair: pair[1])[0]
+    try:
+        with torch.no_grad():  # a method may put tokens of its own before a text
+            method.encode_text([str(longest)])
+    except InputError as error:
+        raise InputError(f"{_line(longest)}{error}") from error
+
+
+def _line(caption: str) -> str:
+    line = getattr(caption, "line", None)
+    return "" if line is None else f"line {line}: "
+
+
+def _fit(this: Run, method: Method, seconds: dict[str, float]) -> Curve:
+    begin, o = time.perf_counter(), this.options
+    train_on, captions = _examples(this, method, this.dataset.train, o.augment, o.views)
+    chosen_by = this.dataset.val if o.select == "val" else []
+    val, val_captions = _examples(this, method, chosen_by, "none", 1)
+    seconds["features"] = time.perf_counter() - begin
+    begin = time.perf_counter()
+    for old in this.folder.glob("events.out.tfevents.*"):
+        old.unlink()
+    loop = functools.partial(
+        CaptionLoop, captions=captions, val_captions=val_captions, dedup=o.dedup
+    )
+    log_dir = this.folder if o.tensorboard else None
+    rows = train(method, train_on, _recipe(o), val=val, log_dir=log_dir, loop=loop)
+    seconds["fit"] = time.perf_counter() - begin
+    return {name: [float(f"{row[name]:.5g}") for row in rows] for name in (rows or [{}])[0]}
+
+
+def _examples(
+    this: Run, method: Method, items: list[Item], augment: Augment, views: int
+) -> tuple[Examples, Captions]:
+    paths = [item.path for item in items]
+    captions = Captions.of(items, scan.digests(paths, this.cache.memory))
+    labels = torch.arange(len(items))
+    if method.tunes_image_tower:
+        numbered = [replace(item, label=i) for i, item in enumerate(items)]
+        return Examples(Pixels(this.backbone, numbered, augment), labels), captions
+    z = features.extract(
+        this.backbone, paths, this.cache, views=views, augment=augment, label="features"
+    )
+    return Examples(z, labels), captions
+
+
+def _write(
+    this: Run,
+    method: Method,
+    found: Retrieval,
+    curve: Curve,
+    notes: list[str],
+    seconds: dict[str, float],
+) -> Classifier:
+    config, folder, facts = this.config, this.folder, found.facts()
+    manifest = write_manifest(_manifest(this))
+    header = delta.describe(
+        config.method,
+        config.method_options,
+        method,
+        dataset=this.dataset.name,
+        metrics={kind: facts[kind] for kind in ("test", "zero_shot")},
+        support_sha256=hashlib.sha256(manifest.encode()).hexdigest(),
+    )
+    text = config.to_yaml()
+    card = modelcard.write(header, config.dataset.licence, text.splitlines()[0].lstrip("# "))
+    file = delta.save(folder / "adapter", method, header, card)
+    metrics: dict[str, Any] = {
+        "objective": "contrastive",
+        **facts,
+        "seconds": {name: round(s, 3) for name, s in seconds.items()},
+        "trainable_parameters": sum(t.numel() for t in method.state_dict().values()),
+        "adapter_bytes": file.stat().st_size,
+        "peak_memory_bytes": peak_memory(this.backbone.device),
+        "n_support": len(this.dataset.train),
+        "notes": notes,
+        "versions": header.versions,
+        "curve": curve,
+    }
+    write_text(folder / "config.yaml", text)
+    write_text(folder / "support.jsonl", manifest)
+    table = retrieval.table(found.z, found.t, found.texts, found.items)
+    write_text(folder / "retrieval.csv", table)
+    if this.twins:
+        write_text(folder / leaks.FILE, leaks.table(this.twins))
+    write_text(folder / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
+    done = Classifier(method, header)
+    done.folder, done.metrics = folder, metrics
+    return done
+
+
+def _manifest(this: Run) -> list[dict[str, Any]]:
+    splits = {"train": this.dataset.train}
+    if this.options.select == "val":
+        splits["val"] = this.dataset.val
+    return [
+        {"path": i.path, "sha256": sha256(i.path), "captions": list(i.captions), "split": split}
+        for split, items in splits.items()
+        for i in items
+    ]
