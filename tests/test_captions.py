@@ -216,6 +216,17 @@ def test_training_equals_sgd_by_hand(double_backbone):
     assert not torch.allclose(other.turn, method.turn, atol=1e-6)
 
 
+def test_a_backbone_with_a_bias_learns_by_the_sigmoid_loss(double_backbone):
+    bias = torch.nn.Parameter(torch.tensor(-2.0, dtype=torch.float64), requires_grad=False)
+    double_backbone.model.logit_bias = bias
+    method, z, captions = problem_of(double_backbone)
+    curve = trained(method, z, captions, Recipe(epochs=1, batch_size=12), dedup=False)
+    drawn = captions.draw(torch.Generator().manual_seed(1))
+    t = double_backbone.encode_text([captions.texts[i] for i in drawn.tolist()])
+    expected = open_clip.loss.SigLipLoss()(z[:, 0], t, double_backbone.logit_scale, bias)
+    assert curve[0]["loss"] == pytest.approx(float(expected), rel=1e-6)
+
+
 def test_select_val_keeps_the_weights_of_the_best_recall(tiny_backbone):
     method, z, captions = problem_of(tiny_backbone)
     recipe = Recipe(epochs=8, batch_size=6, lr=0.3, momentum=0.0, select="val")
