@@ -5,6 +5,7 @@ Every problem of a command line is collected and shown at once.
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -17,7 +18,7 @@ from clip_adapt.errors import InputError
 from clip_adapt.files import resource
 from clip_adapt.loading import require_known
 from clip_adapt.method import Found, Method, find, names
-from clip_adapt.options import Between, Text
+from clip_adapt.options import Between
 from clip_adapt.task import GENERAL_TEMPLATES
 
 AUTO = "auto"  # in place of a method: choose one on the support set
@@ -308,4 +309,5 @@ def _try(problems: list[str], function: Any, *args: Any) -> Any:
 
 
 def _as_text(value: Any) -> str:
-    return value if isinstance(value, Text | str) else yamls.dump({"v": value})[3:].strip()
+    # JSON is YAML on one line, which the first line of config.yaml has to be.
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

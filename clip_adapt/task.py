@@ -30,19 +30,19 @@ class Task:
         classes: spoken class names, in the order of the logits.
         templates: prompts with ``{}`` for the class name.
         descriptions: whole captions of a class, by its name.
-        names: every spoken name of a class that has several, by its first.
         prompts: which of the two stand for a class.
         shots: labelled images a class (0: none).
         seed: seeds every random start value of a method.
+        names: every spoken name of a class that has several, by its first.
     """
 
     classes: tuple[str, ...]
     templates: tuple[str, ...] = ("a photo of a {}.",)
     descriptions: dict[str, list[str]] = field(default_factory=dict)
-    names: dict[str, list[str]] = field(default_factory=dict)
     prompts: Prompts = "templates"
     shots: int = 0
     seed: int = 1
+    names: dict[str, list[str]] = field(default_factory=dict)
 
     def texts(self) -> list[list[str]]:
         """Return the texts of every class, one list a class: all its names in all templates.

@@ -344,7 +344,7 @@ def test_a_fault_of_ours_is_no_refusal(train_tiny, animals, monkeypatch):
         (("predict",), "expected images: predict ADAPTER photo.jpg ..., or predict photo.jpg ... "),
         (("predict", "runs/x/adapter"), "expected images: predict ADAPTER photo.jpg"),
         (("predict", "a.png", "classes=[cat]"), "1 images cannot be read:\n  a.png: no such file"),
-        (("evaluate", "dataset=eyes"), "expected one delta (a folder adapter/), not 0"),
+        (("evaluate", "dataset=eyes"), "expected a delta (a folder adapter/), or several"),
         (("evaluate", "none"), "dataset is missing: it is text"),
         (("predict", "a.png", "top_k=0"), "top_k=0: expected a whole number, at least 1"),
         (

@@ -7,6 +7,7 @@ import json
 import families
 import pytest
 import torch
+import torch.nn.functional as F
 import transformers
 
 from clip_adapt import transformers_clip
@@ -73,7 +74,7 @@ def test_features_and_logits_are_transformers_own(case, tmp_path):
         ids = ids[[0, 2]]
     with torch.no_grad():
         expected = theirs(input_ids=ids, pixel_values=pixels)
-        image, text = backbone.encode_image(pixels), backbone._encode_tokens(ids)
+        image, text = backbone.encode_image(pixels), F.normalize(backbone.model.text(ids), dim=-1)
         logits = backbone.logit_scale * image @ text.T
         if backbone.logit_bias is not None:
             logits = logits + backbone.logit_bias
