@@ -262,8 +262,8 @@ def test_bad_options_say_what_is_allowed(run_cli, word, message):
 def test_the_recipe_is_the_published_one_and_shorter_on_a_cpu():
     config = compose({"method": "lora", "device": "cpu"})
     o = config.options
-    assert config.cpu_recipe == {"iterations_per_shot": 16, "lr": 0.002}
-    assert o.iterations == 16 * 16 and o.lr == 0.002
+    assert config.cpu_recipe == {"iterations_per_shot": 5, "lr": 0.01}
+    assert o.iterations == 5 * 16 and o.lr == 0.01
     assert (o.optimizer, o.weight_decay, o.batch_size, o.min_lr) == ("adamw", 0.01, 32, 1e-6)
     full = compose({"method": "lora", "device": "cpu", "iterations_per_shot": 500, "lr": 2e-4})
     assert full.options.iterations == 8000 and not full.cpu_recipe
