@@ -37,14 +37,18 @@ def towers(architecture: str, device: str) -> tuple[nn.Module, Backbone]:
         device: where to put them.
     """
     card = ModelCard(architecture, "random", name=architecture)
-    logging.disable(logging.WARNING)  # random weights are what is wanted
     if architecture.endswith(".json"):
         open_clip.add_model_config(architecture)
         architecture = Path(architecture).stem
-    torch.manual_seed(0)
-    model = open_clip.create_model(architecture, force_custom_text=True).to(device).eval()
-    torch.manual_seed(0)
-    backbone = Backbone.from_card(card, device=device, precision="fp32")
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # random weights are what is wanted
+    try:
+        torch.manual_seed(0)
+        model = open_clip.create_model(architecture, force_custom_text=True).to(device).eval()
+        torch.manual_seed(0)
+        backbone = Backbone.from_card(card, device=device, precision="fp32")
+    finally:
+        logging.disable(before)
     return model.requires_grad_(False), backbone
 
 

@@ -1,14 +1,16 @@
 """The image tower without waste: the last block of a transformer is computed for its class token.
 
 Nothing but the class token leaves a Vision Transformer that pools by it, so in its last block the
-other tokens are needed as keys and values only: the same numbers, some 6 % sooner on ViT-B/16. Any
-other tower runs as it is.
+other tokens are needed as keys and values only: the same numbers up to rounding, sooner. That is
+for training: the features of a frozen tower are kept on disk, and with the few rows of the short
+block their last bit would depend on an image's place in the batch. Any other tower runs as it is.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -17,7 +19,8 @@ from clip_adapt.text import is_plain_block
 
 def encode(tower: Any, pixels: Tensor) -> Tensor:
     """Return what an image tower gives for pixels (N, 3, S, S): features (N, D)."""
-    if not pools_by_class_token(tower):
+    learns = torch.is_grad_enabled() and any(p.requires_grad for p in tower.parameters())
+    if not learns or not pools_by_class_token(tower):
         return tower(pixels)
     x = tower._embeds(pixels)  # (N, L, W), the class token first
     *blocks, last = tower.transformer.resblocks

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from clip_adapt import cards
+from clip_adapt.cards import DataCard
 from clip_adapt.data import Dataset
 from clip_adapt.errors import InputError
 from clip_adapt.files import sha256
@@ -395,6 +396,7 @@ def test_a_torchvision_set_that_is_missing_or_unknown(tmp_path):
 
 
 def test_the_library_datasets_gives_the_images_own_bytes(animals, tmp_path):
+    pytest.importorskip("datasets.features")  # a folder of this name is no library
     datasets = pytest.importorskip("datasets")
     made = {}
     for split in ("train", "test"):
@@ -449,3 +451,14 @@ def test_the_cards_of_the_protocol_are_there():
     }  # fmt: skip
     for name, classes in published.items():
         assert len(cards.find_dataset(name).classes) == classes
+
+
+def test_our_folder_of_cards_is_not_taken_for_the_library(monkeypatch, tmp_path):
+    kept = [name for name in sys.modules if name.split(".")[0] == "datasets"]
+    for name in kept:
+        monkeypatch.delitem(sys.modules, name)
+    (tmp_path / "datasets").mkdir()
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    card = DataCard("x", "huggingface", options={"repo": "a/b"})
+    with pytest.raises(InputError, match=r"needs the package datasets: pip install"):
+        Dataset.from_card(card)

@@ -15,21 +15,35 @@ def plain(backbone, pixels):
     return F.normalize(backbone.model.visual(pixels), dim=-1)
 
 
-def test_features_are_those_of_the_towers_own_forward(double_backbone):
-    pixels = torch.randn(4, 3, 32, 32, dtype=torch.float64)
-    assert vision.pools_by_class_token(double_backbone.model.visual)
-    with torch.no_grad():
-        ours, theirs = double_backbone.encode_image(pixels), plain(double_backbone, pixels)
-    assert torch.allclose(ours, theirs, atol=1e-14)
-
-
-def test_gradients_of_an_update_are_those_of_the_towers_own_forward(double_backbone):
-    pixels, gradients = torch.randn(4, 3, 32, 32, dtype=torch.float64), []
-    method = LoRA(double_backbone, Task(("cat", "dog")), towers="image", dropout=0.0).double()
+def tuned(backbone):
+    """LoRA on the image side whose updates are not zero."""
+    method = LoRA(backbone, Task(("cat", "dog")), towers="image", dropout=0.0).double()
     with torch.no_grad():
         for index, parameter in enumerate(method.parameters()):
             torch.manual_seed(index)
             parameter.copy_(torch.randn_like(parameter))
+    return method
+
+
+def test_features_are_those_of_the_towers_own_forward(double_backbone):
+    pixels = torch.randn(4, 3, 32, 32, dtype=torch.float64)
+    method = tuned(double_backbone)
+    assert vision.pools_by_class_token(method.tuned.model.visual)
+    ours, theirs = method.encode_image(pixels), plain(method.tuned, pixels)
+    assert torch.allclose(ours, theirs, atol=1e-13) and not torch.equal(ours, theirs)
+
+
+def test_where_nothing_is_learned_the_tower_runs_as_it_is(double_backbone):
+    pixels = torch.randn(4, 3, 32, 32, dtype=torch.float64)
+    assert torch.equal(double_backbone.encode_image(pixels), plain(double_backbone, pixels))
+    method = tuned(double_backbone)
+    with torch.no_grad():
+        assert torch.equal(method.encode_image(pixels), plain(method.tuned, pixels))
+
+
+def test_gradients_of_an_update_are_those_of_the_towers_own_forward(double_backbone):
+    pixels, gradients = torch.randn(4, 3, 32, 32, dtype=torch.float64), []
+    method = tuned(double_backbone)
     for encode in (method.encode_image, lambda pixels: plain(method.tuned, pixels)):
         method.zero_grad()
         encode(pixels)[:, :3].square().sum().backward()

@@ -67,7 +67,9 @@ def read(
 
 def _load(repo: str, config: str | None, revision: str | None, context: Context) -> Any:
     try:
-        # Not by an import statement: in a checkout that name is also our folder of cards.
+        # In a checkout that name is also our folder of cards, which Python imports without a word;
+        # only the library has this module.
+        importlib.import_module("datasets.load")
         datasets = importlib.import_module("datasets")
     except ImportError as error:
         raise InputError(
