@@ -122,7 +122,11 @@ class Backbone(nn.Module):
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Return the unit image features (N, D) of transformed images (N, 3, S, S)."""
-        layout = torch.channels_last if self._is_convolutional else torch.contiguous_format
+        # Faster for convolutions; but the way back through some of them (FastViT's) crashes in it
+        # on a CPU (torch 2.15).
+        learns = torch.is_grad_enabled() and self._learns
+        last = self._is_convolutional and not learns
+        layout = torch.channels_last if last else torch.contiguous_format
         pixels = pixels.to(device=self.device, dtype=self.dtype, memory_format=layout)
         return _unit(vision.encode(self.model.visual, pixels))
 
@@ -250,6 +254,10 @@ class Backbone(nn.Module):
         if projection is not None:
             return int(projection.shape[1])
         return int(self.encode_text(["x"]).shape[1])
+
+    @property
+    def _learns(self) -> bool:
+        return any(p.requires_grad for p in self.model.visual.parameters())
 
     @property
     def _is_convolutional(self) -> bool:

@@ -47,12 +47,12 @@ class Tower:
 def blocks_of(tower: nn.Module) -> Tower:
     """Return what can be tuned in a tower.
 
-    A tower with more 1x1 convolutions than attentions counts as convolutional, so that ResNet's
-    attention pooling does not make it a transformer.
+    A tower without attention, or with more 1x1 convolutions than attentions, counts as
+    convolutional: ResNet's attention pooling does not make it a transformer.
     """
     attentions = list(_attentions(tower))
     pointwise = [n for n, m in tower.named_modules() if _is_pointwise(m)]
-    if len(pointwise) <= len(attentions):
+    if attentions and len(pointwise) <= len(attentions):
         return Tower("attention", attentions)
     grouped: dict[str, Block] = {}
     for name, module in tower.named_modules():
@@ -75,7 +75,9 @@ def choose(tower: Tower, name: str, target: Iterable[Role], layers: str | list[i
         InputError: when there is no such layer.
     """
     if not tower.blocks:
-        raise InputError(f"the {name} tower has neither attention nor 1x1 convolutions to tune")
+        raise InputError(
+            f"the {name} tower has neither attention, 1x1 convolutions nor linear layers to tune"
+        )
     chosen = [tower.blocks[i] for i in _indices(layers, len(tower.blocks), name)]
     if tower.kind == "convolution":
         return [layer for block in chosen for layer in block.values()]
