@@ -128,7 +128,8 @@ class Backbone(nn.Module):
         last = self._is_convolutional and not learns
         layout = torch.channels_last if last else torch.contiguous_format
         pixels = pixels.to(device=self.device, dtype=self.dtype, memory_format=layout)
-        return _unit(vision.encode(self.model.visual, pixels))
+        tower = self.model.visual
+        return _unit(vision.encode(tower, pixels) if learns else tower(pixels))
 
     def encode_text(self, texts: list[str]) -> Tensor:
         """Return the unit text features (C, D) of C texts.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -53,8 +53,6 @@ class Classifier:
     ) -> Classifier:
         """Return a classifier of other classes with the same trained part.
 
-        Temperature and guard stay; conformal sets do not, whose promise is for the old classes.
-
         Args:
             classes: at least two different names.
             template: one prompt with ``{}`` for the name, or several; None takes this one's own.
@@ -69,7 +67,21 @@ class Classifier:
         require_usable(list(classes), templates)
         asked = Task(tuple(classes), templates, shots=task.shots, seed=task.seed)
         options = self.header.method["options"] if self.header else {}
-        other = Classifier(self.method.for_task(asked, options))
+        return self.for_task(asked, options)
+
+    def for_task(self, task: Task, options: Mapping[str, Any]) -> Classifier:
+        """Return a classifier of another task with the same trained part, temperature and guard.
+
+        It gives no conformal sets: their promise is for the classes that they were calibrated on.
+
+        Args:
+            task: the other classes.
+            options: of the method's constructor, as it was made with.
+
+        Raises:
+            InputError: when what was trained belongs to the classes that it was trained on.
+        """
+        other = Classifier(self.method.for_task(task, options))
         other.temperature, other.guard = self.temperature, self.guard
         return other
 

@@ -28,7 +28,7 @@ from clip_adapt.method import Method
 from clip_adapt.pixels import Pixels
 from clip_adapt.retrieval import Retrieval
 from clip_adapt.run import Run, _readable, _recipe, _whole_or_not_at_all
-from clip_adapt.trainer import Examples, train
+from clip_adapt.trainer import Examples, curve_of, train
 from clip_adapt.views import Augment
 
 log = logging.getLogger(__name__)
@@ -123,7 +123,7 @@ def _fit(this: Run, method: Method, seconds: dict[str, float]) -> Curve:
     log_dir = this.folder if o.tensorboard else None
     rows = train(method, train_on, _recipe(o), val=val, log_dir=log_dir, loop=loop)
     seconds["fit"] = time.perf_counter() - begin
-    return {name: [float(f"{row[name]:.5g}") for row in rows] for name in (rows or [{}])[0]}
+    return curve_of(rows)
 
 
 def _examples(

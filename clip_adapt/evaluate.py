@@ -148,7 +148,6 @@ def _names(adapters: Sequence[str]) -> list[str]:
 
 
 def _moved(name: str, model: Classifier, data: Dataset) -> Classifier:
-    from clip_adapt import protocol
 
     assert model.header is not None, "a loaded delta has a header"
     method = model.header.method
@@ -158,7 +157,7 @@ def _moved(name: str, model: Classifier, data: Dataset) -> Classifier:
             f"({', '.join(model.classes)}) and cannot be used on others"
         )
     task = data.task(prompts=model.method.task.prompts, shots=model.method.task.shots)
-    return protocol.on_other_classes(model, task, method["options"])
+    return model.for_task(task, method["options"])
 
 
 def _require_same_classes(models: dict[str, Classifier]) -> None:

@@ -26,7 +26,6 @@ from clip_adapt.evaluation import Evaluation
 from clip_adapt.features import FeatureCache
 from clip_adapt.method import Method
 from clip_adapt.metrics import Interval, Measured, interval
-from clip_adapt.task import Task
 
 Protocol = Literal["few_shot", "base_to_new", "cross_dataset"]
 SEED = 1  # of the other tasks' bootstrap: it draws independently of the main one, which has 0
@@ -71,18 +70,8 @@ def require_transfer(method: Method, name: str, protocol: Protocol) -> None:
         )
 
 
-def on_other_classes(trained: Classifier, task: Task, options: Mapping[str, Any]) -> Classifier:
-    """Return a classifier of other classes with the same trained part, temperature and guard.
-
-    It gives no conformal sets: their promise is for the classes that they were calibrated on.
-    """
-    other = Classifier(trained.method.for_task(task, options))
-    other.temperature, other.guard = trained.temperature, trained.guard
-    return other
-
-
 def measure(classifier: Classifier, dataset: Dataset, cache: FeatureCache) -> Evaluation:
-    """Measure a classifier of ``on_other_classes`` on the test images of its data set."""
+    """Measure a classifier of other classes on the test images of its data set."""
     return evaluation.beside_zero_shot(classifier, dataset.test, cache, SEED)
 
 

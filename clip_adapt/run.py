@@ -48,7 +48,7 @@ from clip_adapt.machine import peak_memory
 from clip_adapt.method import Method
 from clip_adapt.pixels import Pixels
 from clip_adapt.shared import Shared
-from clip_adapt.trainer import Recipe
+from clip_adapt.trainer import Recipe, curve_of
 from clip_adapt.views import Augment
 
 log = logging.getLogger(__name__)
@@ -303,7 +303,7 @@ def _fit(
     if o.guard and method.state_dict():
         weight = fitting.guard_weight(method, this.make_method, train, val, recipe)
     seconds["fit"] = time.perf_counter() - begin
-    return {name: [float(f"{row[name]:.5g}") for row in rows] for name in (rows or [{}])[0]}, weight
+    return curve_of(rows), weight
 
 
 def _part(this: Run, method: Method, items: list[Item], z: Tensor, augment: Augment) -> Part:
@@ -333,7 +333,7 @@ def _measure(
     measured = evaluation.beside_zero_shot(classifier, this.dataset.test, this.cache)
     for name, dataset in this.others.items():
         task = dataset.task(prompts=o.prompts, shots=o.shots, seed=o.seed)
-        moved = protocol.on_other_classes(classifier, task, this.config.method_options)
+        moved = classifier.for_task(task, this.config.method_options)
         others[name] = protocol.measure(moved, dataset, this.cache)
     seconds["evaluate"] = time.perf_counter() - begin
     return measured, others

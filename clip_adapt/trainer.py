@@ -259,6 +259,11 @@ def not_finite(method: Method, recipe: Recipe, epoch: int) -> str:
     )
 
 
+def curve_of(rows: list[dict[str, float]]) -> dict[str, list[float]]:
+    """Return a learning curve by name, an entry an epoch, in five digits."""
+    return {name: [float(f"{row[name]:.5g}") for row in rows] for name in (rows or [{}])[0]}
+
+
 def accuracy_of(method: Method, examples: Examples) -> float:
     """Return the accuracy (0 to 1) of a method on examples, in eval mode, centre view."""
     hits = logits_of(method, examples).argmax(1) == examples.labels

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -19,8 +18,7 @@ from clip_adapt.text import is_plain_block
 
 def encode(tower: Any, pixels: Tensor) -> Tensor:
     """Return what an image tower gives for pixels (N, 3, S, S): features (N, D)."""
-    learns = torch.is_grad_enabled() and any(p.requires_grad for p in tower.parameters())
-    if not learns or not pools_by_class_token(tower):
+    if not pools_by_class_token(tower):
         return tower(pixels)
     x = tower._embeds(pixels)  # (N, L, W), the class token first
     *blocks, last = tower.transformer.resblocks
