@@ -21,44 +21,52 @@ def hits(base: Tensor, extra: Tensor, labels: Tensor, grid: Tensor) -> Tensor:
 
     Args:
         base: logits (N, C) that do not depend on alpha.
-        extra: what alpha multiplies (N, C).
+        extra: what alpha multiplies (..., N, C); every leading index is a search of its own.
         labels: the right classes (N,).
         grid: ascending values of alpha (A,), none negative, of the dtype of ``base``.
 
     Returns:
-        counts (A,), exactly those of the plain search; a tie goes to the first class.
+        counts (..., A), exactly those of the plain search; a tie goes to the first class.
     """
-    low, high, possible = _interval(base, extra, labels)
+    leading, searches = extra.shape[:-2], extra.reshape(-1, *base.shape)  # (M, N, C)
+    low, high, possible = _interval(base, searches, labels)  # (M, N)
     plain = _near(low, grid) | _near(high, grid)
     first = torch.searchsorted(grid, low, right=True)
     end = torch.searchsorted(grid, high)
     counted = possible & (first < end) & ~plain
-    changes = _count(first[counted], grid) - _count(end[counted], grid)
-    return changes.cumsum(0)[:-1] + _plainly(base[plain], extra[plain], labels[plain], grid)
+    changes = _count(first, counted, grid) - _count(end, counted, grid)
+    counts = changes.cumsum(1)[:, :-1] + _plainly(base, searches, labels, grid, plain)
+    return counts.reshape(*leading, len(grid))
 
 
 def _interval(base: Tensor, extra: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     own = labels.unsqueeze(1)
     lead = base.gather(1, own) - base  # (N, C), of the right class over each
-    slope = extra.gather(1, own) - extra  # what alpha adds to the lead
+    slope = extra.gather(2, own.expand(len(extra), -1, -1)) - extra  # what alpha adds to the lead
     crossing = -lead / slope
-    low = crossing.masked_fill(slope <= 0, -torch.inf).amax(1)
-    high = crossing.masked_fill(slope >= 0, torch.inf).amin(1)
+    low = crossing.masked_fill(slope <= 0, -torch.inf).amax(2)
+    high = crossing.masked_fill_(slope >= 0, torch.inf).amin(2)
     earlier = torch.arange(base.shape[1], device=base.device) < own
-    lost = (slope == 0) & ((lead < 0) | ((lead == 0) & earlier))
-    return low, high, ~lost.any(1)
+    behind = (lead < 0) | ((lead == 0) & earlier)  # at an alpha of 0
+    lost = (slope == 0).logical_and_(behind)
+    return low, high, ~lost.any(2)
 
 
 def _near(ends: Tensor, grid: Tensor) -> Tensor:
     above = torch.searchsorted(grid, ends)
-    neighbours = grid[torch.stack([above - 1, above]).clamp(0, len(grid) - 1)]  # (2, N)
+    neighbours = grid[torch.stack([above - 1, above]).clamp(0, len(grid) - 1)]  # (2, M, N)
     return ((ends - neighbours).abs() <= NEAR * neighbours).any(0)
 
 
-def _count(indices: Tensor, grid: Tensor) -> Tensor:
-    return torch.bincount(indices, minlength=len(grid) + 1)
+def _count(indices: Tensor, counted: Tensor, grid: Tensor) -> Tensor:
+    # How often each index (0 to A) of the counted images stands in each row (M, A + 1).
+    totals = indices.new_zeros(len(indices), len(grid) + 1)
+    return totals.scatter_add_(1, indices, counted.long())
 
 
-def _plainly(base: Tensor, extra: Tensor, labels: Tensor, grid: Tensor) -> Tensor:
-    right = [((base + alpha * extra).argmax(1) == labels).sum() for alpha in grid]
-    return torch.stack(right)
+def _plainly(base: Tensor, extra: Tensor, labels: Tensor, grid: Tensor, rows: Tensor) -> Tensor:
+    search, image = rows.nonzero(as_tuple=True)  # (P,)
+    zero, added, label = base[image], extra[search, image], labels[image]
+    right = torch.stack([(zero + alpha * added).argmax(1) == label for alpha in grid], 1)  # (P, A)
+    counts = label.new_zeros(len(extra), len(grid))
+    return counts.index_add_(0, search, right.long())

@@ -8,9 +8,11 @@ Tip-Adapter-F trains the keys, shots * C * D numbers.
 
 alpha and beta are searched on val as in the authors' code: 200 values of beta by 20 of alpha, from
 0.1 up to, but not including, search_scale; the first best wins. The search is exact and fast: the
-affinities are computed once, each beta costs one exponential and a sum over a class's shots, and
-one pass gives all alphas (clip_adapt/intervals.py). The authors set search_scale for each data set,
-from [7, 3] on ImageNet to [30, 30] on FGVCAircraft; the default covers all of these.
+affinities are computed once, the next beta multiplies their exponentials by a constant factor, the
+cache is a sum over a class's shots, and one pass gives all alphas (clip_adapt/intervals.py). All of
+it is done for a few images at a time, which fit into the processor's cache. The authors set
+search_scale for each data set, from [7, 3] on ImageNet to [30, 30] on FGVCAircraft; the default
+covers all of these.
 
 In contrast to the authors' code the weights of -F are those of the last step, never the epoch that
 was best on test; the search is in float64; and without val alpha and beta are chosen by leaving
@@ -37,7 +39,9 @@ log = logging.getLogger(__name__)
 START_ALPHA, START_BETA = 1.17, 1.0
 LOWEST = 0.1
 SCALE, STEP = [30.0, 30.0], [200, 20]  # of beta, of alpha
-CHUNK = 2**24  # affinities that are held at once
+CHUNK = 2**22  # affinities that are computed at once
+IN_CACHE = 2**15  # of these, what a core's own cache holds with its exponentials
+ANEW = 16  # products in a row before the next exponential: rounding stays that of an exponential
 
 Weight = Literal["auto"] | Annotated[float, Between(0)]
 
@@ -133,6 +137,7 @@ class TipAdapter(Method):
         if 0 < column == len(self.alphas) - 1:
             log.info("alpha is the largest of its grid: a larger method.search_scale may be better")
 
+    @torch.no_grad()
     def _search(self, z: Tensor, y: Tensor, left_out: Tensor | None = None) -> Tensor:
         """Return the number of right images for every beta and alpha (B, A).
 
@@ -141,29 +146,45 @@ class TipAdapter(Method):
             y: labels (N,).
             left_out: for each image the place in its class's row that is left out (N,), or None.
         """
-        size = max(1, CHUNK // max(1, self.filled.numel()))
+        keys = self.keys.double().transpose(0, 1).flatten(0, 1)  # (S * C, D)
+        empty = (self.filled.T == 0).unsqueeze(1)  # (S, 1, C)
         counts = torch.zeros(len(self.betas), len(self.alphas), dtype=torch.long, device=z.device)
-        for part in torch.arange(len(z), device=z.device).split(size):
-            out = None if left_out is None else left_out[part]
-            distance = self._distance(z[part], y[part], out)
+        numbers = torch.arange(len(z), device=z.device)
+        for part in _parts(numbers, CHUNK, empty.numel()):
+            distance = (1 - z[part].double() @ keys.T).unflatten(1, empty.shape[::2])  # (n, S, C)
             base = super().logits(z[part], self.zero_shot_weights).double()
-            for row, beta in zip(counts, self.betas.tolist(), strict=True):
-                cache = torch.exp(-beta * distance).sum(2)  # (n, C)
-                row += intervals.hits(base, cache, y[part], self.alphas)
+            held = CHUNK if z.is_cuda else IN_CACHE
+            for block in _parts(numbers[: len(part)], held, empty.numel()):
+                images = part[block]
+                absent = empty.expand(-1, len(images), -1)
+                if left_out is not None:
+                    absent = absent.clone()
+                    absent[left_out[images], numbers[: len(images)], y[images]] = True
+                caches = self._caches(distance[block].transpose(0, 1).contiguous(), absent)
+                counts += intervals.hits(base[block], caches, y[images], self.alphas)
         return counts
 
-    def _distance(self, z: Tensor, y: Tensor, left_out: Tensor | None) -> Tensor:
-        # 1 - affinity (n, C, S), infinite where there is no key.
-        distance = 1 - torch.einsum("nd,csd->ncs", z.double(), self.keys.double())
-        distance = distance.masked_fill(self.filled == 0, torch.inf)
-        if left_out is not None:
-            distance[torch.arange(len(z), device=z.device), y, left_out] = torch.inf
-        return distance
+    def _caches(self, distance: Tensor, absent: Tensor) -> Tensor:
+        # sum_s exp(-beta distance) for every beta (B, n, C) of distances (S, n, C): shots lead, so
+        # that what is added lies side by side.
+        caches = distance.new_empty(len(self.betas), *distance.shape[1:])
+        factor = torch.exp(-self.betas.diff()[:1].sum() * distance)
+        for row, beta in enumerate(self.betas):
+            if row % ANEW == 0:
+                near = torch.exp(-beta * distance).masked_fill_(absent, 0.0)
+            else:
+                near *= factor
+            torch.sum(near, 0, out=caches[row])
+        return caches
 
     def _grid(self, given: str | float, scale: float, steps: int) -> Tensor:
         values = [LOWEST + i * (scale - LOWEST) / steps for i in range(steps)]
         chosen = values if isinstance(given, str) else [given]
         return torch.tensor(chosen, dtype=torch.float64, device=self.backbone.device)
+
+
+def _parts(images: Tensor, held: int, each: int) -> tuple[Tensor, ...]:
+    return images.split(max(1, held // max(1, each)))
 
 
 def _rank_in_class(y: Tensor) -> Tensor:

@@ -67,3 +67,15 @@ def test_single_points_and_a_grid_that_starts_at_zero():
         counts = intervals.hits(base, extra, labels, points).tolist()
         assert counts == plain(base, extra, labels, points)
     assert intervals.hits(base, extra, labels, torch.tensor([0.0]).double()).tolist() == [2]
+
+
+def test_many_searches_at_once_are_each_its_own():
+    generator = torch.Generator().manual_seed(0)
+    base = torch.randint(-2, 3, (40, 4), generator=generator).double()
+    extra = torch.randint(-2, 3, (2, 3, 40, 4), generator=generator).double()
+    labels = torch.randint(4, (40,), generator=generator)
+    grid = torch.arange(9, dtype=torch.float64) / 4
+    counts = intervals.hits(base, extra, labels, grid)
+    assert counts.shape == (2, 3, 9)
+    for i, j in ((0, 0), (0, 2), (1, 1)):
+        assert counts[i, j].tolist() == plain(base, extra[i, j], labels, grid)

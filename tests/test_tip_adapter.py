@@ -92,7 +92,10 @@ def test_gradients_reach_the_keys_and_nothing_else(double_backbone):
 
 @pytest.mark.parametrize("seed", [2, 3, 4])
 def test_the_search_on_val_equals_nested_loops(double_backbone, seed, monkeypatch):
-    monkeypatch.setattr("clip_adapt.methods.tip_adapter.CHUNK", 60)  # several parts of val
+    # Several parts of val, and several blocks in each: 12 places an image, 17 images.
+    monkeypatch.setattr("clip_adapt.methods.tip_adapter.CHUNK", 60)
+    monkeypatch.setattr("clip_adapt.methods.tip_adapter.IN_CACHE", 24)
+    monkeypatch.setattr("clip_adapt.methods.tip_adapter.ANEW", 4)
     keys, z = features(8, 0), features(17, seed)
     y = torch.randint(3, (17,), generator=torch.Generator().manual_seed(seed))
     method = make(double_backbone, **STEPS)
@@ -108,6 +111,22 @@ def test_the_search_on_val_equals_nested_loops(double_backbone, seed, monkeypatc
 
     _, alpha, beta = plain_search(right, *grids())
     assert (float(method.alpha), float(method.beta)) == pytest.approx((alpha, beta))
+
+
+def test_the_cache_of_every_beta_equals_its_exponentials(double_backbone):
+    """Products of exponentials stay those of exp, and an empty place counts nothing at beta 0."""
+    method = make(double_backbone, search_scale=[30.0, 4.0])
+    keys = features(8, 0)
+    method.fit(keys, LABELS)
+    distance = 1 - torch.einsum("nd,csd->snc", features(5, 1), method.keys.detach())
+    absent = (method.filled.T == 0).unsqueeze(1).expand_as(distance)
+    caches = method._caches(distance, absent)
+    assert len(caches) == len(method.betas) == 200
+    for beta, cache in zip(method.betas, caches, strict=True):
+        expected = (torch.exp(-beta * distance) * ~absent).sum(0)
+        assert torch.allclose(cache, expected, rtol=1e-13, atol=0)
+    at_zero = make(double_backbone, beta=0.0)
+    assert at_zero._caches(distance, absent)[0, 0].tolist() == [3.0, 1.0, 4.0]
 
 
 def test_without_val_each_image_is_left_out_of_the_cache(double_backbone, caplog):
