@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from clip_adapt.methods import linear_probe
 from clip_adapt.methods.linear_probe import LinearProbe
 from sklearn.linear_model import LogisticRegression
+from torch.autograd.functional import hessian
 
 from clip_adapt.task import Task
 
@@ -47,6 +48,46 @@ def test_the_optimum_is_scikit_learns(tiny_backbone, problem, strength):
     with torch.no_grad():
         same = probe(fresh).argmax(1).numpy() == reference.predict(fresh.double().numpy())
     assert same.mean() >= 0.995
+
+
+def newton(loss, v):
+    """The minimum of a convex function by damped Newton steps with the whole second derivative."""
+    for _ in range(100):
+        at = v.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(loss(at), at)
+        if gradient.abs().max() < 1e-12:
+            break
+        curvature = hessian(loss, v) + 1e-14 * torch.eye(len(v), dtype=v.dtype)
+        step, length = torch.linalg.solve(curvature, gradient), 1.0
+        while loss(v - length * step) > loss(v) and length > 1e-8:
+            length /= 2
+        v = v - length * step
+    return float(loss(v))
+
+
+@pytest.mark.parametrize("images", [60, 9])  # more than numbers in a feature, and fewer
+@pytest.mark.parametrize("balanced", [False, True])
+def test_every_penalty_reaches_newtons_minimum(problem, images, balanced):
+    z, y = problem[0][:images].double() + 3.0, problem[1][:images]  # far from centred
+    start = torch.randn(4, 16, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    weights = torch.tensor([0.5, 1.0, 2.0, 1.5] if balanced else [1.0] * 4, dtype=torch.float64)
+    solver = linear_probe.Solver(z, y, start, weights if balanced else None)
+
+    for strength in (1e-5, 1.0, 100.0, 1e-2):  # each goes on from the last
+
+        def loss(v, strength=strength):
+            weight, bias = v[:64].reshape(4, 16), v[64:]
+            entropy = F.cross_entropy(z @ weight.T + bias, y, weight=weights)
+            return entropy + 0.5 / (strength * images) * (weight - start).square().sum()
+
+        weight, bias = solver.solve(strength)
+        found = torch.cat([weight.flatten(), bias])
+        best = newton(loss, torch.zeros(68, dtype=torch.float64))
+        assert float(loss(found)) <= best * (1 + 1e-9)
+        penalty = torch.zeros(solver.solution.shape[1], dtype=torch.float64)
+        # A bias is a coordinate of both, so its curvature is that of the plain objective.
+        curvature = solver._curvature(penalty)[:, -1]
+        assert torch.allclose(curvature, hessian(loss, found).diagonal()[64:], rtol=1e-6)
 
 
 @pytest.mark.parametrize("standardize", [False, True])
