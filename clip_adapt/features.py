@@ -11,7 +11,6 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -193,7 +192,7 @@ def _compute(
         return image if isinstance(image, str) else view(backbone, augment, job[0], job[1], image)
 
     progress = tqdm(total=len(todo), desc=label, unit="img", disable=None if todo else True)
-    with progress as bar, ThreadPoolExecutor(images.workers()) as pool:
+    with progress as bar, images.decoders() as pool:
         for start in range(0, len(todo), size):
             jobs = todo[start : start + size]
             loaded = list(zip(jobs, pool.map(pixels_of, jobs), strict=True))

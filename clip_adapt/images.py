@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from clip_adapt.errors import InputError, listed
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 SMALLEST = 4  # pixels a side
+BLOCKS = 3  # of 16 MB, that are kept for each thread: 12 megapixels
 LONGEST = 50  # times the shorter side: at 224 pixels a view of more would take over 30 MB
 
 AnyImage = str | os.PathLike[str] | Image.Image | np.ndarray
@@ -147,7 +149,7 @@ def find_broken(paths: Iterable[str]) -> dict[str, str]:
     todo = list(dict.fromkeys(paths))
     bar = tqdm(total=len(todo), desc="checking images", unit="img", disable=None if todo else True)
     reasons: dict[str, str] = {}
-    with bar, ThreadPoolExecutor(workers()) as pool:
+    with bar, decoders() as pool:
         for path, reason in zip(todo, pool.map(_reason, todo), strict=True):
             bar.update()
             if reason:
@@ -170,6 +172,18 @@ def _reason(path: str) -> str | None:
     return result if isinstance(result, str) else None
 
 
-def workers() -> int:
-    """Return how many threads decode images: as many as there are cores, at most 16."""
-    return min(16, os.cpu_count() or 1)
+@contextlib.contextmanager
+def decoders() -> Iterator[ThreadPoolExecutor]:
+    """Give threads that decode images: as many as there are cores, at most 16.
+
+    Meanwhile Pillow keeps the memory of decoded images for the next ones: getting it from the
+    system anew takes as long as decoding half of a photograph.
+    """
+    workers = min(16, os.cpu_count() or 1)
+    before = Image.core.get_blocks_max()
+    Image.core.set_blocks_max(max(before, BLOCKS * workers))
+    try:
+        with ThreadPoolExecutor(workers) as pool:
+            yield pool
+    finally:
+        Image.core.set_blocks_max(before)

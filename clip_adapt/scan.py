@@ -12,7 +12,6 @@ import logging
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -88,7 +87,7 @@ def _gather(
 ) -> Iterator[bytes | str]:
     # Yields what is known of each path, in order; `length` says how much of it is wanted.
     bar = tqdm(total=len(paths), desc=label, unit="img", disable=None, delay=1)
-    with Memory(folder) as memory, bar, ThreadPoolExecutor(images.workers()) as pool:
+    with Memory(folder) as memory, bar, images.decoders() as pool:
         for start in range(0, len(paths), CHUNK):
             part = paths[start : start + CHUNK]
             stamps = {path: _stamp(path) for path in part}

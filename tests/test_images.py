@@ -232,3 +232,15 @@ def test_a_picture_of_the_users_is_left_as_it_was():
     picture = noisy()
     images.decode(picture).putpixel((0, 0), (1, 2, 3))
     assert picture.getpixel((0, 0)) == noisy().getpixel((0, 0))
+
+
+def test_decoders_keep_memory_between_images_and_give_it_back(tmp_path):
+    Image.new("RGB", (600, 400), "red").save(tmp_path / "red.jpg")
+    before = Image.core.get_blocks_max()
+    with images.decoders() as pool:
+        kept = Image.core.get_stats()["reused_blocks"]
+        sizes = pool.map(lambda path: images.decode(path).size, [tmp_path / "red.jpg"] * 40)
+        assert set(sizes) == {(600, 400)}
+        assert Image.core.get_stats()["reused_blocks"] > kept
+    assert Image.core.get_blocks_max() == before
+    assert before or not Image.core.get_stats()["blocks_cached"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +20,7 @@ QUALITY = 78
 def thumbnails(paths: Iterable[str]) -> dict[str, str]:
     """Return a data URI for every file; one that cannot be read any more has none."""
     unique = list(dict.fromkeys(paths))
-    with ThreadPoolExecutor(images.workers()) as pool:
+    with images.decoders() as pool:
         made = zip(unique, pool.map(_thumbnail, unique), strict=True)
         return {path: uri for path, uri in made if uri}
 
