@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from clip_adapt.attention import SeparateAttention
-from clip_adapt.machine import total_memory
+from clip_adapt.machine import send, total_memory
 from clip_adapt.packing import Packed, pack
 from clip_adapt.prompts import PromptTokens, replaced_embeddings
 
@@ -121,7 +121,7 @@ def encode(tower: Any, plan: Plan, embedding: nn.Module, context: Tensor | None 
             return _packed(tower, part.tokens, vectors)
         if vectors is None:
             return tower(part.tokens.ids)
-        with replaced_embeddings(embedding, part.tokens.slots, vectors):
+        with replaced_embeddings(embedding, part.tokens, vectors):
             return tower(part.tokens.ids)
 
     def vectors_of(part: Part) -> Tensor | None:
@@ -185,14 +185,13 @@ def _ends(tower: Any, ids: Tensor) -> Tensor:
 
 
 def _part(tower: Any, prompt: PromptTokens, rows: Tensor, need: Need) -> Part:
-    ids, slots = prompt.ids[rows], prompt.slots[rows]
+    ids, slots, on = prompt.ids[rows], prompt.slots[rows], send(rows, need.device)
     if need.packs:
         ends = _ends(tower, ids)
         packed = pack(ids, ends, slots, share=need.shares, own_context=need.own_context)
-        return Part(rows.to(need.device), packed.to(need.device))
+        return Part(on, packed.to(need.device))
     length = needed(tower, ids)
-    tokens = PromptTokens(ids[:, :length].to(need.device), slots[:, :length].to(need.device))
-    return Part(rows.to(need.device), tokens)
+    return Part(on, PromptTokens(send(ids[:, :length], need.device), slots[:, :length]))
 
 
 def _room(tower: Any, part: Part, device: torch.device) -> float:
