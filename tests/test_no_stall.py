@@ -34,7 +34,9 @@ VARIANTS = {
     "lora": [{}, {"dropout": 0.0, "towers": "image"}, {"towers": "text"}, {"dora": True}],
 }
 CASES = [(name, options) for name in method.names() for options in VARIANTS.get(name, [{}])]
-READS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "repeat_interleave", "equal")
+# The way back of masked_scatter selects by the mask.
+READS = ("_local_scalar_dense", "nonzero", "masked_select", "masked_scatter_backward", "unique",
+         "repeat_interleave", "equal")  # fmt: skip
 
 
 class Watch(TorchDispatchMode):
