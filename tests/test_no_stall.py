@@ -75,9 +75,10 @@ class Bare:
     device = torch.device("meta")
     is_main_process = sync_gradients = True
     accumulate = contextlib.nullcontext
+    scaler = None
 
-    def prepare(self, *things):
-        return things
+    def prepare(self, thing):
+        return thing
 
     def prepare_data_loader(self, loader, device_placement):
         return loader
