@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from clip_adapt.attention import SeparateAttention
+from clip_adapt.compiling import compiled, is_compiled
 from clip_adapt.machine import send, total_memory
 from clip_adapt.packing import Packed, pack
 from clip_adapt.prompts import PromptTokens, replaced_embeddings
@@ -215,14 +216,20 @@ def _packed(tower: Any, packed: Packed, context: Tensor | None) -> Tensor:
     dtype = tower.transformer.get_cast_dtype()
     x = x.to(dtype) + tower.positional_embedding[packed.positions].to(dtype)
     *blocks, last = tower.transformer.resblocks
+    # A block at a time: all blocks are alike, so one compilation serves them all.
+    through = compiled(_through) if is_compiled(tower.transformer) else _through
     for block in blocks:
-        x = _rest(block, x, _attend(block.attn, block.ln_1(x), packed))
+        x = through(block, x, packed)
     attended = _attend_at_ends(last.attn, last.ln_1(x), packed)
     pooled = tower.ln_final(_rest(last, x[packed.ends], attended))  # (C, W)
     projection = tower.text_projection
     if projection is None:
         return pooled
     return projection(pooled) if isinstance(projection, nn.Module) else pooled @ projection
+
+
+def _through(block: Any, x: Tensor, packed: Packed) -> Tensor:
+    return _rest(block, x, _attend(block.attn, block.ln_1(x), packed))
 
 
 def _rest(block: Any, x: Tensor, attended: Tensor) -> Tensor:

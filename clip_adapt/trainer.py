@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from tqdm import tqdm
 
 from clip_adapt.batches import Batches
+from clip_adapt.compiling import Compiled
 from clip_adapt.errors import InputError
 from clip_adapt.files import refuse_unwritable
 from clip_adapt.method import Method
@@ -168,6 +169,7 @@ class Loop:
         self.loader = self.accelerator.prepare_data_loader(loader, device_placement=False)
         self.batches = Batches(support.inputs, support.labels, self.accelerator.device)
         self.plain = method
+        self.compute = self._compute()
         self.epochs, self.steps = recipe.length(len(loader))
         self.schedule = make_schedule(recipe, len(loader))
         self.log_dir = log_dir
@@ -229,7 +231,18 @@ class Loop:
 
     def _loss(self, rows: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
         # The loss of a batch, and how many of it are right.
-        inputs, labels = self.batches.at(rows)
+        return self.compute(*self.batches.at(rows))
+
+    def _compute(self) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        # A step in which no tower runs costs its number of calls: compiled it is one, and on a GPU
+        # one graph, whose outputs the next step overwrites (hence not with accumulated gradients).
+        if not (self.plain.backbone.compiles and self.plain.quick):
+            return self._of_batch
+        _ = self.plain.zero_shot_weights  # computed once, so no part of a step
+        graphs = self.plain.backbone.device.type == "cuda" and self.recipe.accumulate == 1
+        return Compiled(self._of_batch, "the training step", graphs=graphs, dynamic=False)
+
+    def _of_batch(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         logits = self.method(self._features(inputs))
         return self.plain.loss(logits, labels), (logits.argmax(1) == labels).sum().float()
 
