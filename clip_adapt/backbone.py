@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from clip_adapt import attention, loading, prompts, text, vision
 from clip_adapt.cards import ModelCard, find_model
+from clip_adapt.compiling import compile_module
 from clip_adapt.errors import InputError
 from clip_adapt.prompts import Position
 
@@ -34,6 +35,7 @@ class Backbone(nn.Module):
         preprocess: the evaluation transform of these weights, PIL image -> (3, S, S).
         tokenizer: texts -> (N, context_length) token ids.
         text_chunk: prompts that pass the text tower at a time; ``auto`` looks at the memory.
+        compiles: whether the towers are compiled, and with them the steps of a training.
     """
 
     model: Any  # open_clip's classes share no type that names .visual and .text
@@ -46,6 +48,7 @@ class Backbone(nn.Module):
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.text_chunk: text.Chunk = "auto"
+        self.compiles = False
         self._plans: dict[Any, text.Plan] = {}
         self.card = card
         self.transform: dict[str, Any] = dict(self.model.visual.preprocess_cfg)
@@ -76,7 +79,8 @@ class Backbone(nn.Module):
             image_size: pixels; None is the card's or the weights' own.
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
             precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
-            compile: compile the towers; takes a minute or two once, and pays off in long runs.
+            compile: compile the towers, and the steps of methods that need none; takes a minute or
+                two once, and pays off in long runs.
 
         Raises:
             InputError: with the reason and the remedy, when that cannot be had.
@@ -114,6 +118,8 @@ class Backbone(nn.Module):
         twin._plans = {}
         model = copy.deepcopy(self.model, {id(t): t for t in tensors})
         twin.__dict__["_modules"] = {"model": model}
+        if self.compiles:  # at its first call, with what a tuner has put into it by then
+            twin._compile()
         return twin
 
     def train(self, mode: bool = True) -> Backbone:
@@ -279,9 +285,12 @@ class Backbone(nn.Module):
         # The token embedding stays outside: learned context enters by a hook on it that changes
         # from call to call. Hooks inside what is compiled are looked for at every call.
         torch._dynamo.config.skip_nnmodule_hook_guards = False
+        # One function serves every block of every tower and method, with and without gradients.
+        torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+        self.compiles = True
         text = self.model.text.transformer
         for module in (self.model.visual, getattr(text, "encoder", text)):
-            module.compile()
+            compile_module(module)
 
 
 def resolve_device(device: str) -> torch.device:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -27,6 +27,7 @@ class Captions:
 
     texts: list[str]
     own: list[list[int]]
+    _tables: dict[torch.device, Tensor] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def of(cls, items: Sequence[Item], keys: Sequence[str]) -> Captions:
@@ -49,7 +50,10 @@ class Captions:
 
         A text is right for an image that has it among its captions, drawn in this epoch or not.
         """
-        owned = self._table.to(images.device)[images]  # (n, most captions of an image)
+        device = images.device
+        if device not in self._tables:  # kept there: a training step must not wait for a copy
+            self._tables[device] = self._table.to(device)
+        owned = self._tables[device][images]  # (n, most captions of an image)
         return (owned[:, :, None] == texts[None, None]).any(1)
 
     @cached_property

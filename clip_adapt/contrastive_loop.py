@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from clip_adapt import contrastive, retrieval
 from clip_adapt.captions import Captions, encode_texts
 from clip_adapt.errors import InputError
+from clip_adapt.machine import send
 from clip_adapt.method import Method, find, names
 from clip_adapt.trainer import Examples, Loop, Recipe, tower_features
 
@@ -58,23 +59,24 @@ class CaptionLoop(Loop):
     def _module(self, method: Method) -> nn.Module:
         return _Pairing(method)
 
-    def _loss(self, inputs: Tensor, labels: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
+    def _loss(self, rows: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
         if self.drawn_in != epoch:
             self.drawn_in, self.drawn = epoch, self.captions.draw(self.stream)
-        images = inputs if self.plain.tunes_image_tower else inputs[:, epoch % inputs.shape[1]]
-        chosen = self.drawn[labels.cpu()]
+        inputs, labels = self.batches.at(rows)
+        images = inputs if self.plain.tunes_image_tower else inputs[:, 0]
+        chosen = self.drawn[rows]
         z, t = map(contrastive.gather, self.method(images, self._texts(chosen)))
         backbone, same = self.plain.backbone, None
         if self.dedup:
-            chosen = contrastive.gather(chosen.to(labels.device))
-            same = self.captions.right(contrastive.gather(labels), chosen)
+            drawn = contrastive.gather(send(chosen, labels.device))
+            same = self.captions.right(contrastive.gather(labels), drawn)
         loss = contrastive.loss(z, t, backbone.logit_scale, backbone.logit_bias, same)
         return loss, contrastive.hits(z.detach(), t.detach())
 
     def _texts(self, chosen: Tensor) -> list[str] | Tensor:
         if self.plain.tunes_text_tower:
             return [self.captions.texts[i] for i in chosen.tolist()]
-        return self.texts[chosen.to(self.texts.device)]
+        return self.texts[send(chosen, self.texts.device)]
 
     def _score(self, val: Examples) -> tuple[str, float]:
         method = self.plain.eval()

@@ -1,4 +1,4 @@
-"""What a run took from the machine."""
+"""The machine: its memory, and how a tensor gets to its device without a wait."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 
 import torch
+from torch import Tensor
+
+SHARE_OF_MEMORY = 0.25  # of a device's, that one thing which is kept may take
 
 
 def peak_memory(device: torch.device) -> int:
@@ -37,3 +40,19 @@ def total_memory(device: torch.device) -> int:
         except (OSError, ValueError):  # none, or "max"
             continue
     return min(limits)
+
+
+def fits(size: int, device: torch.device) -> bool:
+    """Tell whether so many bytes may be kept on a device; on the CPU they lie there already."""
+    return device.type in ("cpu", "meta") or size <= SHARE_OF_MEMORY * total_memory(device)
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor on a device, without waiting for what that is doing.
+
+    A GPU copies in the background from pinned memory only; from any other it stops the program
+    until all its work is done.
+    """
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=device.type != "mps")

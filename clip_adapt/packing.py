@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clip_adapt.machine import send
+
 # Tokens of a row: attention's cost grows with it, the number of copies of the shared keys falls.
 ROW = 64
 
@@ -53,7 +55,7 @@ class Packed:
     def to(self, device: torch.device) -> Packed:
         """Return it on a device."""
         tensors: dict[str, Any] = {
-            k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)
+            k: send(v, device) for k, v in vars(self).items() if isinstance(v, Tensor)
         }
         return replace(self, **tensors)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import Any
 
+import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -12,9 +15,12 @@ from torchvision.transforms.v2 import functional as F
 
 from clip_adapt import images, views
 from clip_adapt.backbone import Backbone
+from clip_adapt.batches import Rows
+from clip_adapt.crops import Crops
 from clip_adapt.data import Item
 from clip_adapt.files import sha256
 from clip_adapt.images import Decoded
+from clip_adapt.machine import send
 from clip_adapt.views import Augment
 
 MEMORY = 2e9  # bytes that the decoded images of one subset may take
@@ -31,11 +37,21 @@ class Pixels(Dataset[Any]):
         backbone: its transform.
         items: the images.
         augment: how views are made; ``none`` gives the centre view in every epoch.
+        batched: make the views of a batch together (crops.py), the same within 2/255; None does so
+            on a GPU. One core of a CPU takes several times as long that way.
     """
 
-    def __init__(self, backbone: Backbone, items: list[Item], augment: Augment) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        items: list[Item],
+        augment: Augment,
+        batched: bool | None = None,
+    ) -> None:
         self.backbone, self.items, self.augment = backbone, items, augment
+        self.batched = backbone.device.type != "cpu" if batched is None else batched
         self.epoch = 0
+        self._all = self
         self._decoded: dict[str, Decoded] = {}
         self._centre: dict[str, Tensor] = {}
 
@@ -46,9 +62,23 @@ class Pixels(Dataset[Any]):
     def only(self, mask: Tensor) -> Pixels:
         """Return the images where the mask (N,) is True; what is decoded is shared."""
         items = [item for item, kept in zip(self.items, mask.tolist(), strict=True) if kept]
-        part = Pixels(self.backbone, items, self.augment)
-        part._decoded, part._centre = self._decoded, self._centre
+        part = Pixels(self.backbone, items, self.augment, self.batched)
+        part._decoded, part._centre, part._all = self._decoded, self._centre, self._all
         return part
+
+    def batch(self, rows: list[int]) -> Tensor:
+        """Return the views (n, 3, S, S) of images by their numbers, on the backbone's device."""
+        if not self.batched:
+            return send(torch.stack([self[row][0] for row in rows]), self.backbone.device)
+        places = [self._all._place[self.items[row].path] for row in rows]
+        if self.augment == "none":
+            return self._all._still.at(torch.tensor(places))
+        crops, draws = self._all._crops, []
+        for row, place in zip(rows, places, strict=True):
+            key, (height, width) = sha256(self.items[row].path), crops.shapes[place]
+            draws.append(views.draw(self.augment, self.epoch, key, width, height))
+        mean, std = self._scale
+        return (crops.views(places, draws) / 255 - mean) / std
 
     def __len__(self) -> int:
         return len(self.items)
@@ -61,6 +91,30 @@ class Pixels(Dataset[Any]):
             return self._centre[item.path], item.label
         image, key = self._image(item.path), sha256(item.path)
         return views.view(self.backbone, self.augment, self.epoch, key, image), item.label
+
+    @cached_property
+    def _place(self) -> dict[str, int]:
+        return {path: place for place, path in enumerate(dict.fromkeys(i.path for i in self.items))}
+
+    @cached_property
+    def _crops(self) -> Crops:
+        with ThreadPoolExecutor(images.workers()) as pool:
+            kept = list(pool.map(lambda path: self._smaller(images.load(path)), self._place))
+        return Crops(kept, self.backbone.device, self.backbone.image_size)
+
+    @cached_property
+    def _still(self) -> Rows:
+        def centre(path: str) -> Tensor:
+            return views.centre(self.backbone, images.load(path))
+
+        with ThreadPoolExecutor(images.workers()) as pool:
+            return Rows(torch.stack(list(pool.map(centre, self._place))), self.backbone.device)
+
+    @cached_property
+    def _scale(self) -> tuple[Tensor, Tensor]:
+        how, device = self.backbone.transform, self.backbone.device
+        mean, std = (torch.tensor(how[k], device=device).view(3, 1, 1) for k in ("mean", "std"))
+        return mean, std
 
     def _image(self, path: str) -> Decoded:
         if path not in self._decoded:

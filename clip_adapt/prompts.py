@@ -8,6 +8,7 @@ this works for every text tower that looks tokens up in an embedding.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from clip_adapt.errors import InputError
+from clip_adapt.machine import send
 
 Position = Literal["end", "middle", "front"]
 Tokenizer = Callable[..., Tensor]
@@ -27,10 +29,21 @@ PLACEHOLDERS = ("x", "z", "q", "j", "v", "k", "w", "y")
 
 @dataclass(frozen=True)
 class PromptTokens:
-    """Tokenised prompts: ``ids`` (C, L) and the places of the context vectors ``slots`` (C, L)."""
+    """Tokenised prompts.
+
+    Attributes:
+        ids: (C, L) token ids.
+        slots: (C, L), True where a context vector stands; on the CPU.
+    """
 
     ids: Tensor
     slots: Tensor
+
+    @functools.cached_property
+    def places(self) -> tuple[Tensor, Tensor]:
+        """Rows and columns of the slots, prompt by prompt, where the ids are."""
+        rows, columns = self.slots.nonzero(as_tuple=True)
+        return send(rows, self.ids.device), send(columns, self.ids.device)
 
 
 def tokenize(tokenizer: Tokenizer, texts: list[str], context_length: int) -> Tensor:
@@ -98,20 +111,22 @@ def word_ids(tokenizer: Tokenizer, text: str) -> list[int]:
 
 
 @contextlib.contextmanager
-def replaced_embeddings(embedding: nn.Module, slots: Tensor, context: Tensor) -> Iterator[None]:
+def replaced_embeddings(
+    embedding: nn.Module, prompt: PromptTokens, context: Tensor
+) -> Iterator[None]:
     """While the block runs, the embedding gives the context vectors at the slots.
 
     Args:
         embedding: the token embedding of a text tower.
-        slots: (C, L) booleans, n_ctx of them True in every row.
+        prompt: what the tower gets; n_ctx slots in every row.
         context: (n_ctx, W), or (C, n_ctx, W) with vectors of each class's own.
     """
-    per_class = context if context.dim() == 3 else context.expand(slots.shape[0], -1, -1)
+    per_class = context if context.dim() == 3 else context.expand(len(prompt.ids), -1, -1)
 
     def put(module: nn.Module, inputs: Any, tokens: Tensor) -> Tensor:
-        vectors = per_class.to(tokens.dtype).reshape(-1, tokens.shape[-1])
-        here = slots[:, : tokens.shape[1]]  # a tower may leave out what is padding in every row
-        return tokens.masked_scatter(here.unsqueeze(-1), vectors)
+        # By places, not by a mask: its way back would ask a GPU how many there are. A tower may
+        # leave out what is padding in every row; slots never are.
+        return tokens.index_put(prompt.places, per_class.to(tokens.dtype).flatten(0, 1))
 
     handle = embedding.register_forward_hook(put)
     try:

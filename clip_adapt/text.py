@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from clip_adapt.attention import SeparateAttention
-from clip_adapt.machine import total_memory
+from clip_adapt.compiling import compiled, is_compiled
+from clip_adapt.machine import send, total_memory
 from clip_adapt.packing import Packed, pack
 from clip_adapt.prompts import PromptTokens, replaced_embeddings
 
@@ -121,7 +122,7 @@ def encode(tower: Any, plan: Plan, embedding: nn.Module, context: Tensor | None 
             return _packed(tower, part.tokens, vectors)
         if vectors is None:
             return tower(part.tokens.ids)
-        with replaced_embeddings(embedding, part.tokens.slots, vectors):
+        with replaced_embeddings(embedding, part.tokens, vectors):
             return tower(part.tokens.ids)
 
     def vectors_of(part: Part) -> Tensor | None:
@@ -185,14 +186,13 @@ def _ends(tower: Any, ids: Tensor) -> Tensor:
 
 
 def _part(tower: Any, prompt: PromptTokens, rows: Tensor, need: Need) -> Part:
-    ids, slots = prompt.ids[rows], prompt.slots[rows]
+    ids, slots, on = prompt.ids[rows], prompt.slots[rows], send(rows, need.device)
     if need.packs:
         ends = _ends(tower, ids)
         packed = pack(ids, ends, slots, share=need.shares, own_context=need.own_context)
-        return Part(rows.to(need.device), packed.to(need.device))
+        return Part(on, packed.to(need.device))
     length = needed(tower, ids)
-    tokens = PromptTokens(ids[:, :length].to(need.device), slots[:, :length].to(need.device))
-    return Part(rows.to(need.device), tokens)
+    return Part(on, PromptTokens(send(ids[:, :length], need.device), slots[:, :length]))
 
 
 def _room(tower: Any, part: Part, device: torch.device) -> float:
@@ -216,14 +216,20 @@ def _packed(tower: Any, packed: Packed, context: Tensor | None) -> Tensor:
     dtype = tower.transformer.get_cast_dtype()
     x = x.to(dtype) + tower.positional_embedding[packed.positions].to(dtype)
     *blocks, last = tower.transformer.resblocks
+    # A block at a time: all blocks are alike, so one compilation serves them all.
+    through = compiled(_through) if is_compiled(tower.transformer) else _through
     for block in blocks:
-        x = _rest(block, x, _attend(block.attn, block.ln_1(x), packed))
+        x = through(block, x, packed)
     attended = _attend_at_ends(last.attn, last.ln_1(x), packed)
     pooled = tower.ln_final(_rest(last, x[packed.ends], attended))  # (C, W)
     projection = tower.text_projection
     if projection is None:
         return pooled
     return projection(pooled) if isinstance(projection, nn.Module) else pooled @ projection
+
+
+def _through(block: Any, x: Tensor, packed: Packed) -> Tensor:
+    return _rest(block, x, _attend(block.attn, block.ln_1(x), packed))
 
 
 def _rest(block: Any, x: Tensor, attended: Tensor) -> Tensor:

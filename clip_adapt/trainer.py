@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 from tqdm import tqdm
 
+from clip_adapt.batches import Batches
+from clip_adapt.compiling import Compiled
 from clip_adapt.errors import InputError
 from clip_adapt.files import refuse_unwritable
 from clip_adapt.method import Method
@@ -73,7 +75,8 @@ class Examples:
     """What is trained on: image features (N, V, D) or a data set of pixels, and labels (N,).
 
     A data set of pixels yields (pixels (3, S, S), label), and has ``set_epoch(epoch)`` when its
-    views change from epoch to epoch.
+    views change from epoch to epoch. One that has ``batch(rows)`` makes the pixels (n, 3, S, S) of
+    many images at once, where the method computes.
     """
 
     inputs: Tensor | Dataset[Any]
@@ -93,6 +96,11 @@ class Examples:
             generator=generator,
             drop_last=recipe.drop_last and len(self.labels) >= recipe.batch_size,
         )
+
+    def order(self, recipe: Recipe, generator: torch.Generator) -> DataLoader[Any]:
+        """Return the row numbers (n,) of the batches that ``loader`` gives."""
+        numbers: Any = range(len(self.labels))
+        return Examples(numbers, self.labels).loader(recipe, generator)
 
 
 def train(
@@ -150,12 +158,18 @@ class Loop:
         # Seeds what methods draw while they train (dropout); batches have a stream of their own.
         torch.manual_seed(recipe.seed)
         generator = torch.Generator().manual_seed(recipe.seed)
-        loader = support.loader(recipe, generator)
+        loader = support.order(recipe, generator)
         optimizer = make_optimizer(method, recipe)
-        self.method, self.optimizer, self.loader = self.accelerator.prepare(
-            self._module(method), optimizer, loader
-        )
+        self.method = self.accelerator.prepare(self._module(method))
+        # Accelerate's wrapper scales the loss of fp16. It also looks for a package on the disk at
+        # every step, a fifth of the time of a small one, so no other optimizer gets it.
+        scales = self.accelerator.scaler is not None
+        self.optimizer = self.accelerator.prepare(optimizer) if scales else optimizer
+        # Row numbers stay on the CPU; of several processes each gets its own.
+        self.loader = self.accelerator.prepare_data_loader(loader, device_placement=False)
+        self.batches = Batches(support.inputs, support.labels, self.accelerator.device)
         self.plain = method
+        self.compute = self._compute()
         self.epochs, self.steps = recipe.length(len(loader))
         self.schedule = make_schedule(recipe, len(loader))
         self.log_dir = log_dir
@@ -180,51 +194,63 @@ class Loop:
 
     def _epoch(self, epoch: int, bar: tqdm[Any]) -> dict[str, float]:
         self.method.train()
-        if hasattr(self.support.inputs, "set_epoch"):
-            self.support.inputs.set_epoch(epoch)
+        self.batches.set_epoch(epoch)
         # Sums stay on the device: reading a number from a GPU at every step would stall it.
-        sums = torch.zeros(3, device=self.accelerator.device)
-        for inputs, labels in self.loader:
+        sums, count = torch.zeros(2, device=self.accelerator.device), 0
+        for rows in self.loader:
             lr = self._set_lr(epoch)
-            loss, hits = self._step(inputs, labels, epoch)
-            sums += torch.stack([loss * len(labels), hits, hits.new_tensor(float(len(labels)))])
+            loss, hits = self._step(rows, epoch)
+            sums += torch.stack([loss * len(rows), hits])
+            count += len(rows)
             self.step += 1
             bar.update()
             if self.step == self.steps:
                 break
-        loss_sum, hit_sum, count = self.accelerator.reduce(sums).tolist()
+        totals = torch.cat([sums, sums.new_full((1,), count)])
+        loss_sum, hit_sum, count = self.accelerator.reduce(totals).tolist()
         if loss_sum != loss_sum or loss_sum in (float("inf"), float("-inf")):
             raise InputError(not_finite(self.plain, self.recipe, epoch))
         row = {"loss": loss_sum / count, "accuracy": hit_sum / count, "lr": lr}
         bar.set_postfix(loss=f"{row['loss']:.3f}", acc=f"{row['accuracy']:.1%}")
         return row | self._look_at_val()
 
-    def _step(self, inputs: Tensor, labels: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
+    def _step(self, rows: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
         with self.accelerator.accumulate(self.method):
-            loss, hits = self._loss(inputs, labels, epoch)
+            loss, hits = self._loss(rows, epoch)
             self.accelerator.backward(loss)
-            if self.recipe.clip_norm is not None and self.accelerator.sync_gradients:
-                self.accelerator.clip_grad_norm_(self.method.parameters(), self.recipe.clip_norm)
-            self.optimizer.step()
-            self.optimizer.zero_grad()
+            if self.accelerator.sync_gradients:
+                if (norm := self.recipe.clip_norm) is not None:
+                    self.accelerator.clip_grad_norm_(self.method.parameters(), norm)
+                self.optimizer.step()
+                self.optimizer.zero_grad()
         return loss.detach().float(), hits
 
     def _module(self, method: Method) -> nn.Module:
         # What is called on every step; processes that train together exchange its gradients.
         return method
 
-    def _loss(self, inputs: Tensor, labels: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
+    def _loss(self, rows: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
         # The loss of a batch, and how many of it are right.
-        logits = self.method(self._features(inputs, epoch))
+        return self.compute(*self.batches.at(rows))
+
+    def _compute(self) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        # A step in which no tower runs costs its number of calls: compiled it is one, and on a GPU
+        # one graph, whose outputs the next step overwrites (hence not with accumulated gradients).
+        if not (self.plain.backbone.compiles and self.plain.quick):
+            return self._of_batch
+        _ = self.plain.zero_shot_weights  # computed once, so no part of a step
+        graphs = self.plain.backbone.device.type == "cuda" and self.recipe.accumulate == 1
+        return Compiled(self._of_batch, "the training step", graphs=graphs, dynamic=False)
+
+    def _of_batch(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.method(self._features(inputs))
         return self.plain.loss(logits, labels), (logits.argmax(1) == labels).sum().float()
 
     def _score(self, val: Examples) -> tuple[str, float]:
         return "val_accuracy", accuracy_of(self.plain, val)
 
-    def _features(self, inputs: Tensor, epoch: int) -> Tensor:
-        if self.plain.tunes_image_tower:
-            return self.plain.encode_image(inputs)
-        return inputs[:, epoch % inputs.shape[1]]
+    def _features(self, inputs: Tensor) -> Tensor:
+        return self.plain.encode_image(inputs) if self.plain.tunes_image_tower else inputs[:, 0]
 
     def _set_lr(self, epoch: int) -> float:
         lr = self.schedule.at(epoch if self.recipe.schedule_unit == "epoch" else self.step)
@@ -279,13 +305,13 @@ def logits_of(method: Method, examples: Examples) -> Tensor:
 
 def tower_features(method: Method, examples: Examples) -> Iterator[Tensor]:
     """Yield the features (n, D) of examples, centre view, as ``encode_image`` gives them."""
-    size = EVAL_BATCH if isinstance(examples.inputs, Tensor) else PIXEL_BATCH
-    for start in range(0, len(examples.labels), size):
-        rows = range(len(examples.labels))[start : start + size]
-        if isinstance(examples.inputs, Tensor):
-            yield examples.inputs[rows.start : rows.stop, 0].to(method.backbone.device)
-        else:
-            yield method.encode_image(torch.stack([examples.inputs[i][0] for i in rows]))
+    device = method.backbone.device
+    if isinstance(examples.inputs, Tensor):
+        yield from (part.to(device) for part in examples.inputs[:, 0].split(EVAL_BATCH))
+        return
+    batches = Batches(examples.inputs, examples.labels, device)
+    for rows in torch.arange(len(examples.labels)).split(PIXEL_BATCH):
+        yield method.encode_image(batches.inputs_at(rows))
 
 
 def _accelerator(method: Method, recipe: Recipe) -> Any:

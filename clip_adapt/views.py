@@ -58,6 +58,31 @@ PRESETS: dict[str, Preset] = {
 }
 
 
+@dataclass(frozen=True)
+class Draw:
+    """What is drawn for a random view.
+
+    Attributes:
+        box: the part of the image that is seen.
+        mirrored: whether left and right change places.
+        light: factors of brightness and contrast, or None.
+    """
+
+    box: Box
+    mirrored: bool
+    light: tuple[float, float] | None
+
+
+def draw(augment: Augment, index: int, key: str, width: int, height: int) -> Draw:
+    """Return what is drawn for a view of an image of these sides; for ``view``'s arguments."""
+    preset, stream = PRESETS[augment], random.Random(f"{key}/{index}")
+    box = _random_box(width, height, stream, preset)
+    mirrored = preset.flip and stream.random() < 0.5
+    low, high = 1 - preset.light, 1 + preset.light
+    light = (stream.uniform(low, high), stream.uniform(low, high)) if preset.light else None
+    return Draw(box, mirrored, light)
+
+
 def view(backbone: Backbone, augment: Augment, index: int, key: str, image: Decoded) -> Tensor:
     """Return one view (3, S, S) of an image.
 
@@ -71,8 +96,9 @@ def view(backbone: Backbone, augment: Augment, index: int, key: str, image: Deco
         image: the decoded image; uint8 pixels (3, H, W) give the same within 2/255.
     """
     if index >= 0 and augment != "none":
-        stream = random.Random(f"{key}/{index}")
-        return _normalised(backbone, _random(PRESETS[augment], backbone.image_size, image, stream))
+        width, height = image.size if isinstance(image, Image.Image) else image.shape[:0:-1]
+        drawn = draw(augment, index, key, width, height)
+        return normalised(backbone, _drawn(drawn, backbone.image_size, image))
     return centre(backbone, image)
 
 
@@ -86,19 +112,22 @@ def centre(backbone: Backbone, image: Decoded) -> Tensor:
         return backbone.preprocess(F.to_pil_image(image))
     size, mode = backbone.image_size, InterpolationMode(how["interpolation"])
     scaled = F.resize(image, [size], interpolation=mode, antialias=True)
-    return _normalised(backbone, F.center_crop(scaled, [size, size]))
+    return normalised(backbone, F.center_crop(scaled, [size, size]))
 
 
-def _random(preset: Preset, size: int, image: Decoded, stream: random.Random) -> Tensor:
-    width, height = image.size if isinstance(image, Image.Image) else image.shape[:0:-1]
-    box = _random_box(width, height, stream, preset)
-    pixels = _cropped(image, box, size)
-    if preset.flip and stream.random() < 0.5:
+def normalised(backbone: Backbone, pixels: Tensor) -> Tensor:
+    """Return pixels (..., 3, S, S) of 0 to 255 as they enter the tower."""
+    mean, std = (torch.tensor(backbone.transform[k]).view(3, 1, 1) for k in ("mean", "std"))
+    return pixels.float().div(255).sub_(mean).div_(std)
+
+
+def _drawn(drawn: Draw, size: int, image: Decoded) -> Tensor:
+    pixels = _cropped(image, drawn.box, size)
+    if drawn.mirrored:
         pixels = pixels.flip(-1)
-    if preset.light:
-        low, high = 1 - preset.light, 1 + preset.light
-        pixels = F.adjust_brightness(pixels, stream.uniform(low, high))
-        pixels = F.adjust_contrast(pixels, stream.uniform(low, high))
+    if drawn.light is not None:
+        brightness, contrast = drawn.light
+        pixels = F.adjust_contrast(F.adjust_brightness(pixels, brightness), contrast)
     return pixels
 
 
@@ -117,11 +146,6 @@ def _cropped(image: Decoded, box: Box, size: int) -> Tensor:
 def _picture(pixels: Tensor, box: Box) -> Image.Image:
     left, top, right, bottom = box
     return Image.fromarray(pixels[:, top:bottom, left:right].permute(1, 2, 0).contiguous().numpy())
-
-
-def _normalised(backbone: Backbone, pixels: Tensor) -> Tensor:
-    mean, std = (torch.tensor(backbone.transform[k]).view(3, 1, 1) for k in ("mean", "std"))
-    return pixels.float().div(255).sub_(mean).div_(std)
 
 
 def _random_box(width: int, height: int, stream: random.Random, preset: Preset) -> Box:

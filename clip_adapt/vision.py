@@ -13,6 +13,7 @@ from typing import Any
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
+from clip_adapt.compiling import compiled, is_compiled
 from clip_adapt.text import is_plain_block
 
 
@@ -22,8 +23,9 @@ def encode(tower: Any, pixels: Tensor) -> Tensor:
         return tower(pixels)
     x = tower._embeds(pixels)  # (N, L, W), the class token first
     *blocks, last = tower.transformer.resblocks
+    through = compiled(_through) if is_compiled(tower) else _through
     for block in blocks:
-        x = block(x)
+        x = through(block, x)
     tokens = last.ln_1(x)
     attended, _ = last.attn(tokens[:, :1], tokens, tokens, need_weights=False)
     x = x[:, :1] + last.ls_1(attended)
@@ -32,11 +34,15 @@ def encode(tower: Any, pixels: Tensor) -> Tensor:
     return pooled if tower.proj is None else pooled @ tower.proj
 
 
+def _through(block: Any, x: Tensor) -> Tensor:
+    return block(x)
+
+
 def pools_by_class_token(tower: nn.Module) -> bool:
     """Tell whether a tower is open_clip's ViT as it is built, with its attention taken apart.
 
-    Other blocks or pooling, checkpointing, compilation, or a hook on a module that would not be
-    called make it another tower.
+    Other blocks or pooling, checkpointing, or a hook on a module that would not be called make it
+    another tower.
     """
     if type(tower) is not VisionTransformer or tower.attn_pool is not None:
         return False
@@ -49,5 +55,4 @@ def pools_by_class_token(tower: nn.Module) -> bool:
         and not transformer.grad_checkpointing
         and all(is_plain_block(block) for block in transformer.resblocks)
         and not any(m._forward_hooks or m._forward_pre_hooks for m in (tower, transformer, last))
-        and tower._compiled_call_impl is None
     )

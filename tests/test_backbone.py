@@ -78,11 +78,12 @@ def test_only_the_slots_are_replaced_and_only_while_asked(double_backbone):
 
 
 def test_a_failing_prompt_leaves_no_hook(tiny_backbone):
-    slots = torch.ones(1, 77, dtype=torch.bool)
+    ids, slots = torch.zeros(1, 77, dtype=torch.long), torch.ones(1, 77, dtype=torch.bool)
+    prompt = prompts.PromptTokens(ids, slots)
     with (
         pytest.raises(ZeroDivisionError),
         prompts.replaced_embeddings(
-            tiny_backbone.token_embedding, slots, torch.zeros(77, tiny_backbone.token_width)
+            tiny_backbone.token_embedding, prompt, torch.zeros(77, tiny_backbone.token_width)
         ),
     ):
         raise ZeroDivisionError

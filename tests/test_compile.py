@@ -5,8 +5,12 @@ from __future__ import annotations
 import families
 import pytest
 import torch
+import torch.nn.functional as F
 
+from clip_adapt import compiling, method
 from clip_adapt.backbone import Backbone
+from clip_adapt.task import Task
+from clip_adapt.trainer import Examples, Recipe, train
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of torch's compiler
 
@@ -21,8 +25,134 @@ def compilations(monkeypatch):
         return real(function, *args, backend="aot_eager", **kwargs)
 
     monkeypatch.setattr(torch, "compile", quick)
+    compiling.compiled.cache_clear()
     yield compiled
+    compiling.compiled.cache_clear()
     torch._dynamo.reset()
+
+
+@pytest.fixture
+def graphs():
+    """A function that tells how many graphs were made since it was last asked."""
+    counters = torch._dynamo.utils.counters
+    counters.clear()
+
+    def made():
+        number = counters["stats"]["unique_graphs"]
+        counters.clear()
+        return number
+
+    return made
+
+
+@pytest.fixture
+def both(tiny_card):
+    """The same backbone, plain and compiled."""
+    return [Backbone.from_card(tiny_card, device="cpu", compile=way) for way in (False, True)]
+
+
+def support_of(backbone):
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(12, 2, backbone.embed_dim, generator=generator)
+    return Examples(F.normalize(z, dim=-1), torch.arange(12) % 3)
+
+
+def trained(name, backbone, recipe):
+    made = method.find(name).cls(backbone, Task(("cat", "dog", "eel"), shots=4))
+    support = support_of(backbone)
+    if type(made).fit is not method.Method.fit:
+        made.fit(support.inputs[:, 0], support.labels)
+    return made, train(made, support, recipe)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        *((n, {}) for n in method.names() if method.find(n).cls.quick),
+        ("taskres", {"accumulate": 2}),
+    ],
+    ids=str,
+)
+def test_a_compiled_step_trains_the_same(name, changes, both, compilations, graphs):
+    if not method.find(name).cls(both[0], Task(("cat", "dog", "eel"))).trainable():
+        pytest.skip("nothing is trained by steps")
+    recipe = Recipe(epochs=3, batch_size=5, lr=0.05, class_balanced=True, **changes)
+    (plain, expected), (fast, curve) = (trained(name, backbone, recipe) for backbone in both)
+    # One for the blocks that the prompts pass before the first step, one for full batches and one
+    # for an epoch's last, which has two images.
+    assert graphs() == 3 and len(curve) == len(expected) == 3
+    for row, other in zip(curve, expected, strict=True):
+        assert row == pytest.approx(other, rel=1e-5)
+    for key, tensor in plain.state_dict().items():
+        assert torch.allclose(fast.state_dict()[key], tensor, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["coop", "lora"])
+def test_compilation_reaches_the_packed_text_and_the_twin(name, both, compilations, graphs):
+    found = []
+    for backbone in both:
+        options = {"dropout": 0.0} if name == "lora" else {}
+        made = method.find(name).cls(backbone, Task(("cat", "dog", "tall eel")), **options).train()
+        generator = torch.Generator().manual_seed(1)
+        for parameter in made.trainable():  # LoRA's B starts at zero
+            parameter.data.normal_(0, 0.1, generator=generator)
+        pixels = torch.randn(3, 3, 32, 32, generator=generator)
+        graphs()
+        z = made.encode_image(pixels)
+        images = graphs()
+        w = made.weights()
+        found.append((images, graphs(), z, w, made))
+        (z @ w.T)[:, 0].sum().backward()
+    (*nothing, z, w, plain), (images, texts, fast_z, fast_w, fast) = found
+    assert nothing == [0, 0] and images == 1 and texts == 1  # one serves every block
+    assert torch.allclose(fast_z, z, atol=1e-6) and torch.allclose(fast_w, w, atol=1e-6)
+    for ours, theirs in zip(fast.trainable(), plain.trainable(), strict=True):
+        assert torch.allclose(ours.grad, theirs.grad, atol=1e-5)
+        assert float(theirs.grad.abs().max()) > 0
+
+
+def test_what_cannot_be_compiled_runs_as_it_is(tiny_card, monkeypatch, caplog):
+    def refuses(graph, inputs):
+        raise NotImplementedError("no such operator")
+
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, **how: real(f, backend=refuses))
+    compiling.compiled.cache_clear()
+    recipe = Recipe(epochs=2, batch_size=5, lr=0.05)
+    backbones = [Backbone.from_card(tiny_card, device="cpu", compile=way) for way in (False, True)]
+    (plain, _), (fast, _) = (trained("taskres", backbone, recipe) for backbone in backbones)
+    assert torch.equal(plain.residual, fast.residual)
+    pixels = torch.randn(2, 3, 32, 32)
+    assert torch.equal(*(backbone.encode_image(pixels) for backbone in backbones))
+    compiling.compiled.cache_clear()
+    torch._dynamo.reset()
+    for what in ("the training step", "VisionTransformer", "clip_adapt.text._through"):
+        assert sum(f"compile=true: {what} is not compiled" in m for m in caplog.messages) == 1
+
+
+def test_errors_of_the_function_are_its_own():
+    called = []
+
+    def wrong(x):
+        called.append(x)
+        raise ZeroDivisionError("by the function")
+
+    made = compiling.Compiled(wrong, "wrong")
+    made.fast = wrong
+    with pytest.raises(ZeroDivisionError, match="by the function"):
+        made(torch.ones(1))
+    assert len(called) == 1 and made.fast is wrong  # not tried again, and still compiled
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["adapter", "coop"])
+def test_the_real_compiler_trains_the_same(name, both):
+    recipe = Recipe(epochs=2, batch_size=5, lr=0.05)
+    compiling.compiled.cache_clear()
+    (plain, _), (fast, _) = (trained(name, backbone, recipe) for backbone in both)
+    torch._dynamo.reset()
+    for key, tensor in plain.state_dict().items():
+        assert torch.allclose(fast.state_dict()[key], tensor, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ def names_of_every_length(count, longest):
 
 def plain(backbone, prompt, context):
     """All 77 positions of every prompt, one tower pass: the published computation."""
-    with prompts.replaced_embeddings(backbone.token_embedding, prompt.slots, context):
+    with prompts.replaced_embeddings(backbone.token_embedding, prompt, context):
         return F.normalize(backbone.model.text(prompt.ids), dim=-1)
 
 
