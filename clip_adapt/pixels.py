@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
 
@@ -98,7 +97,7 @@ class Pixels(Dataset[Any]):
 
     @cached_property
     def _crops(self) -> Crops:
-        with ThreadPoolExecutor(images.workers()) as pool:
+        with images.decoders() as pool:
             kept = list(pool.map(lambda path: self._smaller(images.load(path)), self._place))
         return Crops(kept, self.backbone.device, self.backbone.image_size)
 
@@ -107,7 +106,7 @@ class Pixels(Dataset[Any]):
         def centre(path: str) -> Tensor:
             return views.centre(self.backbone, images.load(path))
 
-        with ThreadPoolExecutor(images.workers()) as pool:
+        with images.decoders() as pool:
             return Rows(torch.stack(list(pool.map(centre, self._place))), self.backbone.device)
 
     @cached_property
