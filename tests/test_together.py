@@ -11,6 +11,7 @@ from torch import nn
 
 from clip_adapt import together
 from clip_adapt.errors import InputError
+from clip_adapt.fitting import Training
 from clip_adapt.method import Method, find
 from clip_adapt.task import Task
 from clip_adapt.together import reason_against, train_together
@@ -55,6 +56,10 @@ def runs(backbone, cls, seeds_and_rates, **recipe):
     return methods, supports, recipes
 
 
+def trainings(methods, supports, recipes):
+    return [Training(*each) for each in zip(methods, supports, recipes, strict=True)]
+
+
 def copies(methods):
     """Methods with the same state on the same backbone."""
     made = []
@@ -80,11 +85,11 @@ def test_each_run_ends_where_it_ends_alone(double_backbone, cls, recipe):
     )
     alone = copies(methods)
     before = [{k: v.clone() for k, v in m.state_dict().items()} for m in methods]
-    assert reason_against(methods, supports, recipes) is None
-    curves = train_together(methods, supports, recipes)
+    outcomes = train_together(trainings(methods, supports, recipes))
     for index, (method, other) in enumerate(zip(methods, alone, strict=True)):
         expected = train(other, supports[index], recipes[index])
-        assert curves[index] == [pytest.approx(row, rel=1e-5) for row in expected]
+        assert outcomes[index].curve == [pytest.approx(row, rel=1e-5) for row in expected]
+        assert outcomes[index].runs == 3 and outcomes[index].seconds > 0
         assert not method.training
         for name, tensor in other.state_dict().items():
             assert torch.allclose(method.state_dict()[name], tensor, rtol=0, atol=1e-10)
@@ -99,12 +104,12 @@ def test_a_run_that_diverges_says_so_and_disturbs_no_other(double_backbone):
     rates = [(1, 0.01), (1, 1e200), (3, 0.02)]
     methods, supports, recipes = runs(double_backbone, Residual, rates)
     alone = copies(methods)
-    curves = train_together(methods, supports, recipes)
-    assert isinstance(curves[1], InputError) and "lr=1e+199" in str(curves[1])
+    outcomes = train_together(trainings(methods, supports, recipes))
+    assert isinstance(outcomes[1], InputError) and "lr=1e+199" in str(outcomes[1])
     for index in (0, 2):
         train(alone[index], supports[index], recipes[index])
         assert torch.allclose(methods[index].inner, alone[index].inner, rtol=0, atol=1e-10)
-        assert len(curves[index]) == 5
+        assert len(outcomes[index].curve) == 5
 
 
 def changed(case, backbone):
@@ -160,11 +165,12 @@ def test_what_does_not_fit_is_trained_in_turn(double_backbone, case, monkeypatch
     methods, supports, recipes = changed(case, double_backbone)
     for method in methods:
         method.double()
-    assert case in str(reason_against(methods, supports, recipes))
-    monkeypatch.setattr(together, "_Together", None)
+    assert case in str(reason_against(trainings(methods, supports, recipes)))
+    monkeypatch.setattr(together, "TogetherLoop", None)
     alone = copies(methods)
-    curves = train_together(methods, supports, recipes)
+    outcomes = train_together(trainings(methods, supports, recipes))
     for index, other in enumerate(alone):
-        assert curves[index] == train(other, supports[index], recipes[index])
+        assert outcomes[index].curve == train(other, supports[index], recipes[index])
+        assert outcomes[index].runs == 1
         for name, tensor in other.state_dict().items():
             assert torch.equal(methods[index].state_dict()[name], tensor)
