@@ -20,7 +20,7 @@ from clip_adapt.task import Task
 from clip_adapt.together import train_together
 from clip_adapt.trainer import Examples, Recipe
 
-EPOCHS = {"coop": 1, "adapter": 20}
+EPOCHS = {"coop": 5, "adapter": 20}
 
 
 def measure(args: Any) -> list[Row]:
