@@ -89,6 +89,7 @@ CASES = [
     ("coop", ["calibrate=true", "conformal=0.2", "tensorboard=false"]),
     ("taskres", ["tensorboard=false"]),
     ("tip_adapter", ["guard=true", "tensorboard=true"]),  # is solved first and searches at its end
+    # Sits inside the tower, where the run axis does not reach it: trained in turn.
     ("lora", ["method.towers=text", "method.dropout=0", "tensorboard=false"]),
 ]
 
@@ -99,9 +100,11 @@ def test_a_run_beside_others_is_the_run_alone(run_cli, words, monkeypatch, metho
     words = [*words, f"method={method}", *more]
     code, out, err = run_cli("sweep", *words, "seed=[1,2]", "lr=[0.01,0.05]", "output=out")
     assert code == 0, err
-    assert len(runs()) == 4 and out.count("(its share of 4 trained side by side)") == 4
+    assert len(runs()) == 4
+    beside = 1 if method == "lora" else 4
+    assert out.count("(its share of 4 trained side by side)") == (4 if beside > 1 else 0)
     for folder in runs():
-        assert measured(folder)["side_by_side"] == 4
+        assert measured(folder).get("side_by_side", 1) == beside
         assert 0 < measured(folder)["seconds"]["fit"] < measured(folder)["seconds"]["total"]
         seed, rate = asked(folder)
         code, _, err = run_cli("train", *words, f"seed={seed}", f"lr={rate}", "output=alone")

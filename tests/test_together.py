@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from clip_adapt import together
+from clip_adapt import text, together
 from clip_adapt.errors import InputError
 from clip_adapt.fitting import Training
 from clip_adapt.method import Method, find
@@ -174,3 +174,85 @@ def test_what_does_not_fit_is_trained_in_turn(double_backbone, case, monkeypatch
         assert outcomes[index].runs == 1
         for name, tensor in other.state_dict().items():
             assert torch.equal(methods[index].state_dict()[name], tensor)
+
+
+class Remembers(Residual):
+    """What belongs to its run is no buffer."""
+
+    def __init__(self, backbone, task):
+        super().__init__(backbone, task)
+        self.own = 1.0 + task.seed
+
+    def logits(self, z, w):
+        return self.own * super().logits(z, w)
+
+
+class Draws(Residual):
+    """Draws without a module of dropout."""
+
+    def logits(self, z, w):
+        return super().logits(F.dropout(z, 0.3, self.training), w)
+
+
+class DrawsItself(Residual):
+    """Draws from the method's own generator, which a trial must not move on."""
+
+    def logits(self, z, w):
+        noise = torch.rand(z.shape[-1], generator=self.generator, dtype=z.dtype)
+        return super().logits(z + 0.1 * noise, w)
+
+
+class Branches(Residual):
+    """Asks for a value."""
+
+    def logits(self, z, w):
+        return super().logits(z, w) * (2 if float(self.inner.detach().sum()) > 0 else 1)
+
+
+class Counts(Residual):
+    """Changes a buffer while it learns."""
+
+    def logits(self, z, w):
+        if self.training:
+            with torch.no_grad():
+                self.shift.mul_(0.9)
+        return super().logits(z, w)
+
+
+@pytest.mark.parametrize("cls", [Remembers, Draws, DrawsItself, Branches, Counts])
+def test_a_method_that_a_run_axis_does_not_reach_is_trained_in_turn(double_backbone, cls):
+    methods, supports, recipes = runs(double_backbone, cls, [(1, 0.01), (2, 0.02), (3, 0.02)])
+    alone = [cls(double_backbone, Task(CLASSES, seed=r.seed)).double() for r in recipes]
+    together.most(Training(methods[0], supports[0], recipes[0]))
+    outcomes = train_together(trainings(methods, supports, recipes))
+    for index, other in enumerate(alone):
+        assert outcomes[index].runs == 1
+        assert outcomes[index].curve == train(other, supports[index], recipes[index])
+        for name, tensor in other.state_dict().items():
+            assert torch.allclose(methods[index].state_dict()[name], tensor, rtol=0, atol=1e-12)
+
+
+def test_texts_that_pass_in_parts_pass_in_one_beside_others(double_backbone, monkeypatch):
+    methods, supports, recipes = runs(double_backbone, find("coop").cls, [(1, 0.01), (2, 0.1)])
+    alone = copies(methods)
+    monkeypatch.setattr(text, "SHARE_OF_MEMORY", 1e-12)
+    outcomes = train_together(trainings(methods, supports, recipes))
+    assert double_backbone.text_chunk == "auto"
+    for index, other in enumerate(alone):
+        train(other, supports[index], recipes[index])
+        assert outcomes[index].runs == 2
+        assert torch.allclose(methods[index].ctx, other.ctx, rtol=0, atol=1e-10)
+
+
+def test_a_large_step_is_not_shared_on_a_cpu(double_backbone, monkeypatch):
+    methods, supports, recipes = runs(double_backbone, Residual, [(1, 0.01)])
+    (one,) = trainings(methods, supports, recipes)
+    before = copies(methods)[0].state_dict()
+    assert together.most(one) == together.MOST
+    # At least the batch of features, what is added to them, and the logits.
+    least = 8 * (2 * 4 * double_backbone.embed_dim + 4 * len(CLASSES))
+    kept = together._kept_by_a_step(one, supports[0].inputs)
+    assert least < kept < 20 * least
+    monkeypatch.setattr(together, "SMALL", kept - 1)
+    assert together.most(one) == 1
+    assert all(torch.equal(t, before[name]) for name, t in methods[0].state_dict().items())
