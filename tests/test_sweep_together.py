@@ -21,7 +21,14 @@ COST = ("seconds", "peak_memory_bytes", "side_by_side", "adapter_bytes")
 @pytest.fixture
 def words(animals, tiny_model):
     """What all command lines of a test have in common."""
-    return ["shots=2", "epochs=3", "report=false", f"dataset={animals}", f"model={tiny_model}"]
+    return [
+        "shots=2",
+        "epochs=3",
+        "batch_size=4",
+        "report=false",
+        f"dataset={animals}",
+        f"model={tiny_model}",
+    ]
 
 
 @pytest.fixture
@@ -161,10 +168,10 @@ def test_what_was_finished_before_is_kept(sweep):
 def test_a_changed_configuration_is_run_anew_beside_others(sweep):
     assert sweep()[0] == 0
     stored = runs()[2] / "config.yaml"
-    stored.write_text(stored.read_text().replace("batch_size: 32", "batch_size: 16"))
+    stored.write_text(stored.read_text().replace("batch_size: 4", "batch_size: 16"))
     (runs()[1] / "metrics.json").unlink()
     out = sweep()[1]
-    assert out.count("batch_size: 16, now 32") == 1
+    assert out.count("batch_size: 16, now 4") == 1
     assert out.count("(its share of 2 trained side by side)") == 2
 
 
