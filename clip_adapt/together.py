@@ -55,17 +55,16 @@ def train_together(trainings: Sequence[Training]) -> list[Trained | Exception]:
         t.method.set_criterion(t.support.labels, t.recipe.class_balanced, t.recipe.label_smoothing)
     begin = time.perf_counter()
     reason = reason_against(trainings)
-    with _in_one_piece(trainings[0].method.backbone):
-        if reason is None:
-            loop = TogetherLoop(trainings)
-            reason = loop.disagreement()
-        if reason is None:
-            curves = loop.run()
-            share = (time.perf_counter() - begin) / len(trainings)
-            return [
-                _left(t, c if isinstance(c, Exception) else Trained(c, share, len(trainings)))
-                for t, c in zip(trainings, curves, strict=True)
-            ]
+    if reason is None:
+        loop = TogetherLoop(trainings)
+        reason = loop.disagreement()
+    if reason is None:
+        curves = loop.run()
+        share = (time.perf_counter() - begin) / len(trainings)
+        return [
+            c if isinstance(c, Exception) else _left(t, Trained(c, share, len(trainings)))
+            for t, c in zip(trainings, curves, strict=True)
+        ]
     if len(trainings) > 1:
         log.info("%d runs are trained one after the other: %s", len(trainings), reason)
     return [_alone(training) for training in trainings]
@@ -152,7 +151,7 @@ def _bytes(tensor: Tensor) -> int:
 
 @contextlib.contextmanager
 def _in_one_piece(backbone: Backbone) -> Iterator[None]:
-    # Texts in parts are computed once more on the way back, which a run axis cannot go through.
+    # Texts that pass in parts keep nothing, but each run would take its own quarter of the memory.
     before = backbone.text_chunk
     backbone.text_chunk = sys.maxsize
     try:
@@ -161,16 +160,15 @@ def _in_one_piece(backbone: Backbone) -> Iterator[None]:
         backbone.text_chunk = before
 
 
-def _left(training: Training, trained: Trained | Exception) -> Trained | Exception:
+def _left(training: Training, trained: Trained) -> Trained | Exception:
     # As ``train`` leaves a method: in eval mode, finished. A fault of one run is its own.
-    if isinstance(trained, Trained):
-        nothing: Any = torch.empty(0)
-        recipe = replace(training.recipe, epochs=0)
-        try:
-            train(training.method, Examples(nothing, nothing), recipe)
-        except Exception as error:
-            return error
-    return trained
+    nothing: Any = torch.empty(0)
+    begin = time.perf_counter()
+    try:
+        train(training.method, Examples(nothing, nothing), replace(training.recipe, epochs=0))
+    except Exception as error:
+        return error
+    return replace(trained, seconds=trained.seconds + time.perf_counter() - begin)
 
 
 def _alone(training: Training) -> Trained | Exception:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 
 import pytest
 import torch
@@ -232,13 +233,19 @@ def test_a_method_that_a_run_axis_does_not_reach_is_trained_in_turn(double_backb
             assert torch.allclose(methods[index].state_dict()[name], tensor, rtol=0, atol=1e-12)
 
 
-def test_texts_that_pass_in_parts_pass_in_one_beside_others(double_backbone, monkeypatch):
+def test_texts_that_pass_in_parts_do_so_beside_others(double_backbone, monkeypatch):
     methods, supports, recipes = runs(double_backbone, find("coop").cls, [(1, 0.01), (2, 0.1)])
     alone = copies(methods)
+    first, _ = trainings(methods, supports, recipes)
+    kept = together._kept_by_a_step(first, supports[0].inputs)
+    double_backbone._plans.clear()
     monkeypatch.setattr(text, "SHARE_OF_MEMORY", 1e-12)
-    outcomes = train_together(trainings(methods, supports, recipes))
+    assert together._kept_by_a_step(first, supports[0].inputs) == kept
     assert double_backbone.text_chunk == "auto"
+    outcomes = train_together(trainings(methods, supports, recipes))
+    assert any(len(plan.parts) == len(CLASSES) for plan in double_backbone._plans.values())
     for index, other in enumerate(alone):
+        double_backbone._plans.clear()
         train(other, supports[index], recipes[index])
         assert outcomes[index].runs == 2
         assert torch.allclose(methods[index].ctx, other.ctx, rtol=0, atol=1e-10)
@@ -256,3 +263,20 @@ def test_a_large_step_is_not_shared_on_a_cpu(double_backbone, monkeypatch):
     monkeypatch.setattr(together, "SMALL", kept - 1)
     assert together.most(one) == 1
     assert all(torch.equal(t, before[name]) for name, t in methods[0].state_dict().items())
+
+
+class Slow(Residual):
+    """Takes a while at its end, and fails there with one seed."""
+
+    def finish(self):
+        time.sleep(0.2)
+        if self.task.seed == 2:
+            raise ValueError("no end")
+
+
+def test_the_end_of_a_run_is_its_own(double_backbone):
+    methods, supports, recipes = runs(double_backbone, Slow, [(1, 0.01), (2, 0.01), (3, 0.01)])
+    one, other, third = train_together(trainings(methods, supports, recipes))
+    assert isinstance(other, ValueError) and "no end" in str(other)
+    assert one.runs == third.runs == 3
+    assert one.seconds >= 0.2 and third.seconds >= 0.2
