@@ -14,12 +14,13 @@ import torch.nn.functional as F
 from benchmarks import common
 from benchmarks.common import Row
 from benchmarks.published import class_names, towers
-from clip_adapt.method import Method, find, names
+from clip_adapt.fitting import Trained, Training
+from clip_adapt.method import find, names
 from clip_adapt.task import Task
-from clip_adapt.together import reason_against, train_together
-from clip_adapt.trainer import Examples, Recipe, train
+from clip_adapt.together import train_together
+from clip_adapt.trainer import Examples, Recipe
 
-EPOCHS = {"coop": 1, "adapter": 20}
+EPOCHS = {"coop": 5, "adapter": 20}
 
 
 def measure(args: Any) -> list[Row]:
@@ -33,27 +34,26 @@ def _compare(args: Any, backbone: Any, name: str) -> Row:
     classes = tuple(class_names(count))
     labels = torch.arange(count).repeat_interleave(shots)
     z = F.normalize(torch.randn(len(labels), 1, backbone.embed_dim), dim=-1)
-    supports = [Examples(z, labels)] * runs
+    support = Examples(z, labels)
     recipes = [
         Recipe(epochs=EPOCHS[name], seed=seed, lr=lr)
         for seed in range(runs // 2)
         for lr in (0.002, 0.01)
     ]
 
-    def methods() -> list[Method]:
-        return [
+    def trainings() -> list[Training]:
+        methods = [
             find(name).cls(backbone, Task(classes, seed=r.seed)).to(args.device) for r in recipes
         ]
-
-    reason = reason_against(methods(), supports, recipes)
-    assert reason is None, reason
+        return [Training(m, support, r) for m, r in zip(methods, recipes, strict=True)]
 
     def plain() -> None:
-        for method, support, recipe in zip(methods(), supports, recipes, strict=True):
-            train(method, support, recipe)
+        for training in trainings():
+            training.alone()
 
     def ours() -> None:
-        train_together(methods(), supports, recipes)
+        for trained in train_together(trainings()):
+            assert isinstance(trained, Trained) and trained.runs == runs, trained
 
     budget = 1 if args.tiny else 20
     times = common.in_turn(plain, ours, device=args.device, budget=budget)

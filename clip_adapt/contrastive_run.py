@@ -7,8 +7,6 @@ delta has no classes.
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 import logging
 import time
 from dataclasses import replace
@@ -16,18 +14,19 @@ from typing import Any
 
 import torch
 
-from clip_adapt import contrastive_loop, delta, features, leaks, modelcard, prompts, retrieval, scan
+from clip_adapt import contrastive_loop, features, prompts, record, retrieval, scan
 from clip_adapt.captions import Captions
 from clip_adapt.classifier import Classifier
+from clip_adapt.config import Config
 from clip_adapt.contrastive_loop import CaptionLoop
 from clip_adapt.data import Item, write_manifest
 from clip_adapt.errors import InputError, listed
-from clip_adapt.files import sha256, write_text
-from clip_adapt.machine import peak_memory
+from clip_adapt.files import sha256
 from clip_adapt.method import Method
 from clip_adapt.pixels import Pixels
+from clip_adapt.preparation import Run, recipe_of
 from clip_adapt.retrieval import Retrieval
-from clip_adapt.run import Run, _readable, _recipe, _whole_or_not_at_all
+from clip_adapt.shared import Shared
 from clip_adapt.trainer import Examples, curve_of, train
 from clip_adapt.views import Augment
 
@@ -36,12 +35,12 @@ log = logging.getLogger(__name__)
 Curve = dict[str, list[float]]  # loss, accuracy in the batch, lr, perhaps val_recall@1, an epoch
 
 
-def run(this: Run, start: float) -> Classifier:
+def run(config: Config, shared: Shared) -> Classifier:
     """Train on captions, measure retrieval, write the run's files.
 
     Args:
-        this: what the run has at hand.
-        start: when it began, on the clock of ``time.perf_counter``.
+        config: what to do.
+        shared: what earlier runs of this process have loaded.
 
     Returns:
         a classifier without classes, with ``folder`` and ``metrics`` of the run.
@@ -49,15 +48,17 @@ def run(this: Run, start: float) -> Classifier:
     Raises:
         InputError: with the reason and the remedy.
     """
+    start = time.perf_counter()
+    this = Run.prepare(config, shared)
     method = this.make_method()
     contrastive_loop.require_trainable(method, this.config.method.name)
-    notes = _readable(this) + _notes(this)
+    notes = this.check_images() + _notes(this)
     _require_pairs(this)
     _require_short(this, method)
     for note in notes:
         log.warning(note)
     seconds: dict[str, float] = {}
-    with _whole_or_not_at_all(this.folder):
+    with record.whole_or_not_at_all(this.folder):
         curve = _fit(this, method, seconds)
         begin = time.perf_counter()
         found = retrieval.beside_zero_shot(method, this.dataset.test, this.cache)
@@ -121,7 +122,7 @@ def _fit(this: Run, method: Method, seconds: dict[str, float]) -> Curve:
         CaptionLoop, captions=captions, val_captions=val_captions, dedup=o.dedup
     )
     log_dir = this.folder if o.tensorboard else None
-    rows = train(method, train_on, _recipe(o), val=val, log_dir=log_dir, loop=loop)
+    rows = train(method, train_on, recipe_of(o), val=val, log_dir=log_dir, loop=loop)
     seconds["fit"] = time.perf_counter() - begin
     return curve_of(rows)
 
@@ -149,41 +150,15 @@ def _write(
     notes: list[str],
     seconds: dict[str, float],
 ) -> Classifier:
-    config, folder, facts = this.config, this.folder, found.facts()
-    manifest = write_manifest(_manifest(this))
-    header = delta.describe(
-        config.method,
-        config.method_options,
+    return record.write(
+        this,
         method,
-        dataset=this.dataset.name,
-        metrics={kind: facts[kind] for kind in ("test", "zero_shot")},
-        support_sha256=hashlib.sha256(manifest.encode()).hexdigest(),
+        manifest=write_manifest(_manifest(this)),
+        measured={"objective": "contrastive", **found.facts()},
+        facts={"n_support": len(this.dataset.train), "notes": notes, "curve": curve},
+        seconds=seconds,
+        files={"retrieval.csv": retrieval.table(found.z, found.t, found.texts, found.items)},
     )
-    text = config.to_yaml()
-    card = modelcard.write(header, config.dataset.licence, text.splitlines()[0].lstrip("# "))
-    file = delta.save(folder / "adapter", method, header, card)
-    metrics: dict[str, Any] = {
-        "objective": "contrastive",
-        **facts,
-        "seconds": {name: round(s, 3) for name, s in seconds.items()},
-        "trainable_parameters": sum(t.numel() for t in method.state_dict().values()),
-        "adapter_bytes": file.stat().st_size,
-        "peak_memory_bytes": peak_memory(this.backbone.device),
-        "n_support": len(this.dataset.train),
-        "notes": notes,
-        "versions": header.versions,
-        "curve": curve,
-    }
-    write_text(folder / "config.yaml", text)
-    write_text(folder / "support.jsonl", manifest)
-    table = retrieval.table(found.z, found.t, found.texts, found.items)
-    write_text(folder / "retrieval.csv", table)
-    if this.twins:
-        write_text(folder / leaks.FILE, leaks.table(this.twins))
-    write_text(folder / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
-    done = Classifier(method, header)
-    done.folder, done.metrics = folder, metrics
-    return done
 
 
 def _manifest(this: Run) -> list[dict[str, Any]]:

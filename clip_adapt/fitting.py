@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,13 +48,57 @@ class Part:
         return Part(self.z[mask] if len(self.z) else self.z, self.labels[mask], pixels)
 
 
-def fit(
+@dataclass(frozen=True)
+class Trained:
+    """What training by steps gave.
+
+    Attributes:
+        curve: the learning curve, a row an epoch; empty when nothing is trained by steps.
+        seconds: that it took; the run's share when several runs made their steps together.
+        runs: how many did.
+    """
+
+    curve: list[dict[str, float]]
+    seconds: float
+    runs: int = 1
+
+
+@dataclass(frozen=True)
+class Training:
+    """A method that is solved as far as it can be, and how it is to be trained by steps.
+
+    Attributes:
+        method: left by ``alone`` as ``trainer.train`` leaves it.
+        support: the labelled images.
+        recipe: how.
+        val: for ``select=val``.
+        log_dir: where TensorBoard event files go; None writes none.
+    """
+
+    method: Method
+    support: Examples
+    recipe: Recipe
+    val: Examples | None = None
+    log_dir: Path | None = None
+
+    def alone(self) -> Trained:
+        """Train.
+
+        Raises:
+            InputError: as ``trainer.train`` does.
+        """
+        begin = time.perf_counter()
+        curve = train(self.method, self.support, self.recipe, val=self.val, log_dir=self.log_dir)
+        return Trained(curve, time.perf_counter() - begin)
+
+
+def solve(
     method: Method, support: Part, val: Part, recipe: Recipe, log_dir: Path | None = None
-) -> list[dict[str, float]]:
-    """Fit a method; return the learning curve, empty when nothing is trained by steps.
+) -> Training:
+    """Let a method solve what it solves in closed form; return what is left to be trained.
 
     Raises:
-        InputError: as ``trainer.train`` does.
+        InputError: when the method has a loss of its own that the recipe cannot change.
     """
     device = method.backbone.device
     method.set_criterion(support.labels, recipe.class_balanced, recipe.label_smoothing)
@@ -62,7 +107,16 @@ def fit(
     if type(method).fit is not Method.fit:
         mean = F.normalize(support.z.mean(1), dim=-1)
         method.fit(mean.to(device), support.labels.to(device))
-    return train(method, support.examples, recipe, val=val.examples, log_dir=log_dir)
+    return Training(method, support.examples, recipe, val.examples, log_dir)
+
+
+def fit(method: Method, support: Part, val: Part, recipe: Recipe) -> None:
+    """Fit a method: solve, then train.
+
+    Raises:
+        InputError: as ``trainer.train`` does.
+    """
+    solve(method, support, val, recipe).alone()
 
 
 def guard_weight(

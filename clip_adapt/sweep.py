@@ -1,20 +1,24 @@
 """python -m clip_adapt.sweep: every combination of methods, shots, seeds and any other option.
 
 A run is finished when its metrics.json is there and its configuration is the same; such a run is
-kept. Started by ``accelerate launch``, every process takes runs that nobody else works on.
+kept. Started by ``accelerate launch``, every process takes runs that nobody else works on. Runs
+that differ in their seed, learning rate or the like alone are trained side by side where they can.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 import json
 import logging
+import math
 import os
 import shlex
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,6 +51,7 @@ class Sweep:
         metric: what the summary and the curve show.
         command: the command line that gives it.
         leads: True in the one process that writes the tables.
+        processes: how many share the runs.
         failed: what failed in this process: a run's name and the reason.
         done: how many runs were made by this process, and how many were there already.
     """
@@ -56,27 +61,20 @@ class Sweep:
     metric: str
     command: str
     leads: bool = True
+    processes: int = 1
     failed: dict[str, str] = field(default_factory=dict)
     made: int = 0
     kept: int = 0
 
     def go(self, shared: Shared, say: Callable[[str], None]) -> None:
         """Make every run that is not finished, then write the tables and the curve."""
-        from clip_adapt import locks
-
-        pending = dict(enumerate(self.cells, start=1))
+        pending = {cell.folder: cell for cell in self.cells}
         while pending:
-            waiting = dict(pending)
-            for number, cell in waiting.items():
-                claim = self.folder / ".claims" / f"{cell.folder.name}.lock"
-                try:
-                    with locks.held(claim, f"the run {cell.folder.name}"):
-                        self._one(number, cell, shared, say)
-                except locks.BusyError:
-                    continue
-                del pending[number]
-                self.tables()
-            if len(waiting) == len(pending):
+            before = len(pending)
+            for cell in self.cells:
+                if cell.folder in pending:  # it was not made beside an earlier one
+                    self._make(cell, pending, shared, say)
+            if len(pending) == before:
                 if not self.leads:
                     return
                 time.sleep(POLL)
@@ -117,31 +115,85 @@ class Sweep:
         curve.draw(self.folder, results.not_zero_shot(found, series), before, self.metric, title)
         report.write_index(self.folder)
 
-    def _one(self, number: int, cell: Cell, shared: Shared, say: Callable[[str], None]) -> None:
-        where = f"[{number}/{len(self.cells)}] {cell.folder.name}"
+    def _make(
+        self, cell: Cell, pending: dict[Path, Cell], shared: Shared, say: Callable[[str], None]
+    ) -> None:
+        # Take a run off ``pending``, and those made beside it; not what another process works on.
+        from clip_adapt import making
+
+        with contextlib.ExitStack() as claims:
+            if not self._claim(cell, claims):
+                return
+            if not self._is_wanted(cell, say):
+                self.kept += 1
+                say(f"{self._where(cell)}: finished before")
+                del pending[cell.folder]
+                self.tables()
+                return
+            beside = self._beside(cell, pending, claims, say)
+            for made, outcome in making.make(cell, beside, shared):
+                self._tell(made, outcome, say)
+                del pending[made.folder]
+                self.tables()
+
+    def _beside(
+        self,
+        cell: Cell,
+        pending: dict[Path, Cell],
+        claims: contextlib.ExitStack,
+        say: Callable[[str], None],
+    ) -> Iterator[Cell]:
+        # Claim, one by one, runs that may go beside this one; others are left to other processes.
+        alike = [c for c in pending.values() if self._kin[c.folder] == self._kin[cell.folder]]
+        others = (c for c in alike if c is not cell)
+        wanted = (c for c in others if self._claim(c, claims) and self._is_wanted(c, say))
+        return itertools.islice(wanted, math.ceil(len(alike) / self.processes) - 1)
+
+    @functools.cached_property
+    def _kin(self) -> dict[Path, str]:
+        from clip_adapt import making
+
+        return {cell.folder: making.kin(cell) for cell in self.cells}
+
+    def _claim(self, cell: Cell, claims: contextlib.ExitStack) -> bool:
+        from clip_adapt import locks
+
+        name = cell.folder.name
+        claim = locks.held(self.folder / ".claims" / f"{name}.lock", f"the run {name}")
+        with contextlib.suppress(locks.BusyError):
+            claims.enter_context(claim)
+            return True
+        return False
+
+    def _is_wanted(self, cell: Cell, say: Callable[[str], None]) -> bool:
         changed = _state(cell)
-        if changed == []:
-            self.kept += 1
-            say(f"{where}: finished before")
-            return
         if changed:
+            where = self._where(cell)
             say(f"{where}: finished before with another configuration, so it runs anew:")
             say("\n".join(f"    {line}" for line in changed))
-        from clip_adapt.run import run
+        return changed != []
 
-        begin = time.perf_counter()
-        try:
-            metrics = run(cell.config, shared).metrics
-        except Exception as error:  # a failing run must not stop the others
-            refused = isinstance(error, InputError)
-            lines = str(error).splitlines() or [repr(error)]
-            reason = lines[0] if refused else f"{type(error).__name__}: {lines[0]}"
+    def _tell(
+        self, cell: Cell, outcome: dict[str, Any] | Exception, say: Callable[[str], None]
+    ) -> None:
+        where = self._where(cell)
+        if isinstance(outcome, Exception):  # a failing run must not stop the others
+            refused = isinstance(outcome, InputError)
+            lines = str(outcome).splitlines() or [repr(outcome)]
+            reason = lines[0] if refused else f"{type(outcome).__name__}: {lines[0]}"
             self.failed[cell.folder.name] = reason
-            say(f"{where}: FAILED: {error if refused else traceback.format_exc()}")
+            trace = "".join(traceback.format_exception(outcome))
+            say(f"{where}: FAILED: {outcome if refused else trace}")
             return
-        assert metrics is not None, "a finished run has metrics"
         self.made += 1
-        say(f"{where}: {_told(metrics, self.metric)}, {time.perf_counter() - begin:.1f} s")
+        runs = outcome.get("side_by_side", 1)
+        beside = f" (its share of {runs} trained side by side)" if runs > 1 else ""
+        took = f"{outcome['seconds']['total']:.1f} s{beside}"
+        say(f"{where}: {_told(outcome, self.metric)}, {took}")
+
+    def _where(self, cell: Cell) -> str:
+        number = list(self._kin).index(cell.folder) + 1
+        return f"[{number}/{len(self.cells)}] {cell.folder.name}"
 
 
 def _state(cell: Cell) -> list[str] | None:
@@ -181,7 +233,7 @@ def run(
     Raises:
         InputError: when a run cannot be, or another sweep works in the folder.
     """
-    rank = _alone()
+    rank, processes = _alone()
     from clip_adapt import grid, locks, metrics
     from clip_adapt.shared import Shared
 
@@ -194,7 +246,7 @@ def run(
     words = [f"{key}={value}" for key, value in given.items()]
     words += [f"output={output}"] * (output is not None)
     command = shlex.join(["python", "-m", "clip_adapt.sweep", *words])
-    this = Sweep(folder, cells, metric, command, leads=rank == 0)
+    this = Sweep(folder, cells, metric, command, leads=rank == 0, processes=processes)
     lock = locks.held(folder / ".sweep.lock", f"the folder {folder}")
     with lock if this.leads else contextlib.nullcontext():
         say(f"{len(cells)} runs in {folder}")
@@ -206,15 +258,15 @@ def run(
     return this
 
 
-def _alone() -> int:
-    """Leave the launch's group of processes; return this one's number in it."""
+def _alone() -> tuple[int, int]:
+    """Leave the launch's group of processes; return this one's number in it and its size."""
     found = {name: os.environ.pop(name) for name in LAUNCH if name in os.environ}
     if "LOCAL_RANK" in found:
         import torch
 
         if torch.cuda.is_available():
             torch.cuda.set_device(int(found["LOCAL_RANK"]) % torch.cuda.device_count())
-    return int(found.get("RANK", 0))
+    return int(found.get("RANK", 0)), int(found.get("WORLD_SIZE", 1))
 
 
 def main(argv: list[str]) -> int:

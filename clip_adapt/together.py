@@ -3,218 +3,176 @@
 A step of a feature method is so small that its cost is the number of calls, not the arithmetic. R
 runs that differ in their seed, their images and some numbers of their recipe, but in no shape, make
 their steps together: parameters, features and labels get a leading run axis (torch.func.vmap), and
-one pass forward and one back serve all. Each run keeps its own parameters, its own order of batches
-and its own optimizer, so it ends where it ends alone, up to rounding. R runs keep R times the
-memory of a step.
+one pass forward and one back serve all. A run ends where it ends alone, up to rounding.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Sequence
+import sys
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.data import DataLoader
-from tqdm import tqdm
 
-from clip_adapt import trainer
-from clip_adapt.errors import InputError
-from clip_adapt.method import Method
-from clip_adapt.trainer import Examples, Recipe, train
+from clip_adapt.backbone import Backbone
+from clip_adapt.fitting import Trained, Training
+from clip_adapt.machine import total_memory
+from clip_adapt.together_loop import OneRun, TogetherLoop, state_of, untouched
+from clip_adapt.trainer import Examples, train
 
 log = logging.getLogger(__name__)
 
-Curve = list[dict[str, float]]
 # What may differ between runs: it enters no shape and no order of computation.
 OWN = ("seed", "lr", "momentum", "weight_decay", "eps", "warmup_lr", "min_lr", "clip_norm")
 # What draws while it learns, or mixes the images of a batch by itself.
 ALIVE = (nn.Dropout, nn.AlphaDropout, nn.FeatureAlphaDropout, nn.modules.batchnorm._BatchNorm)
+MOST = 16  # runs; beyond that a CPU gains nothing more, and a killed group would lose much
+SHARE_OF_MEMORY = 0.25
+# Bytes that a step keeps for its way back. A larger one is arithmetic, not calls: on two cores 8
+# runs of CoOp with 10, 30 and 100 classes (14, 38 and 120 MB) took 0.8, 0.95 and 1.1 times as long.
+SMALL = 64 * 2**20
 
 
-def train_together(
-    methods: Sequence[Method],
-    supports: Sequence[Examples],
-    recipes: Sequence[Recipe],
-    vals: Sequence[Examples | None] | None = None,
-) -> list[Curve | InputError]:
+def train_together(trainings: Sequence[Training]) -> list[Trained | Exception]:
     """Train one method several times over; runs that cannot share their steps go in turn.
 
     Args:
-        methods: of one class, with the same options and classes, on one backbone; left as
-            ``train`` leaves them.
-        supports: what each is trained on.
-        recipes: how; ``reason_against`` says what must be equal.
-        vals: as ``val`` of ``train``.
+        trainings: of one class, with the same options and classes, on one backbone;
+            ``reason_against`` says what else must be equal, ``most`` how many the memory holds.
 
     Returns:
-        for each run its learning curve, as ``train`` gives it; or the InputError of a run whose
-        loss is not finite, which disturbs no other.
+        for each run what ``Training.alone`` gives, or what it raises: InputError when its loss is
+        not finite. Such a run disturbs no other.
     """
-    reason = reason_against(methods, supports, recipes)
-    for method, support, recipe in zip(methods, supports, recipes, strict=True):
-        smoothing = recipe.label_smoothing
-        method.set_criterion(support.labels, recipe.class_balanced, smoothing)
+    for t in trainings:
+        t.method.set_criterion(t.support.labels, t.recipe.class_balanced, t.recipe.label_smoothing)
+    begin = time.perf_counter()
+    reason = reason_against(trainings)
     if reason is None:
-        return _Together(methods, supports, recipes).run()
-    if len(methods) > 1:
-        log.info("%d runs are trained one after the other: %s", len(methods), reason)
-    looked_at = vals or [None] * len(methods)
-    return [_alone(*run) for run in zip(methods, supports, recipes, looked_at, strict=True)]
+        loop = TogetherLoop(trainings)
+        reason = loop.disagreement()
+    if reason is None:
+        curves = loop.run()
+        share = (time.perf_counter() - begin) / len(trainings)
+        return [
+            c if isinstance(c, Exception) else _left(t, Trained(c, share, len(trainings)))
+            for t, c in zip(trainings, curves, strict=True)
+        ]
+    if len(trainings) > 1:
+        log.info("%d runs are trained one after the other: %s", len(trainings), reason)
+    return [_alone(training) for training in trainings]
 
 
-def reason_against(
-    methods: Sequence[Method], supports: Sequence[Examples], recipes: Sequence[Recipe]
-) -> str | None:
+def reason_against(trainings: Sequence[Training]) -> str | None:
     """Return in words why runs cannot be trained side by side; None when they can."""
-    first, recipe = methods[0], recipes[0]
-    shapes = [{k: (t.shape, t.requires_grad) for k, t in _state(m).items()} for m in methods]
-    common = [{k: v for k, v in asdict(r).items() if k not in OWN} for r in recipes]
+    first = trainings[0]
+    methods, supports = [t.method for t in trainings], [t.support for t in trainings]
+    method, recipe, labels = first.method, first.recipe, first.support.labels
+    shapes = [{k: (t.shape, t.requires_grad) for k, t in state_of(m).items()} for m in methods]
+    common = [{k: v for k, v in asdict(t.recipe).items() if k not in OWN} for t in trainings]
     alike = all(
-        type(m) is type(first) and m.backbone is first.backbone and m.task.classes == names
-        for m, names in zip(methods, [first.task.classes] * len(methods), strict=True)
+        type(m) is type(method)
+        and m.backbone is method.backbone
+        and m.task.classes == method.task.classes
+        for m in methods
     )
     reasons = {
         "there is one run": len(methods) == 1,
         "the methods differ": not alike or any(s != shapes[0] for s in shapes),
-        "nothing is trained": not first.trainable() or not recipe.epochs,
-        "the method tunes the image tower": first.tunes_image_tower,
-        "the method draws while it learns": any(isinstance(m, ALIVE) for m in first.modules()),
+        "nothing is trained": not method.trainable() or not recipe.epochs,
+        "the method tunes the image tower": method.tunes_image_tower,
+        "the method draws while it learns": any(isinstance(m, ALIVE) for m in method.modules()),
         "the inputs are no features": not all(isinstance(s.inputs, Tensor) for s in supports),
         "the number of images differs": len({len(s.labels) for s in supports}) > 1,
-        "there are no images": not len(supports[0].labels),
+        "there are no images": not len(labels),
         f"the recipes differ in more than {', '.join(OWN)}": any(c != common[0] for c in common),
         "the length is counted in steps": recipe.iterations is not None,
         "class_balanced weights each run's classes by itself": recipe.class_balanced,
         "select=val looks at each run by itself": recipe.select == "val",
         "accumulate is above 1": recipe.accumulate > 1,
-        "text_chunk asks for little memory": first.backbone.text_chunk != "auto",
-        "fp16 scales the loss of each run by itself": first.backbone.dtype == torch.float16,
+        "text_chunk asks for little memory": method.backbone.text_chunk != "auto",
+        "fp16 scales the loss of each run by itself": method.backbone.dtype == torch.float16,
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
 
 
-class _Together:
-    """The state of R training runs; a run axis leads every tensor of a step."""
+def most(training: Training) -> int:
+    """Return how many runs like this one are to be trained side by side; 1 when none are.
 
-    def __init__(
-        self, methods: Sequence[Method], supports: Sequence[Examples], recipes: Sequence[Recipe]
-    ) -> None:
-        self.methods, self.recipes = methods, recipes
-        device = methods[0].backbone.device
-        self.inputs = [s.inputs.to(device) for s in supports if isinstance(s.inputs, Tensor)]
-        self.labels = [s.labels.to(device) for s in supports]
-        self.loaders = [_indices(s, r) for s, r in zip(supports, recipes, strict=True)]
-        pairs = list(zip(methods, recipes, strict=True))
-        self.optimizers = [trainer.make_optimizer(*pair) for pair in pairs]
-        self.schedules = [trainer.make_schedule(r, len(self.loaders[0])) for r in recipes]
-        self.one_run = _OneRun(methods[0])
-        self.step = 0
-
-    def run(self) -> list[Curve | InputError]:
-        for method in self.methods:
-            method.train()
-        epochs = range(self.recipes[0].epochs)
-        title = f"training {len(self.methods)} runs"
-        rows = [self._epoch(e) for e in tqdm(epochs, title, unit="epoch", disable=None)]
-        for method, recipe in zip(self.methods, self.recipes, strict=True):
-            _leave(method, recipe)
-        return [self._curve(index, rows) for index in range(len(self.methods))]
-
-    def _epoch(self, epoch: int) -> list[dict[str, float]]:
-        # Sums stay on the device: reading a number from a GPU at every step would stall it.
-        sums = torch.zeros(3, len(self.methods), device=self.labels[0].device)
-        for batches in zip(*self.loaders, strict=True):
-            rates = self._set_rates(epoch)
-            rows = [batch.to(sums.device, non_blocking=True) for batch in batches]
-            z = [x[i, epoch % x.shape[1]] for x, i in zip(self.inputs, rows, strict=True)]
-            y = [labels[i] for labels, i in zip(self.labels, rows, strict=True)]
-            loss, hits = self._step(torch.stack(z), torch.stack(y))
-            count = torch.full_like(loss, len(rows[0]))
-            sums += torch.stack([loss * count, hits, count])
-            self.step += 1
-        per_run = zip(*sums.tolist(), rates, strict=True)
-        return [{"loss": s / n, "accuracy": hits / n, "lr": rate} for s, hits, n, rate in per_run]
-
-    def _step(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        states = [_state(method) for method in self.methods]
-        stacked = {f"method.{k}": torch.stack([s[k] for s in states]) for k in states[0]}
-
-        def one(state: dict[str, Tensor], z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-            return functional_call(self.one_run, state, (z, y))
-
-        # The fused kernels of attention know no run axis and would be called run by run.
-        with sdpa_kernel(SDPBackend.MATH):
-            loss, hits = vmap(one)(stacked, z, y)  # (R,), (R,)
-        loss.sum().backward()
-        for method, recipe, optimizer in zip(
-            self.methods, self.recipes, self.optimizers, strict=True
-        ):
-            if recipe.clip_norm is not None:
-                nn.utils.clip_grad_norm_(method.parameters(), recipe.clip_norm)
-            optimizer.step()
-            optimizer.zero_grad()
-        return loss.detach().float(), hits.float()
-
-    def _set_rates(self, epoch: int) -> list[float]:
-        by_epoch = self.recipes[0].schedule_unit == "epoch"
-        rates = [s.at(epoch if by_epoch else self.step) for s in self.schedules]
-        for optimizer, rate in zip(self.optimizers, rates, strict=True):
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-        return rates
-
-    def _curve(self, index: int, rows: list[list[dict[str, float]]]) -> Curve | InputError:
-        curve = [row[index] for row in rows]
-        for epoch, row in enumerate(curve):
-            if not torch.isfinite(torch.tensor(row["loss"])):
-                method, recipe = self.methods[index], self.recipes[index]
-                return InputError(trainer.not_finite(method, recipe, epoch))
-        return curve
+    R runs take R times the memory of one. As many go together as a quarter of all memory holds of
+    the device, 16 at most. All memory counts, not what is free now: the same runs share their steps
+    every time. On a CPU only small steps are shared, which is where it is quicker.
+    """
+    if reason_against([training] * 2) is not None:
+        return 1
+    method, inputs = training.method, training.support.inputs
+    assert isinstance(inputs, Tensor), "reason_against has looked"
+    device, kept = method.backbone.device, _kept_by_a_step(training, inputs)
+    if device.type == "cpu" and kept > SMALL:
+        return 1
+    # Of each parameter a gradient, two moments, a stacked copy; features lie on two devices.
+    size = kept + 4 * sum(map(_bytes, method.trainable())) + 2 * _bytes(inputs)
+    return max(1, min(MOST, int(SHARE_OF_MEMORY * total_memory(device) / size)))
 
 
-class _OneRun(nn.Module):
-    """Loss and number of hits of one batch, as a module: its state can be put in from outside."""
+def _kept_by_a_step(training: Training, inputs: Tensor) -> int:
+    # What the graph of a step keeps for its way back, in bytes; the frozen towers' own set aside.
+    method, kept = training.method, 0
+    frozen = {p.untyped_storage().data_ptr() for p in method.backbone.model.parameters()}
 
-    def __init__(self, method: Method) -> None:
-        super().__init__()
-        self.method = method
-        device, dtype = method.backbone.device.type, method.backbone.dtype
-        half = device != "cpu" and dtype == torch.bfloat16
-        self.cast: Any = torch.autocast(device, dtype) if half else contextlib.nullcontext()
+    def count(tensor: Tensor) -> Tensor:
+        nonlocal kept
+        if tensor.untyped_storage().data_ptr() not in frozen:
+            kept += _bytes(tensor)
+        return tensor.new_empty(0)  # there is no way back, so nothing is kept
 
-    def forward(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        with self.cast:
-            logits = self.method(z)
-        logits = logits if logits.dtype == torch.float64 else logits.float()
-        return self.method.loss(logits, y), (logits.argmax(1) == y).sum()
-
-
-def _indices(support: Examples, recipe: Recipe) -> DataLoader[Any]:
-    # The batches that ``train`` takes, as row numbers: the order depends on the generator alone.
-    numbers: Any = range(len(support.labels))
-    generator = torch.Generator().manual_seed(recipe.seed)
-    return Examples(numbers, support.labels).loader(recipe, generator)
-
-
-def _state(method: Method) -> dict[str, Tensor]:
-    return {**dict(method.named_parameters()), **dict(method.named_buffers())}
+    size, device = training.recipe.batch_size, method.backbone.device
+    z, y = inputs[:size, 0].to(device), training.support.labels[:size].to(device)
+    with (
+        _in_one_piece(method.backbone),
+        sdpa_kernel(SDPBackend.MATH),
+        saved_tensors_hooks(count, lambda nothing: nothing),
+        untouched([method]),
+    ):
+        OneRun(method)(z, y)
+    return kept
 
 
-def _leave(method: Method, recipe: Recipe) -> None:
-    nothing: Any = torch.empty(0)
-    train(method, Examples(nothing, nothing), replace(recipe, epochs=0, select="last"))
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
 
 
-def _alone(
-    method: Method, support: Examples, recipe: Recipe, val: Examples | None
-) -> Curve | InputError:
+@contextlib.contextmanager
+def _in_one_piece(backbone: Backbone) -> Iterator[None]:
+    # Texts that pass in parts keep nothing, but each run would take its own quarter of the memory.
+    before = backbone.text_chunk
+    backbone.text_chunk = sys.maxsize
     try:
-        return train(method, support, recipe, val=val)
-    except InputError as error:
+        yield
+    finally:
+        backbone.text_chunk = before
+
+
+def _left(training: Training, trained: Trained) -> Trained | Exception:
+    # As ``train`` leaves a method: in eval mode, finished. A fault of one run is its own.
+    nothing: Any = torch.empty(0)
+    begin = time.perf_counter()
+    try:
+        train(training.method, Examples(nothing, nothing), replace(training.recipe, epochs=0))
+    except Exception as error:
+        return error
+    return replace(trained, seconds=trained.seconds + time.perf_counter() - begin)
+
+
+def _alone(training: Training) -> Trained | Exception:
+    try:
+        return training.alone()
+    except Exception as error:
         return error

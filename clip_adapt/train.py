@@ -16,7 +16,8 @@ def main(argv: list[str]) -> int:
         raise InputError("\n".join(lines))
     # Imported here because they bring torch, which --help does without.
     from clip_adapt.config import compose
-    from clip_adapt.run import output_folder, run
+    from clip_adapt.record import output_folder
+    from clip_adapt.run import run
 
     config = compose(given)
     cli.show_config(config, output_folder(config))

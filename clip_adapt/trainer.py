@@ -181,7 +181,7 @@ class Loop:
         main = self.accelerator.is_main_process
         curve = []
         with (
-            _board(self.log_dir if main else None) as board,
+            event_file(self.log_dir if main else None) as board,
             _bar(self.steps, main) as bar,
         ):
             for epoch in range(self.epochs):
@@ -356,7 +356,8 @@ def _bar(steps: int, shown: bool) -> tqdm[Any]:
 
 
 @contextlib.contextmanager
-def _board(folder: Path | None) -> Iterator[Any]:
+def event_file(folder: Path | None) -> Iterator[Any]:
+    """Yield what writes (name, value, epoch) to a TensorBoard event file; None writes nothing."""
     if folder is None:
         yield lambda name, value, step: None
         return

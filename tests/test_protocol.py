@@ -11,10 +11,11 @@ import pytest
 import torch
 
 import clip_adapt
-from clip_adapt import evaluation, method, metrics, protocol, run
+from clip_adapt import evaluation, method, metrics, protocol, record, run
 from clip_adapt.data import Dataset
 from clip_adapt.errors import InputError
 from clip_adapt.method import Method
+from clip_adapt.preparation import Run
 from clip_adapt.task import Task
 
 FIVE = ("ant", "bee", "cat", "dog", "eel")
@@ -141,7 +142,7 @@ def test_the_folder_of_a_protocol_is_its_own(train_tiny, five, tiny_model):
     config = clip_adapt.config.compose(
         {"dataset": str(five), "model": tiny_model, "protocol": "base_to_new", "shots": 2}
     )
-    assert run.output_folder(config).name.endswith("-2shot-seed1-base_to_new")
+    assert record.output_folder(config).name.endswith("-2shot-seed1-base_to_new")
 
 
 @pytest.mark.parametrize(
@@ -198,10 +199,10 @@ def sealed(monkeypatch, tmp_path):
     """
     log, real = [], {}
     hidden, folder = tmp_path / "hidden", tmp_path / "own" / "test"
-    readable, measure = run._readable, evaluation.beside_zero_shot
+    check, measure = Run.check_images, evaluation.beside_zero_shot
 
     def seal(this):
-        notes = readable(this)
+        notes = check(this)
         for name in ("pool", "dataset"):
             real[name] = getattr(this, name)
             setattr(this, name, replace(real[name], test=Unseen()))
@@ -224,7 +225,7 @@ def sealed(monkeypatch, tmp_path):
         for name in ("pool", "dataset"):
             setattr(real["this"], name, real[name])
 
-    monkeypatch.setattr(run, "_readable", seal)
+    monkeypatch.setattr(Run, "check_images", seal)
     monkeypatch.setattr(run, "_calibrate", last)
     monkeypatch.setattr(evaluation, "beside_zero_shot", unseal)
     return log

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
+import time
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from clip_adapt import together
+from clip_adapt import text, together
 from clip_adapt.errors import InputError
+from clip_adapt.fitting import Training
 from clip_adapt.method import Method, find
 from clip_adapt.task import Task
 from clip_adapt.together import reason_against, train_together
@@ -55,6 +57,10 @@ def runs(backbone, cls, seeds_and_rates, **recipe):
     return methods, supports, recipes
 
 
+def trainings(methods, supports, recipes):
+    return [Training(*each) for each in zip(methods, supports, recipes, strict=True)]
+
+
 def copies(methods):
     """Methods with the same state on the same backbone."""
     made = []
@@ -80,11 +86,11 @@ def test_each_run_ends_where_it_ends_alone(double_backbone, cls, recipe):
     )
     alone = copies(methods)
     before = [{k: v.clone() for k, v in m.state_dict().items()} for m in methods]
-    assert reason_against(methods, supports, recipes) is None
-    curves = train_together(methods, supports, recipes)
+    outcomes = train_together(trainings(methods, supports, recipes))
     for index, (method, other) in enumerate(zip(methods, alone, strict=True)):
         expected = train(other, supports[index], recipes[index])
-        assert curves[index] == [pytest.approx(row, rel=1e-5) for row in expected]
+        assert outcomes[index].curve == [pytest.approx(row, rel=1e-5) for row in expected]
+        assert outcomes[index].runs == 3 and outcomes[index].seconds > 0
         assert not method.training
         for name, tensor in other.state_dict().items():
             assert torch.allclose(method.state_dict()[name], tensor, rtol=0, atol=1e-10)
@@ -99,12 +105,12 @@ def test_a_run_that_diverges_says_so_and_disturbs_no_other(double_backbone):
     rates = [(1, 0.01), (1, 1e200), (3, 0.02)]
     methods, supports, recipes = runs(double_backbone, Residual, rates)
     alone = copies(methods)
-    curves = train_together(methods, supports, recipes)
-    assert isinstance(curves[1], InputError) and "lr=1e+199" in str(curves[1])
+    outcomes = train_together(trainings(methods, supports, recipes))
+    assert isinstance(outcomes[1], InputError) and "lr=1e+199" in str(outcomes[1])
     for index in (0, 2):
         train(alone[index], supports[index], recipes[index])
         assert torch.allclose(methods[index].inner, alone[index].inner, rtol=0, atol=1e-10)
-        assert len(curves[index]) == 5
+        assert len(outcomes[index].curve) == 5
 
 
 def changed(case, backbone):
@@ -160,11 +166,117 @@ def test_what_does_not_fit_is_trained_in_turn(double_backbone, case, monkeypatch
     methods, supports, recipes = changed(case, double_backbone)
     for method in methods:
         method.double()
-    assert case in str(reason_against(methods, supports, recipes))
-    monkeypatch.setattr(together, "_Together", None)
+    assert case in str(reason_against(trainings(methods, supports, recipes)))
+    monkeypatch.setattr(together, "TogetherLoop", None)
     alone = copies(methods)
-    curves = train_together(methods, supports, recipes)
+    outcomes = train_together(trainings(methods, supports, recipes))
     for index, other in enumerate(alone):
-        assert curves[index] == train(other, supports[index], recipes[index])
+        assert outcomes[index].curve == train(other, supports[index], recipes[index])
+        assert outcomes[index].runs == 1
         for name, tensor in other.state_dict().items():
             assert torch.equal(methods[index].state_dict()[name], tensor)
+
+
+class Remembers(Residual):
+    """What belongs to its run is no buffer."""
+
+    def __init__(self, backbone, task):
+        super().__init__(backbone, task)
+        self.own = 1.0 + task.seed
+
+    def logits(self, z, w):
+        return self.own * super().logits(z, w)
+
+
+class Draws(Residual):
+    """Draws without a module of dropout."""
+
+    def logits(self, z, w):
+        return super().logits(F.dropout(z, 0.3, self.training), w)
+
+
+class DrawsItself(Residual):
+    """Draws from the method's own generator, which a trial must not move on."""
+
+    def logits(self, z, w):
+        noise = torch.rand(z.shape[-1], generator=self.generator, dtype=z.dtype)
+        return super().logits(z + 0.1 * noise, w)
+
+
+class Branches(Residual):
+    """Asks for a value."""
+
+    def logits(self, z, w):
+        return super().logits(z, w) * (2 if float(self.inner.detach().sum()) > 0 else 1)
+
+
+class Counts(Residual):
+    """Changes a buffer while it learns."""
+
+    def logits(self, z, w):
+        if self.training:
+            with torch.no_grad():
+                self.shift.mul_(0.9)
+        return super().logits(z, w)
+
+
+@pytest.mark.parametrize("cls", [Remembers, Draws, DrawsItself, Branches, Counts])
+def test_a_method_that_a_run_axis_does_not_reach_is_trained_in_turn(double_backbone, cls):
+    methods, supports, recipes = runs(double_backbone, cls, [(1, 0.01), (2, 0.02), (3, 0.02)])
+    alone = [cls(double_backbone, Task(CLASSES, seed=r.seed)).double() for r in recipes]
+    together.most(Training(methods[0], supports[0], recipes[0]))
+    outcomes = train_together(trainings(methods, supports, recipes))
+    for index, other in enumerate(alone):
+        assert outcomes[index].runs == 1
+        assert outcomes[index].curve == train(other, supports[index], recipes[index])
+        for name, tensor in other.state_dict().items():
+            assert torch.allclose(methods[index].state_dict()[name], tensor, rtol=0, atol=1e-12)
+
+
+def test_texts_that_pass_in_parts_do_so_beside_others(double_backbone, monkeypatch):
+    methods, supports, recipes = runs(double_backbone, find("coop").cls, [(1, 0.01), (2, 0.1)])
+    alone = copies(methods)
+    first, _ = trainings(methods, supports, recipes)
+    kept = together._kept_by_a_step(first, supports[0].inputs)
+    double_backbone._plans.clear()
+    monkeypatch.setattr(text, "SHARE_OF_MEMORY", 1e-12)
+    assert together._kept_by_a_step(first, supports[0].inputs) == kept
+    assert double_backbone.text_chunk == "auto"
+    outcomes = train_together(trainings(methods, supports, recipes))
+    assert any(len(plan.parts) == len(CLASSES) for plan in double_backbone._plans.values())
+    for index, other in enumerate(alone):
+        double_backbone._plans.clear()
+        train(other, supports[index], recipes[index])
+        assert outcomes[index].runs == 2
+        assert torch.allclose(methods[index].ctx, other.ctx, rtol=0, atol=1e-10)
+
+
+def test_a_large_step_is_not_shared_on_a_cpu(double_backbone, monkeypatch):
+    methods, supports, recipes = runs(double_backbone, Residual, [(1, 0.01)])
+    (one,) = trainings(methods, supports, recipes)
+    before = copies(methods)[0].state_dict()
+    assert together.most(one) == together.MOST
+    # At least the batch of features, what is added to them, and the logits.
+    least = 8 * (2 * 4 * double_backbone.embed_dim + 4 * len(CLASSES))
+    kept = together._kept_by_a_step(one, supports[0].inputs)
+    assert least < kept < 20 * least
+    monkeypatch.setattr(together, "SMALL", kept - 1)
+    assert together.most(one) == 1
+    assert all(torch.equal(t, before[name]) for name, t in methods[0].state_dict().items())
+
+
+class Slow(Residual):
+    """Takes a while at its end, and fails there with one seed."""
+
+    def finish(self):
+        time.sleep(0.2)
+        if self.task.seed == 2:
+            raise ValueError("no end")
+
+
+def test_the_end_of_a_run_is_its_own(double_backbone):
+    methods, supports, recipes = runs(double_backbone, Slow, [(1, 0.01), (2, 0.01), (3, 0.01)])
+    one, other, third = train_together(trainings(methods, supports, recipes))
+    assert isinstance(other, ValueError) and "no end" in str(other)
+    assert one.runs == third.runs == 3
+    assert one.seconds >= 0.2 and third.seconds >= 0.2
