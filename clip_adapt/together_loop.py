@@ -13,14 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from clip_adapt import trainer
 from clip_adapt.errors import InputError
 from clip_adapt.fitting import Training
 from clip_adapt.method import Method
-from clip_adapt.trainer import Examples, Recipe
 
 Curve = list[dict[str, float]]
 # By how much a gradient may differ from that of a run alone, relative to it: rounding, no more.
@@ -38,7 +36,11 @@ class TogetherLoop:
         supports = [t.support for t in trainings]
         self.inputs = [s.inputs.to(device) for s in supports if isinstance(s.inputs, Tensor)]
         self.labels = [s.labels.to(device) for s in supports]
-        self.loaders = [_indices(s, r) for s, r in zip(supports, self.recipes, strict=True)]
+        # The batches that ``train`` takes: their order depends on the generator alone.
+        self.loaders = [
+            s.order(r, torch.Generator().manual_seed(r.seed))
+            for s, r in zip(supports, self.recipes, strict=True)
+        ]
         pairs = list(zip(self.methods, self.recipes, strict=True))
         self.optimizers = [trainer.make_optimizer(*pair) for pair in pairs]
         self.schedules = [trainer.make_schedule(r, len(self.loaders[0])) for r in self.recipes]
@@ -192,13 +194,6 @@ def untouched(methods: Sequence[Method]) -> Iterator[Callable[[], bool]]:
             with torch.no_grad():
                 for name, tensor in state_of(method).items():
                     tensor.copy_(old[name])
-
-
-def _indices(support: Examples, recipe: Recipe) -> DataLoader[Any]:
-    # The batches that ``train`` takes, as row numbers: the order depends on the generator alone.
-    numbers: Any = range(len(support.labels))
-    generator = torch.Generator().manual_seed(recipe.seed)
-    return Examples(numbers, support.labels).loader(recipe, generator)
 
 
 def _gradients(loss: Tensor, parameters: list[nn.Parameter]) -> list[Tensor]:
