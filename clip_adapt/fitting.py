@@ -120,7 +120,12 @@ def fit(method: Method, support: Part, val: Part, recipe: Recipe) -> None:
 
 
 def guard_weight(
-    method: Method, make: Callable[[], Method], support: Part, val: Part, recipe: Recipe
+    method: Method,
+    make: Callable[[], Method],
+    support: Part,
+    centre: Part,
+    val: Part,
+    recipe: Recipe,
 ) -> float:
     """Return the weight of zero-shot in the mixture, chosen on val or by stratified folds.
 
@@ -128,6 +133,7 @@ def guard_weight(
         method: fitted.
         make: gives a method like it before fitting, for the folds.
         support: what it was fitted to, with features of the frozen tower.
+        centre: the same images in their centre view, in which they are judged.
         val: the images to choose by; without any, every fold of the support set is predicted by a
             method fitted to the others.
         recipe: how it was trained.
@@ -140,7 +146,7 @@ def guard_weight(
     for held in stratified(support.labels):
         again = make()
         fit(again, support.only(~held), val, recipe)
-        parts.append((*_judged(again, support.only(held)), support.labels[held]))
+        parts.append((*_judged(again, centre.only(held)), support.labels[held]))
     if not parts:
         log.warning(
             "guard: one image a class and no val leave nothing to choose by; method and zero-shot "

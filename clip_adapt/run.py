@@ -138,7 +138,12 @@ class Started:
         if not self.this.options.guard or not method.state_dict():
             return 0.0
         make, recipe = self.this.make_method, self.training.recipe
-        return fitting.guard_weight(method, make, self.train, self.val, recipe)
+        items = [] if self.support.val else self.support.train
+        z = features.extract(
+            self.this.backbone, [i.path for i in items], self.this.cache, label="centre views"
+        )
+        centre = _part(self.this, method, items, z, "none")
+        return fitting.guard_weight(method, make, self.train, centre, self.val, recipe)
 
 
 def _features(
@@ -149,8 +154,7 @@ def _features(
     trains = o.trains and bool(method.trainable())
     solves = type(method).fit is not Method.fit
     on_features = solves or (trains and not method.tunes_image_tower)
-    by_folds = o.guard and not support.val
-    wanted = support.train if on_features or by_folds else []
+    wanted = support.train if on_features else []
     z = features.extract(
         this.backbone,
         [i.path for i in wanted],

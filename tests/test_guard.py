@@ -78,7 +78,7 @@ def test_a_method_that_forgets_is_given_up_for_zero_shot(tiny_backbone, easy, wi
         return made[-1]
 
     recipe = Recipe(epochs=0)
-    weight = guard_weight(make(), make, part, part if with_val else empty, recipe)
+    weight = guard_weight(make(), make, part, part, part if with_val else empty, recipe)
     logits = guard.mix(
         made[0](part.z[:, 0]), made[0].zero_shot_logits(part.z[:, 0]), weight
     ).argmax(1)
@@ -93,8 +93,48 @@ def test_one_image_a_class_leaves_nothing_to_choose_by(tiny_backbone, easy, capl
     one = Part(part.z[:3], part.labels[:3])
     empty = Part(part.z[:0], part.labels[:0])
     method = Forgets(tiny_backbone, task)
-    assert guard_weight(method, lambda: method, one, empty, Recipe(epochs=0)) == 0.5
+    assert guard_weight(method, lambda: method, one, one, empty, Recipe(epochs=0)) == 0.5
     assert "nothing to choose by" in caplog.text
+
+
+def test_held_out_images_are_judged_in_their_centre_view(tiny_backbone, easy):
+    task, centre = easy
+    # In the views that are trained on every image looks like the next class.
+    views = Part(centre.z.roll(1, 0), centre.labels)
+    empty = Part(centre.z[:0], centre.labels[:0])
+
+    def make():
+        return Forgets(tiny_backbone, task)
+
+    recipe, method = Recipe(epochs=0), make()
+    weight = guard_weight(method, make, views, centre, empty, recipe)
+    z = centre.z[:, 0]
+    mixed = guard.mix(method(z), method.zero_shot_logits(z), weight)
+    assert torch.equal(mixed.argmax(1), centre.labels)
+    assert guard_weight(method, make, centre, views, empty, recipe) < weight
+
+
+@pytest.mark.parametrize("name", ["taskres", "lora"])
+def test_a_run_without_val_judges_centre_views(train_tiny, make_folder, monkeypatch, name):
+    folder, seen = make_folder("animals", splits=("train", "test")), []
+
+    def watch(method, make, support, centre, val, recipe):
+        seen.append(centre)
+        return 0.5
+
+    monkeypatch.setattr("clip_adapt.fitting.guard_weight", watch)
+    views = [] if name == "lora" else ["views=2"]
+    words = [f"method={name}", "augment=coop", "guard=true", *views]
+    code, _, error = train_tiny(folder, *words)
+    assert code == 0, error
+    (centre,) = seen
+    assert centre.z.shape[:2] == (6, 1)
+    if name == "lora":
+        assert centre.pixels.augment == "none" and len(centre.pixels) == 6
+        with torch.no_grad():
+            pixels = torch.stack([centre.pixels[i][0] for i in range(6)])
+            expected = centre.pixels.backbone.encode_image(pixels)
+        assert torch.allclose(centre.z[:, 0], expected, atol=1e-5)
 
 
 def test_the_weight_is_stored_and_used(train_tiny, animals):
