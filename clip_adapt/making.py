@@ -73,7 +73,10 @@ class _Making:
 
     def room(self) -> int:
         """Return how many runs like this one go side by side."""
-        return together.most(self.at.training) if isinstance(self.at, Started) else 1
+        try:
+            return together.most(self.at.training) if isinstance(self.at, Started) else 1
+        except Exception:  # a method that cannot make a step says so when it is trained
+            return 1
 
     def end(self, trained: Trained | Exception) -> Metrics | Exception:
         """Finish the run, or leave its folder as it was; let go of the folder."""

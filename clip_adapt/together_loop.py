@@ -72,7 +72,10 @@ class TogetherLoop:
         for method in self.methods:
             method.train()
         with untouched(self.methods) as is_changed:
-            reason = self._compare()
+            try:
+                reason = self._compare()
+            except Exception as error:  # what vmap cannot follow, or what fails alone as well
+                reason = f"a step of the method fails ({str(error).partition(chr(10))[0]})"
             if is_changed():
                 return "the method changes more than what the optimizer changes"
         return reason
@@ -82,11 +85,8 @@ class TogetherLoop:
         z = torch.stack([x[:size, 0] for x in self.inputs])
         y = torch.stack([labels[:size] for labels in self.labels])
         ours = [method.trainable() for method in self.methods]
-        try:
-            losses, _ = self._losses(z, y)
-            found = _gradients(losses.sum(), [p for run in ours for p in run])
-        except Exception as error:  # whatever vmap cannot follow in a method; alone it can be right
-            return f"a step of the method cannot be batched ({str(error).partition(chr(10))[0]})"
+        losses, _ = self._losses(z, y)
+        found = _gradients(losses.sum(), [p for run in ours for p in run])
         for index, method in enumerate(self.methods):
             loss, _ = OneRun(method)(z[index], y[index])
             alone = torch.cat([g.flatten() for g in _gradients(loss, ours[index])])

@@ -17,6 +17,23 @@ from clip_adapt.together_loop import TogetherLoop
 # Of what two runs may differ in.
 COST = ("seconds", "peak_memory_bytes", "side_by_side", "adapter_bytes")
 
+STEP = """
+import torch
+from clip_adapt import Method
+
+class Own(Method):
+    '''Fail at a step with one seed.'''
+
+    def __init__(self, backbone, task):
+        super().__init__(backbone, task)
+        self.scale = torch.nn.Parameter(torch.ones(()))
+
+    def logits(self, z, w):
+        if self.task.seed == SEED:
+            raise RuntimeError("no step")
+        return self.scale * super().logits(z, w)
+"""
+
 
 @pytest.fixture
 def words(animals, tiny_model):
@@ -150,6 +167,15 @@ def test_a_run_that_cannot_start_fails_alone(sweep, monkeypatch):
     assert code == 1 and len(runs()) == 3
     assert "RuntimeError: it cannot start" in Path("out/results.md").read_text()
     assert out.count("(its share of 3 trained side by side)") == 3
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_run_whose_step_fails_fails_alone(sweep, caplog, seed):
+    Path("own.py").write_text(STEP.replace("SEED", str(seed)))
+    code, *_ = sweep("method=own.py", "lr=0.01")
+    assert code == 1 and [asked(folder) for folder in runs()] == [(3 - seed, 0.01)]
+    assert "RuntimeError: no step" in Path("out/results.md").read_text()
+    assert "cannot be trained side by side" not in caplog.text
 
 
 def test_what_was_finished_before_is_kept(sweep):
