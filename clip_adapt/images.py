@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +26,7 @@ LONGEST = 50  # times the shorter side: at 224 pixels a view of more would take 
 
 AnyImage = str | os.PathLike[str] | Image.Image | np.ndarray
 Decoded = Image.Image | Tensor  # RGB, or uint8 (3, H, W)
+T = TypeVar("T")
 
 
 class _Refused(Exception):
@@ -62,6 +65,11 @@ def decode(image: AnyImage) -> Image.Image:
 
 def try_decode(path: str | os.PathLike[str]) -> str | Image.Image:
     """Decode a file: the image, or in words why it cannot be read."""
+    return _try(path, _upright_rgb)
+
+
+def _try(path: str | os.PathLike[str], read: Callable[[Image.Image], T]) -> str | T:
+    # What ``read`` makes of the opened file.
     try:
         if not os.path.getsize(path):
             return "the file is empty (0 bytes)"
@@ -69,7 +77,7 @@ def try_decode(path: str | os.PathLike[str]) -> str | Image.Image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 _refuse_absurd(image)
-                return _upright_rgb(image)
+                return read(image)
     except FileNotFoundError:
         return f"no such file (looked at {Path(path).absolute()})"
     except IsADirectoryError:
@@ -102,14 +110,29 @@ def try_load(path: str | os.PathLike[str]) -> str | Decoded:
     """Decode a file for ``views.view``: a JPEG as uint8 (3, H, W), or why it cannot be read.
 
     Photographs of many megapixels are JPEG, and scaling a tensor takes a seventh of the time that
-    scaling a picture takes. Pillow decodes: torchvision's decoder gives the same pixels in the
-    same time and is deprecated (torchvision 0.29).
+    scaling a picture takes. torchcodec gives the same pixels as Pillow, and several threads do not
+    wait for one another in it; where it is not there Pillow decodes.
     """
-    picture = try_decode(path)
-    jpeg = os.fspath(path).lower().endswith((".jpg", ".jpeg"))
-    if isinstance(picture, str) or not jpeg:
-        return picture
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+    if os.fspath(path).lower().endswith((".jpg", ".jpeg")):
+        return _try(path, lambda image: _pixels(os.fspath(path), image))
+    return try_decode(path)
+
+
+def _pixels(path: str, image: Image.Image) -> Tensor:
+    decode_jpeg = _jpeg_decoder()
+    if decode_jpeg is not None and image.format == "JPEG":
+        with contextlib.suppress(RuntimeError):  # Pillow says what is wrong with the file
+            return decode_jpeg(path)
+    return torch.from_numpy(np.array(_upright_rgb(image))).permute(2, 0, 1)
+
+
+@functools.cache
+def _jpeg_decoder() -> Callable[[str], Any] | None:
+    try:
+        from torchcodec.decoders import decode_jpeg
+    except (ImportError, OSError, RuntimeError):  # or it was built for another torch
+        return None
+    return decode_jpeg
 
 
 def _refuse_absurd(image: Image.Image) -> None:

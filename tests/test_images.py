@@ -197,7 +197,8 @@ def test_the_first_frame_stands_for_all(tmp_path, suffix):
 def test_absurd_sizes_are_refused(tmp_path, width, height, reason):
     Image.new("RGB", (width, height)).save(tmp_path / "a.png")
     assert images.try_decode(tmp_path / "a.png") == reason
-    assert images.try_load(tmp_path / "a.png") == reason
+    Image.new("RGB", (width, height)).save(tmp_path / "a.jpg")
+    assert images.try_load(tmp_path / "a.png") == images.try_load(tmp_path / "a.jpg") == reason
 
 
 def test_values_without_a_range_are_refused(tmp_path):
@@ -226,6 +227,49 @@ def test_a_jpeg_is_loaded_as_its_pixels_and_others_as_pictures(tmp_path):
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:700])
     with pytest.raises(InputError, match=r"cut.jpg: damaged: image file is truncated"):
         images.load(tmp_path / "cut.jpg")
+
+
+def jpegs(folder):
+    """Paths of JPEG files of every kind that differs in how it is decoded."""
+    saved = {f"{o}.jpg": {"exif": Image.Exif()} for o in range(1, 9)}
+    for orientation, how in enumerate(saved.values(), start=1):
+        how["exif"][0x0112] = orientation
+    saved |= {
+        f"sub{s}q{q}.jpg": {"subsampling": s, "quality": q} for s in range(3) for q in (30, 95)
+    }
+    saved |= {"progressive.jpg": {"progressive": True}, "CMYK.jpg": {}, "L.jpg": {}}
+    saved |= {"png.jpg": {"format": "PNG"}}  # by its name only
+    for name, how in saved.items():
+        mode = name.removesuffix(".jpg") if name in ("CMYK.jpg", "L.jpg") else "RGB"
+        noisy().resize((61, 47)).convert(mode).save(folder / name, **how)
+    return [folder / name for name in saved]
+
+
+def test_both_decoders_give_the_same_pixels(tmp_path, monkeypatch):
+    decoder = images._jpeg_decoder()
+    if decoder is None:
+        pytest.skip("torchcodec cannot be loaded here")
+    seen = []
+    monkeypatch.setattr(images, "_jpeg_decoder", lambda: lambda p: seen.append(p) or decoder(p))
+    paths = jpegs(tmp_path)
+    fast = [images.load(path) for path in paths]
+    assert len(seen) == len(paths) - 1
+    monkeypatch.setattr(images, "_jpeg_decoder", lambda: None)
+    for path, pixels in zip(paths, fast, strict=True):
+        assert torch.equal(pixels, images.load(path)), path.name
+    assert len(seen) == len(paths) - 1
+
+
+def test_the_fast_decoder_refuses_nothing_that_pillow_can_read(tmp_path, monkeypatch):
+    def refuses(path):
+        raise RuntimeError("no such kind of JPEG")
+
+    noisy().save(tmp_path / "a.jpg")
+    expected = images.load(tmp_path / "a.jpg")
+    monkeypatch.setattr(images, "_jpeg_decoder", lambda: refuses)
+    assert torch.equal(images.load(tmp_path / "a.jpg"), expected)
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:700])
+    assert "damaged" in images.try_load(tmp_path / "cut.jpg")
 
 
 def test_a_picture_of_the_users_is_left_as_it_was():
