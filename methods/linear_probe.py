@@ -21,6 +21,7 @@ import logging
 from collections.abc import Callable
 from typing import Annotated, Literal
 
+import scipy.linalg
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -173,8 +174,9 @@ class Solver:
     ) -> None:
         self.class_weight = None if class_weight is None else class_weight.to(x)
         self.mean = x.mean(0)
-        u, s, self.axes = torch.linalg.svd(x - self.mean, full_matrices=False)
-        self.x = torch.cat([u * s, torch.ones_like(x[:, :1])], 1)  # (N, r + 1), 1 for the bias
+        self.axes = _principal_axes(x - self.mean)  # (r, D)
+        turned = (x - self.mean) @ self.axes.T
+        self.x = torch.cat([turned, torch.ones_like(x[:, :1])], 1)  # (N, r + 1), 1 for the bias
         self.y, self.start = y, start
         self.offset = x @ start.T  # (N, C)
         self.solution = x.new_zeros(len(start), self.x.shape[1])  # (C, r + 1), bias last
@@ -226,3 +228,12 @@ class Solver:
 
     def _logits(self, solution: Tensor) -> Tensor:
         return self.offset + self.x @ solution.T
+
+
+def _principal_axes(x: Tensor) -> Tensor:
+    # Orthonormal (r, D), spanning the rows of x (N, D). Any basis of the whole space spans them, so
+    # with many rows the quick way will do, whose last axes are less exact. SciPy's is the quickest.
+    if len(x) < x.shape[1]:
+        return torch.linalg.svd(x, full_matrices=False).Vh
+    _, vectors = scipy.linalg.eigh((x.T @ x).cpu().numpy(), driver="evd")
+    return torch.from_numpy(vectors).to(x).T.contiguous()
