@@ -3,8 +3,8 @@
 100 classes, 16 images a class, features of 512 numbers with a common mean and a falling spectrum,
 as CLIP's have. For a given C the note says by how much each way's objective lies above the lower
 one's, relative to it: times compare only where both are at the optimum. The search is the published
-one (23 fits, chosen on 4 val images a class): scikit-learn fits each anew, ours goes on from the
-last.
+one, chosen on 4 val images a class: scikit-learn makes all of its 23 fits anew, ours goes on from
+the last and tries no C twice.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from clip_adapt.methods.linear_probe import search
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 from torch import Tensor
@@ -69,7 +68,15 @@ class Problem:
             w, b = self.plain(c)
             return float(((z @ w.T + b).argmax(1) == y).mean())
 
-        return search(accuracy)
+        grid = [6, 4, 2, 0, -2, -4, -6]
+        scores = [accuracy(10.0**power) for power in grid]
+        left = grid[int(np.argmax(scores))] - 1.0
+        right = left + 2
+        for _ in range(8):
+            middle, rises = (left + right) / 2, accuracy(10**left) < accuracy(10**right)
+            best = right if rises else left
+            left, right = (middle, right) if rises else (left, middle)
+        return 10**best
 
     def ours(self, c: Any) -> tuple[np.ndarray, np.ndarray]:
         """Fit with the method; ``auto`` searches."""

@@ -17,6 +17,7 @@ scikit-learn's default tolerance stops far from the optimum when C is large.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from typing import Annotated, Literal
@@ -139,8 +140,9 @@ def search(accuracy: Callable[[float], float]) -> float:
 
     Each bisection compares the two ends of an interval of log C, keeps the better end as the
     answer and halves the interval towards it; a tie goes to the smaller C, the first value of the
-    grid wins among equals (CoOp authors' linear probe).
+    grid wins among equals (CoOp authors' linear probe). No C is tried twice.
     """
+    accuracy = functools.cache(accuracy)
     # From the smallest C up, though the largest comes first in the grid: each fit goes on from the
     # one before, and a weak penalty takes few steps only from a good start.
     scores = [accuracy(c) for c in reversed(GRID)][::-1]

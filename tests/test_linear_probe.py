@@ -138,10 +138,14 @@ def plain_search(accuracy):
 
 @pytest.mark.parametrize("peak", [-5.3, -0.7, 0.1, 2.9])
 def test_the_search_for_c_is_the_published_one(peak):
+    tried = []
+
     def accuracy(strength):
+        tried.append(strength)
         return -round(abs(np.log10(strength) - peak), 3)
 
     found = linear_probe.search(accuracy)
+    assert len(tried) == len(set(tried))
     assert found == pytest.approx(plain_search(accuracy), rel=1e-9)
     assert abs(np.log10(found) - peak) < 0.5
 
