@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import platform
@@ -24,7 +25,15 @@ from clip_adapt.machine import peak_memory as machine_peak
 from clip_adapt.machine import total_memory
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("torch", "torchvision", "open_clip_torch", "peft", "accelerate", "scikit-learn")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "open_clip_torch",
+    "peft",
+    "accelerate",
+    "scikit-learn",
+    "torchcodec",
+)
 
 
 @dataclass(frozen=True)
@@ -143,9 +152,9 @@ def synchronize(device: str) -> None:
 def peak_memory(way: Callable[[], Any], device: str = "cpu") -> float:
     """Return the memory in MB that a call needs at most, beyond what is held before it.
 
-    On Linux the process's high-water mark is reset first; elsewhere memory that was held before and
-    is held no more hides a part. Call it in a fresh process: memory that an earlier call gave back
-    to the allocator only would not be seen.
+    On Linux the process's high-water mark is reset first, and what the allocator keeps for later is
+    given back, else a call that finds room there would seem to need none; elsewhere memory that was
+    held before and is held no more hides a part. Call it in a fresh process.
     """
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats(device)
@@ -156,6 +165,8 @@ def peak_memory(way: Callable[[], Any], device: str = "cpu") -> float:
         held = machine_peak(torch.device("cpu"))
         way()
         return (machine_peak(torch.device("cpu")) - held) / 1e6
+    if hasattr(ctypes.CDLL(None), "malloc_trim"):
+        ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
     held = _status("VmRSS")
     way()
