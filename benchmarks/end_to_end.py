@@ -1,8 +1,9 @@
 """A whole run from the command line: 16 shots of the drawn eyes, cold and warm, each method.
 
 Plain is cold: nothing is cached, so the pictures are drawn and pass the tower. Ours is warm: the
-same command again with the caches that the first one left. Each is a process of its own, start-up,
-evaluation and files included. The embedded backbone is used, not ViT-B/16.
+same command again with the caches that the cold one left; LoRA's tower sees the pictures again, all
+other methods find their features. Each is a process of its own, start-up, evaluation and files
+included. The embedded backbone is used, not ViT-B/16.
 """
 
 from __future__ import annotations
@@ -23,14 +24,11 @@ SMALL = [f"dataset.per_class.{split}=2" for split in ("train", "val", "test")]
 
 def measure(args: Any) -> list[Row]:
     """Return the table's rows."""
-    methods = args.methods or (["zero_shot"] if args.tiny else names())
-    with tempfile.TemporaryDirectory() as folder:
-        # Every method finds the features of the one before it, so only the first is cold.
-        cold = _run(args, methods[0], Path(folder))
-        rows = [
-            Row(f"{methods[0]}, cold and warm", "s", cold, _run(args, methods[0], Path(folder)))
-        ]
-        rows += [Row(f"{m}, warm", "s", None, _run(args, m, Path(folder))) for m in methods[1:]]
+    rows = []
+    for method in args.methods or (["zero_shot"] if args.tiny else names()):
+        with tempfile.TemporaryDirectory() as folder:
+            cold, warm = (_run(args, method, Path(folder)) for _ in range(2))
+        rows.append(Row(method, "s", cold, warm))
     return rows
 
 
