@@ -16,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
 from clip_adapt import trainer
+from clip_adapt.batches import Batches
 from clip_adapt.errors import InputError
 from clip_adapt.fitting import Training
 from clip_adapt.method import Method
@@ -34,8 +35,7 @@ class TogetherLoop:
         self.recipes = [t.recipe for t in trainings]
         device = self.methods[0].backbone.device
         supports = [t.support for t in trainings]
-        self.inputs = [s.inputs.to(device) for s in supports if isinstance(s.inputs, Tensor)]
-        self.labels = [s.labels.to(device) for s in supports]
+        self.batches = [Batches(s.inputs, s.labels, device) for s in supports]
         # The batches that ``train`` takes: their order depends on the generator alone.
         self.loaders = [
             s.order(r, torch.Generator().manual_seed(r.seed))
@@ -82,8 +82,8 @@ class TogetherLoop:
 
     def _compare(self) -> str | None:
         size = self.recipes[0].batch_size
-        z = torch.stack([x[:size, 0] for x in self.inputs])
-        y = torch.stack([labels[:size] for labels in self.labels])
+        first = torch.arange(len(self.trainings[0].support.labels))[:size]
+        z, y = self._stacked([first] * len(self.batches))
         ours = [method.trainable() for method in self.methods]
         losses, _ = self._losses(z, y)
         found = _gradients(losses.sum(), [p for run in ours for p in run])
@@ -99,18 +99,22 @@ class TogetherLoop:
 
     def _epoch(self, epoch: int) -> list[dict[str, float]]:
         # Sums stay on the device: reading a number from a GPU at every step would stall it.
-        sums = torch.zeros(3, len(self.methods), device=self.labels[0].device)
-        for batches in zip(*self.loaders, strict=True):
+        sums = torch.zeros(3, len(self.methods), device=self.batches[0].device)
+        for batches in self.batches:
+            batches.set_epoch(epoch)
+        for rows in zip(*self.loaders, strict=True):
             rates = self._set_rates(epoch)
-            rows = [batch.to(sums.device, non_blocking=True) for batch in batches]
-            z = [x[i, epoch % x.shape[1]] for x, i in zip(self.inputs, rows, strict=True)]
-            y = [labels[i] for labels, i in zip(self.labels, rows, strict=True)]
-            loss, hits = self._step(torch.stack(z), torch.stack(y))
+            loss, hits = self._step(*self._stacked(rows))
             count = torch.full_like(loss, len(rows[0]))
             sums += torch.stack([loss * count, hits, count])
             self.step += 1
         per_run = zip(*sums.tolist(), rates, strict=True)
         return [{"loss": s / n, "accuracy": hits / n, "lr": rate} for s, hits, n, rate in per_run]
+
+    def _stacked(self, rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        # Features (R, n, D) and labels (R, n) of each run's row numbers (n,).
+        pairs = [batches.at(i) for batches, i in zip(self.batches, rows, strict=True)]
+        return torch.stack([z[:, 0] for z, _ in pairs]), torch.stack([y for _, y in pairs])
 
     def _step(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         loss, hits = self._losses(z, y)

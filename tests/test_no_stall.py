@@ -23,8 +23,10 @@ from clip_adapt.backbone import Backbone
 from clip_adapt.captions import Captions
 from clip_adapt.contrastive_loop import CaptionLoop
 from clip_adapt.data import Item
+from clip_adapt.fitting import Training
 from clip_adapt.pixels import Pixels
 from clip_adapt.task import Task
+from clip_adapt.together_loop import TogetherLoop
 from clip_adapt.trainer import Examples, Loop, Recipe
 
 NAMES = ("cataract", "pterygium", "corneal scarring")
@@ -155,6 +157,33 @@ def test_a_step_waits_for_nothing(name, options, optimizer, tiny_backbone, items
     made.set_criterion(labels, class_balanced=True, label_smoothing=0.1)
     recipe = Recipe(epochs=2, batch_size=2, optimizer=optimizer, clip_norm=1.0)
     watched(Loop(made, examples(made, items, labels), recipe, None, None))
+
+
+TOGETHER = ["adapter", "coop", "taskres", "tip_adapter"]
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_a_step_of_several_runs_waits_for_nothing(name, tiny_backbone, on_device):
+    made = method.find(name).cls(tiny_backbone, Task(NAMES, shots=2))
+    labels = torch.tensor([0, 1, 2, 0, 1])
+    support = Examples(torch.randn(5, 2, tiny_backbone.embed_dim), labels)
+    if type(made).fit is not method.Method.fit:
+        made.fit(support.inputs[:, 0], labels)
+    first = on_device(made)
+    second = copy.deepcopy(first, {id(first.backbone): first.backbone})
+    trainings = []
+    for seed, run in enumerate((first, second)):
+        run.set_criterion(labels, class_balanced=False, label_smoothing=0.1)
+        recipe = Recipe(epochs=2, batch_size=2, lr=10.0**-seed, seed=seed, clip_norm=1.0)
+        trainings.append(Training(run.train(), support, recipe))
+    loop = TogetherLoop(trainings)
+    for epoch, waits in enumerate((contextlib.nullcontext, Watch)):  # plans are made in the first
+        for batches in loop.batches:
+            batches.set_epoch(epoch)
+        with waits():
+            for rows in zip(*loop.loaders, strict=True):
+                loop._set_rates(epoch)
+                loop._step(*loop._stacked(rows))
 
 
 @pytest.mark.parametrize("way", ["plain tower", "in parts"])
