@@ -11,7 +11,7 @@ SMALL = {"dataset.per_class": {"train": 8, "val": 2, "test": 10}, "shots": 8, "s
 # The published learning rates are made for CLIP's logit scale of 100; that of lite is 30.
 OPTIONS = {
     "adapter": {"epochs": 100, "lr": 0.1},
-    "cocoop": {"epochs": 20, "batch_size": 16, "optimizer": "adam", "lr": 0.02},
+    "cocoop": {"epochs": 40, "batch_size": 16, "optimizer": "adam", "lr": 0.02},
     "coop": {"epochs": 100, "lr": 0.01},
     "lora": {"iterations_per_shot": 8, "lr": 0.01, "batch_size": 16, "model.image_size": 96},
 }
