@@ -129,7 +129,7 @@ def describe_run(folder: Path) -> dict[str, Any]:
     """Return the digest of everything that a run wrote and that is no time."""
     with safe_open(folder / "adapter" / "adapter.safetensors", "pt") as file:
         header = json.loads(file.metadata()["clip_adapt"])
-        tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}  # noqa: SIM118
+        tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
     digest = hashlib.sha256()
     for name, tensor in tensors.items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
