@@ -16,9 +16,10 @@ from torch import nn
 from benchmarks import common
 from benchmarks.common import Row
 from benchmarks.published import class_names, towers
-from clip_adapt.method import find
-from clip_adapt.task import Task
-from clip_adapt.trainer import Examples, Recipe, train
+from clip_adapt.data.task import Task
+from clip_adapt.method.finding import find
+from clip_adapt.training.loop import Examples, train
+from clip_adapt.training.recipe import Recipe
 
 BATCH = 32
 RATIO = 0.2

@@ -20,9 +20,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from clip_adapt.files import write_text
-from clip_adapt.machine import peak_memory as machine_peak
-from clip_adapt.machine import total_memory
+from clip_adapt.system.files import write_text
+from clip_adapt.system.machine import peak_memory as machine_peak
+from clip_adapt.system.machine import total_memory
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = (

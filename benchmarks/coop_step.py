@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from benchmarks import common
 from benchmarks.common import Row
 from benchmarks.published import N_CTX, PromptLearner, class_names, towers
-from clip_adapt.method import find
-from clip_adapt.task import Task
+from clip_adapt.data.task import Task
+from clip_adapt.method.finding import find
 
 BATCH = 32
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks import common
 from benchmarks.common import ROOT, Row
-from clip_adapt.method import names
+from clip_adapt.method.finding import names
 
 SMALL = [f"dataset.per_class.{split}=2" for split in ("train", "val", "test")]
 

@@ -19,9 +19,9 @@ from torch import Tensor
 from benchmarks import common
 from benchmarks.common import Row
 from benchmarks.published import towers
-from clip_adapt import features
-from clip_adapt.backbone import Backbone
-from clip_adapt.features import FeatureCache
+from clip_adapt.backbone.backbone import Backbone
+from clip_adapt.inputs import features
+from clip_adapt.inputs.features import FeatureCache
 
 SIZES = {"6 megapixels": (3000, 2000), "500 x 375": (500, 375)}
 

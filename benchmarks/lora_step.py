@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from benchmarks import common
 from benchmarks.common import Row
 from benchmarks.published import PublishedLoRA, class_names, towers
-from clip_adapt.method import find
-from clip_adapt.task import Task
+from clip_adapt.data.task import Task
+from clip_adapt.method.finding import find
 
 
 class Step:

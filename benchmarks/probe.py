@@ -22,8 +22,8 @@ from torch import Tensor
 from benchmarks import common
 from benchmarks.common import Row
 from benchmarks.published import class_names, towers
-from clip_adapt.method import find
-from clip_adapt.task import Task
+from clip_adapt.data.task import Task
+from clip_adapt.method.finding import find
 
 TOLERANCE = 1e-8
 VAL = 4

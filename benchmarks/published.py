@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clip_adapt import prompts
-from clip_adapt.backbone import Backbone
-from clip_adapt.cards import ModelCard
+from clip_adapt.backbone import prompts
+from clip_adapt.backbone.backbone import Backbone
+from clip_adapt.config.cards import ModelCard
 
 WORDS = """
 abalone anchor apple badger bassoon beaver bridge candle canoe castle cliff cobra compass

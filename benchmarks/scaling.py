@@ -17,9 +17,10 @@ import torch.nn.functional as F
 from benchmarks import common
 from benchmarks.common import Row
 from benchmarks.published import N_CTX, class_names, towers
-from clip_adapt.method import find
-from clip_adapt.task import Task
-from clip_adapt.trainer import Examples, Recipe, train
+from clip_adapt.data.task import Task
+from clip_adapt.method.finding import find
+from clip_adapt.training.loop import Examples, train
+from clip_adapt.training.recipe import Recipe
 
 CLASSES = (10, 30, 100, 300, 1000)
 IMAGES = (100, 1_000, 10_000, 100_000)

@@ -19,7 +19,7 @@ from benchmarks.common import ROOT, Row
 def measure(args: Any) -> list[Row]:
     """Return the table's rows."""
     budget = 1 if args.tiny else 20
-    engine = "clip_adapt" if args.tiny else "clip_adapt.run, open_clip, peft, accelerate"
+    engine = "clip_adapt" if args.tiny else "clip_adapt.runs.run, open_clip, peft, accelerate"
     whole = python("-c", f"import {engine}")
     ways = {
         "import clip_adapt": python("-c", "import clip_adapt"),

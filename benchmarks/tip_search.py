@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from benchmarks import common
 from benchmarks.common import Row
 from benchmarks.published import class_names, towers
-from clip_adapt.backbone import Backbone
-from clip_adapt.method import find
-from clip_adapt.task import Task
+from clip_adapt.backbone.backbone import Backbone
+from clip_adapt.data.task import Task
+from clip_adapt.method.finding import find
 
 SHOTS, VAL = 16, 4
 CASES = {100: 1, 1000: 397}  # classes: plain is measured at one point in so many

@@ -14,11 +14,12 @@ import torch.nn.functional as F
 from benchmarks import common
 from benchmarks.common import Row
 from benchmarks.published import class_names, towers
-from clip_adapt.fitting import Trained, Training
-from clip_adapt.method import find, names
-from clip_adapt.task import Task
-from clip_adapt.together import train_together
-from clip_adapt.trainer import Examples, Recipe
+from clip_adapt.data.task import Task
+from clip_adapt.method.finding import find, names
+from clip_adapt.training.fitting import Trained, Training
+from clip_adapt.training.loop import Examples
+from clip_adapt.training.recipe import Recipe
+from clip_adapt.training.side_by_side import train_together
 
 EPOCHS = {"coop": 5, "adapter": 20}
 

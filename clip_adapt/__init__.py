@@ -1,32 +1,58 @@
 """clip_adapt: adapt CLIP to your own images with a handful of labels a class.
 
-Public names: adapt, load, zero_shot, Backbone, Method, Dataset. Importing the package is cheap;
-torch and everything else heavy is imported when one of these names is first used.
+Importing the package is cheap: torch and everything else heavy is imported when one of the public
+names is first used.
 """
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from clip_adapt.system.lazy import export_lazily
+from clip_adapt.system.version import __version__
 
 if TYPE_CHECKING:
+    from clip_adapt.adapted.classifier import Classifier
     from clip_adapt.api import adapt, load, zero_shot
-    from clip_adapt.backbone import Backbone
-    from clip_adapt.data import Dataset
-    from clip_adapt.method import Method
+    from clip_adapt.backbone.backbone import Backbone
+    from clip_adapt.config.options import Between
+    from clip_adapt.data.dataset import Dataset
+    from clip_adapt.data.task import Task
+    from clip_adapt.errors import InputError
+    from clip_adapt.method.contract import Method
+    from clip_adapt.method.table import Table
+    from clip_adapt.training.recipe import Recipe
 
-__version__ = "0.1.0"
-__all__ = ["Backbone", "Dataset", "Method", "adapt", "load", "zero_shot"]
-
-_HOME = {
+_HOMES = {
+    "Backbone": "backbone.backbone",
+    "Between": "config.options",
+    "Classifier": "adapted.classifier",
+    "Dataset": "data.dataset",
+    "InputError": "errors",
+    "Method": "method.contract",
+    "Recipe": "training.recipe",
+    "Table": "method.table",
+    "Task": "data.task",
     "adapt": "api",
     "load": "api",
     "zero_shot": "api",
-    "Backbone": "backbone",
-    "Dataset": "data",
-    "Method": "method",
 }
+__all__ = [
+    "Backbone",
+    "Between",
+    "Classifier",
+    "Dataset",
+    "InputError",
+    "Method",
+    "Recipe",
+    "Table",
+    "Task",
+    "__version__",
+    "adapt",
+    "load",
+    "zero_shot",
+]
 
 
 def _join_checkout() -> None:
@@ -39,12 +65,8 @@ def _join_checkout() -> None:
 
 _join_checkout()
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'clip_adapt' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"clip_adapt.{_HOME[name]}"), name)
+__getattr__ = export_lazily(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, "__version__"])
+    return sorted(__all__)

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clip_adapt import delta
-from clip_adapt.backbone import Backbone
-from clip_adapt.classifier import Classifier
-from clip_adapt.method import Method
-from clip_adapt.task import Task, require_usable
+from clip_adapt.adapted import delta
+from clip_adapt.adapted.classifier import Classifier
+from clip_adapt.backbone.backbone import Backbone
+from clip_adapt.data.task import Task, require_usable
+from clip_adapt.method.contract import Method
 
 
 def adapt(
@@ -30,8 +30,8 @@ def adapt(
     Raises:
         InputError: with one line for each thing that does not fit.
     """
-    from clip_adapt.config import compose
-    from clip_adapt.run import run
+    from clip_adapt.runs.configuration import compose
+    from clip_adapt.runs.run import run
 
     return run(compose({"dataset": str(images), "method": method, "shots": shots, **options}))
 

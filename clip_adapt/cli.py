@@ -14,15 +14,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clip_adapt import cards, yamls
+from clip_adapt.adapted.readme import shown
+from clip_adapt.config import cards, yamls
+from clip_adapt.config.options import Text
 from clip_adapt.errors import InputError, unknown
-from clip_adapt.files import resource
-from clip_adapt.modelcard import shown
-from clip_adapt.options import Text
+from clip_adapt.system.files import resource
 
 if TYPE_CHECKING:
-    from clip_adapt.classifier import Classifier
-    from clip_adapt.config import Config, RunOptions
+    from clip_adapt.adapted.classifier import Classifier
+    from clip_adapt.runs.configuration import Config, RunOptions
     from clip_adapt.sweep import Sweep
 
 VERBS = {

@@ -9,14 +9,18 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from clip_adapt import captioned, cards, cli, options
+from clip_adapt import cli
+from clip_adapt.config import options
+from clip_adapt.data import catalog
 from clip_adapt.errors import InputError
-from clip_adapt.files import require_writable, write_text
+from clip_adapt.runs import captioned
+from clip_adapt.system.files import require_writable, write_text
 
 if TYPE_CHECKING:
-    from clip_adapt.classifier import Classifier
-    from clip_adapt.data import Dataset, Item
-    from clip_adapt.evaluation import Evaluation
+    from clip_adapt.adapted.classifier import Classifier
+    from clip_adapt.data.dataset import Dataset
+    from clip_adapt.data.items import Item
+    from clip_adapt.evaluation.classification import Evaluation
 
 
 def run(
@@ -45,28 +49,30 @@ def run(
     Raises:
         InputError: when something does not fit.
     """
-    from clip_adapt import evaluation
-    from clip_adapt.data import Dataset
-    from clip_adapt.features import FeatureCache
-    from clip_adapt.files import cache_folder
+    from clip_adapt.data.dataset import Dataset
+    from clip_adapt.evaluation import classification
+    from clip_adapt.inputs.features import FeatureCache
+    from clip_adapt.system.files import cache_folder
 
-    cards.find_dataset(dataset)  # says what is wrong with it before anything is loaded
+    catalog.find_dataset(dataset)  # says what is wrong with it before anything is loaded
     folder = Path(output).expanduser() if output is not None else None
     models = _load(adapters, method_file, device, precision)
-    card = cards.find_dataset(dataset, _source_for(models, dataset, classes))
+    card = catalog.find_dataset(dataset, _source_for(models, dataset, classes))
     data = Dataset.from_card(card, cache_dir=cache_dir, data_dir=data_dir, download=download)
     if card.source == captioned.SOURCE:
         return _retrieval(models, data, on_bad_image, cache, cache_dir, folder)
     if classes == "dataset":
         models = {name: _moved(name, model, data) for name, model in models.items()}
-    items = {n: evaluation.mapped(data.test, data.classes, m.classes) for n, m in models.items()}
+    items = {
+        n: classification.mapped(data.test, data.classes, m.classes) for n, m in models.items()
+    }
     _require_same_classes(models)
     broken = _broken(data, on_bad_image, cache_dir)
     if folder is not None:
         require_writable(folder)
     kept = FeatureCache(cache_folder(cache_dir) / "features" if cache else None)
     found = {
-        name: evaluation.beside_zero_shot(model, _without(items[name], broken), kept)
+        name: classification.beside_zero_shot(model, _without(items[name], broken), kept)
         for name, model in models.items()
     }
     result = _one(found) if len(found) == 1 else _several(found)
@@ -78,7 +84,7 @@ def run(
 def _load(
     adapters: Sequence[str], method_file: str | None, device: str, precision: str
 ) -> dict[str, Classifier]:
-    from clip_adapt import delta
+    from clip_adapt.adapted import delta
     from clip_adapt.api import load
 
     loaded: dict[str, Classifier] = {}
@@ -100,7 +106,7 @@ def _source_for(models: dict[str, Classifier], dataset: str, classes: str) -> di
         return {}
     if dataset.lower().endswith((".csv", ".tsv")):
         return {"source": captioned.SOURCE}
-    if cards.find_dataset(dataset).source == captioned.SOURCE:
+    if catalog.find_dataset(dataset).source == captioned.SOURCE:
         return {}
     raise InputError(
         f"a delta that was trained on captions has no classes, and dataset {dataset} has no "
@@ -116,9 +122,9 @@ def _retrieval(
     cache_dir: str | None,
     folder: Path | None,
 ) -> dict[str, Any]:
-    from clip_adapt import retrieval
-    from clip_adapt.features import FeatureCache
-    from clip_adapt.files import cache_folder
+    from clip_adapt.evaluation import retrieval
+    from clip_adapt.inputs.features import FeatureCache
+    from clip_adapt.system.files import cache_folder
 
     if len(models) > 1:
         raise InputError(f"retrieval is measured for one delta at a time, not {len(models)}")
@@ -172,12 +178,12 @@ def _require_same_classes(models: dict[str, Classifier]) -> None:
 
 
 def _broken(data: Dataset, on_bad_image: str, cache_dir: str | None) -> set[str]:
-    from clip_adapt import images, scan
-    from clip_adapt.files import cache_folder
+    from clip_adapt.data import decoding, scan
+    from clip_adapt.system.files import cache_folder
 
     reasons = scan.survey([item.path for item in data.test], cache_folder(cache_dir)).broken
     if on_bad_image == "error":
-        images.refuse_broken(reasons)
+        decoding.refuse_broken(reasons)
     if len(reasons) == len(data.test):
         raise InputError(f"the test split of {data.name} is empty: there is nothing to measure")
     return set(reasons)
@@ -193,7 +199,7 @@ def _one(found: dict[str, Evaluation]) -> dict[str, Any]:
 
 
 def _several(found: dict[str, Evaluation]) -> dict[str, Any]:
-    from clip_adapt import metrics
+    from clip_adapt.evaluation import metrics
 
     pairs = [(f"{a} - {b}", found[a].ours, found[b].ours) for b, a in combinations(found, 2)]
     return {
@@ -205,10 +211,10 @@ def _several(found: dict[str, Evaluation]) -> dict[str, Any]:
 
 
 def _write(folder: Path, found: dict[str, Evaluation], result: dict[str, Any]) -> None:
-    from clip_adapt import evaluation
+    from clip_adapt.evaluation import classification
 
     for name, one in found.items():
-        table = evaluation.predictions_csv(one.probabilities, one.items, one.classes)
+        table = classification.predictions_csv(one.probabilities, one.items, one.classes)
         own = folder if len(found) == 1 else folder / name.replace("/", "-").strip("-")
         write_text(own / "predictions.csv", table)
     text = jsonlib.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)

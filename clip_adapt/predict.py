@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
-from clip_adapt import cli, options
+from clip_adapt import cli
+from clip_adapt.config import options
+from clip_adapt.config.options import Between
 from clip_adapt.errors import InputError
-from clip_adapt.options import Between
 
 SUFFIX = ".safetensors"  # of a delta's file
 
@@ -36,8 +37,8 @@ def run(
     Raises:
         InputError: when the delta or an image cannot be used; all unreadable images are listed.
     """
-    from clip_adapt import images
     from clip_adapt.api import load, zero_shot
+    from clip_adapt.data import decoding
 
     adapter, paths = _parted(words, classes)
     if not paths:
@@ -45,7 +46,7 @@ def run(
             "expected images: predict ADAPTER photo.jpg ..., or predict photo.jpg ... "
             'classes="[cat, dog]"'
         )
-    images.refuse_broken(images.find_broken(paths), remedy="Repair or remove them.")
+    decoding.refuse_broken(decoding.find_broken(paths), remedy="Repair or remove them.")
     prompts = templates or ([template] if template is not None else None)
     if adapter:
         model_ = load(adapter[0], method_file=method_file, device=device, precision=precision)

@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from clip_adapt import cli, options
+from clip_adapt import cli
 from clip_adapt.cli import PAGE
+from clip_adapt.config import options
 from clip_adapt.errors import InputError
-from clip_adapt.files import write_text
+from clip_adapt.system.files import write_text
 
 INDEX = "index.html"
 

@@ -23,14 +23,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clip_adapt import cli, options
+from clip_adapt import cli
+from clip_adapt.config import options
 from clip_adapt.errors import InputError
-from clip_adapt.files import write_text
+from clip_adapt.system.files import write_text
 
 if TYPE_CHECKING:
-    from clip_adapt.grid import Cell
-    from clip_adapt.results import Result
-    from clip_adapt.shared import Shared
+    from clip_adapt.runs.shared import Shared
+    from clip_adapt.sweeps.grid import Cell
+    from clip_adapt.sweeps.results import Result
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ class Sweep:
 
     def results(self) -> list[Result]:
         """Return the runs that are finished, in the order of the command line."""
-        from clip_adapt.results import Result
+        from clip_adapt.sweeps.results import Result
 
         return [
             Result(cell, json.loads((cell.folder / METRICS).read_text(encoding="utf-8")))
@@ -92,7 +93,7 @@ class Sweep:
 
     def tables(self) -> None:
         """Write results.csv and results.md of what is finished so far."""
-        from clip_adapt import results
+        from clip_adapt.sweeps import results
 
         if self.leads:
             found = self.results()
@@ -102,7 +103,8 @@ class Sweep:
 
     def pictures(self) -> None:
         """Write the curve and the index page."""
-        from clip_adapt import curve, report, results
+        from clip_adapt import report
+        from clip_adapt.sweeps import curve, results
 
         found = self.results()
         series = results.series(found, self.metric)
@@ -119,7 +121,7 @@ class Sweep:
         self, cell: Cell, pending: dict[Path, Cell], shared: Shared, say: Callable[[str], None]
     ) -> None:
         # Take a run off ``pending``, and those made beside it; not what another process works on.
-        from clip_adapt import making
+        from clip_adapt.sweeps import making
 
         with contextlib.ExitStack() as claims:
             if not self._claim(cell, claims):
@@ -151,12 +153,12 @@ class Sweep:
 
     @functools.cached_property
     def _kin(self) -> dict[Path, str]:
-        from clip_adapt import making
+        from clip_adapt.sweeps import making
 
         return {cell.folder: making.kin(cell) for cell in self.cells}
 
     def _claim(self, cell: Cell, claims: contextlib.ExitStack) -> bool:
-        from clip_adapt import locks
+        from clip_adapt.system import locks
 
         name = cell.folder.name
         claim = locks.held(self.folder / ".claims" / f"{name}.lock", f"the run {name}")
@@ -198,7 +200,7 @@ class Sweep:
 
 def _state(cell: Cell) -> list[str] | None:
     # None: not finished. Otherwise what is different from what is asked for now.
-    from clip_adapt.grid import differences
+    from clip_adapt.sweeps.grid import differences
 
     if not (cell.folder / METRICS).is_file() or not (cell.folder / "config.yaml").is_file():
         return None
@@ -234,8 +236,10 @@ def run(
         InputError: when a run cannot be, or another sweep works in the folder.
     """
     rank, processes = _alone()
-    from clip_adapt import grid, locks, metrics
-    from clip_adapt.shared import Shared
+    from clip_adapt.evaluation import metrics
+    from clip_adapt.runs.shared import Shared
+    from clip_adapt.sweeps import grid
+    from clip_adapt.system import locks
 
     say = say or (lambda line: None)
     if metric not in metrics.METRICS:

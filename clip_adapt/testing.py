@@ -19,12 +19,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clip_adapt import contrastive, delta
-from clip_adapt.backbone import Backbone
-from clip_adapt.classifier import Classifier
-from clip_adapt.method import Found, Method
-from clip_adapt.task import Task
-from clip_adapt.trainer import Examples, Recipe, train
+from clip_adapt.adapted import delta
+from clip_adapt.adapted.classifier import Classifier
+from clip_adapt.backbone.backbone import Backbone
+from clip_adapt.data.task import Task
+from clip_adapt.method.contract import Method
+from clip_adapt.method.finding import Found
+from clip_adapt.training import contrastive
+from clip_adapt.training.loop import Examples, train
+from clip_adapt.training.recipe import Recipe
 
 CLASSES = ("cataract", "pterygium", "corneal scarring")
 PER_CLASS = 8

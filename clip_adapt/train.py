@@ -15,9 +15,9 @@ def main(argv: list[str]) -> int:
         lines = [f"expected key=value, got {word!r}{cli.hint(word)}" for word in positional]
         raise InputError("\n".join(lines))
     # Imported here because they bring torch, which --help does without.
-    from clip_adapt.config import compose
-    from clip_adapt.record import output_folder
-    from clip_adapt.run import run
+    from clip_adapt.runs.configuration import compose
+    from clip_adapt.runs.folder import output_folder
+    from clip_adapt.runs.run import run
 
     config = compose(given)
     cli.show_config(config, output_folder(config))

@@ -18,11 +18,11 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from clip_adapt.backbone import Backbone
-from clip_adapt.layers import linear
-from clip_adapt.method import Method
-from clip_adapt.options import Between
-from clip_adapt.task import Task
+from clip_adapt.backbone.backbone import Backbone
+from clip_adapt.config.options import Between
+from clip_adapt.data.task import Task
+from clip_adapt.method.contract import Method
+from clip_adapt.method.layers import linear
 
 INIT_STD = 0.02
 PROMPTS = 256  # that pass the text tower at once

@@ -17,12 +17,12 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
-from clip_adapt import words
-from clip_adapt.backbone import Backbone
-from clip_adapt.method import Method
-from clip_adapt.options import Between
-from clip_adapt.table import Table
-from clip_adapt.task import Task
+from clip_adapt.backbone import words
+from clip_adapt.backbone.backbone import Backbone
+from clip_adapt.config.options import Between
+from clip_adapt.data.task import Task
+from clip_adapt.method.contract import Method
+from clip_adapt.method.table import Table
 
 INIT_STD = 0.02
 NEAREST = 5  # words shown for a vector

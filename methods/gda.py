@@ -24,12 +24,12 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from clip_adapt import intervals
-from clip_adapt.backbone import Backbone
-from clip_adapt.folds import folds
-from clip_adapt.method import Method
-from clip_adapt.options import Between
-from clip_adapt.task import Task
+from clip_adapt.backbone.backbone import Backbone
+from clip_adapt.config.options import Between
+from clip_adapt.data.task import Task
+from clip_adapt.method import alpha_search
+from clip_adapt.method.contract import Method
+from clip_adapt.method.folds import folds
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ class GDA(Method):
     def _hits(self, grid: Tensor, z: Tensor, y: Tensor, held: Tensor, labels: Tensor) -> Tensor:
         weight, bias = gaussian_classifier(z, y, len(self.task.classes))
         zero_shot = super().logits(held, self.zero_shot_weights).double()
-        return intervals.hits(zero_shot, held.double() @ weight.T + bias, labels, grid)
+        return alpha_search.hits(zero_shot, held.double() @ weight.T + bias, labels, grid)
 
 
 def gaussian_classifier(z: Tensor, y: Tensor, classes: int) -> tuple[Tensor, Tensor]:

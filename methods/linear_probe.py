@@ -27,11 +27,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clip_adapt.backbone import Backbone
-from clip_adapt.folds import folds
-from clip_adapt.method import Method
-from clip_adapt.options import Between
-from clip_adapt.task import Task
+from clip_adapt.backbone.backbone import Backbone
+from clip_adapt.config.options import Between
+from clip_adapt.data.task import Task
+from clip_adapt.method.contract import Method
+from clip_adapt.method.folds import folds
 
 log = logging.getLogger(__name__)
 

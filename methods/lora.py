@@ -17,13 +17,13 @@ from typing import Annotated, Any, Literal
 
 from torch import Tensor
 
-from clip_adapt import tuning
-from clip_adapt.backbone import Backbone
+from clip_adapt.backbone import tuning
+from clip_adapt.backbone.backbone import Backbone
+from clip_adapt.backbone.tuning import Role
+from clip_adapt.config.options import Between
+from clip_adapt.data.task import Task
 from clip_adapt.errors import InputError
-from clip_adapt.method import Method
-from clip_adapt.options import Between
-from clip_adapt.task import Task
-from clip_adapt.tuning import Role
+from clip_adapt.method.contract import Method
 
 TOWERS = {"image": ("visual",), "text": ("text",), "both": ("visual", "text")}
 SPOKEN = {"visual": "image", "text": "text"}

@@ -18,10 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clip_adapt.backbone import Backbone
-from clip_adapt.method import Method
-from clip_adapt.options import Between
-from clip_adapt.task import Task
+from clip_adapt.backbone.backbone import Backbone
+from clip_adapt.config.options import Between
+from clip_adapt.data.task import Task
+from clip_adapt.method.contract import Method
 
 
 class TaskRes(Method):

@@ -28,11 +28,11 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from clip_adapt import intervals
-from clip_adapt.backbone import Backbone
-from clip_adapt.method import Method
-from clip_adapt.options import Between
-from clip_adapt.task import Task
+from clip_adapt.backbone.backbone import Backbone
+from clip_adapt.config.options import Between
+from clip_adapt.data.task import Task
+from clip_adapt.method import alpha_search
+from clip_adapt.method.contract import Method
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +161,7 @@ class TipAdapter(Method):
                     absent = absent.clone()
                     absent[left_out[images], numbers[: len(images)], y[images]] = True
                 caches = self._caches(distance[block].transpose(0, 1).contiguous(), absent)
-                counts += intervals.hits(base[block], caches, y[images], self.alphas)
+                counts += alpha_search.hits(base[block], caches, y[images], self.alphas)
         return counts
 
     def _caches(self, distance: Tensor, absent: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ descriptions stand for a class, as the general option ``prompts`` says.
 
 from __future__ import annotations
 
-from clip_adapt.method import Method
+from clip_adapt.method.contract import Method
 
 
 class ZeroShot(Method):

@@ -17,9 +17,10 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from clip_adapt import cli, metrics
-from clip_adapt.backbone import Backbone
-from clip_adapt.cards import ModelCard
+from clip_adapt import cli
+from clip_adapt.backbone.backbone import Backbone
+from clip_adapt.config.cards import ModelCard
+from clip_adapt.evaluation import metrics
 
 TINY = {
     "embed_dim": 16,

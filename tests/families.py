@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from clip_adapt import towers
-from clip_adapt.cards import ModelCard
+from clip_adapt.backbone.weights import towers
+from clip_adapt.config.cards import ModelCard
 
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2}
 VIT = {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16}

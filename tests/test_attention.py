@@ -18,7 +18,7 @@ from timm.models.swin_transformer import WindowAttention
 from timm.models.vision_transformer_relpos import RelPosAttention, RelPosMlp
 from torch import nn
 
-from clip_adapt import attention
+from clip_adapt.backbone import attention
 
 NORM = nn.LayerNorm
 

@@ -7,14 +7,18 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from clip_adapt import Method, cards, evaluation, method, selection, yamls
-from clip_adapt.config import compose
-from clip_adapt.data import Item, Support
+from clip_adapt import Method
+from clip_adapt.config import cards, yamls
+from clip_adapt.data.items import Item, Support
+from clip_adapt.data.task import Task
 from clip_adapt.errors import InputError
-from clip_adapt.features import FeatureCache
-from clip_adapt.folds import stratified
-from clip_adapt.task import Task
-from clip_adapt.trainer import Recipe
+from clip_adapt.evaluation import classification
+from clip_adapt.inputs.features import FeatureCache
+from clip_adapt.method import finding
+from clip_adapt.method.folds import stratified
+from clip_adapt.runs import selection
+from clip_adapt.runs.configuration import compose
+from clip_adapt.training.recipe import Recipe
 
 
 def parts_of(*labels):
@@ -72,7 +76,7 @@ def choose(tiny_backbone, monkeypatch):
         support = Support(train, [Item(f"{y}-0.1", y) for y in (0, 1)][:val], shots)
         base = compose({"method": "zero_shot", "dataset": "eyes"})
         named = {
-            f"m{i}": (method.Found(f"m{i}", Marked), {"share": share})
+            f"m{i}": (finding.Found(f"m{i}", Marked), {"share": share})
             for i, share in enumerate(shares)
         }
         configs = [
@@ -126,7 +130,7 @@ def test_with_nothing_to_choose_by_it_says_so(choose):
 def test_candidates_are_the_methods_that_say_they_are_quick():
     config = compose({"method": "auto", "dataset": "eyes", "shots": 4})
     found = {candidate.method.name for candidate in config.candidates}
-    assert found == {name for name in cards.names("method") if method.find(name).cls.quick}
+    assert found == {name for name in cards.names("method") if finding.find(name).cls.quick}
     assert {"zero_shot", "linear_probe"} <= found and "coop" not in found
     assert not any(c.method.cls.tunes_image_tower for c in config.candidates)
     assert {c.options.shots for c in config.candidates} == {4}
@@ -148,15 +152,15 @@ def test_what_auto_refuses(given, expected):
 
 def test_a_run_of_auto(train_tiny, animals, tmp_path, monkeypatch):
     order = []
-    choose, measure = selection.choose, evaluation.beside_zero_shot
+    choose, measure = selection.choose, classification.beside_zero_shot
     monkeypatch.setattr(selection, "choose", lambda *a: order.append("choose") or choose(*a))
     monkeypatch.setattr(
-        evaluation, "beside_zero_shot", lambda *a: order.append("test") or measure(*a)
+        classification, "beside_zero_shot", lambda *a: order.append("test") or measure(*a)
     )
     code, out, err = train_tiny(animals, "method=auto", "shots=4")
     assert code == 0, err
     assert order == ["choose", "test"]
-    quick = [name for name in method.names() if method.find(name).cls.quick]
+    quick = [name for name in finding.names() if finding.find(name).cls.quick]
     assert {"gda", "linear_probe", "zero_shot"} <= set(quick)
     assert f"method: the best of {', '.join(quick)} on the support set" in out
     assert "Candidates on images that they had not seen" in out
@@ -173,7 +177,7 @@ def test_a_run_of_auto(train_tiny, animals, tmp_path, monkeypatch):
 
 
 def test_a_sweep_keeps_runs_of_auto(run_cli, animals, tiny_model, monkeypatch):
-    monkeypatch.setattr("clip_adapt.metrics.RESAMPLES", 20)
+    monkeypatch.setattr("clip_adapt.evaluation.metrics.RESAMPLES", 20)
     words = ("method=[auto]", "shots=[2]", f"dataset={animals}", f"model={tiny_model}")
     code, out, err = run_cli("sweep", *words, "output=out", "report=false", "tensorboard=false")
     assert code == 0 and "| auto |" in Path("out/results.md").read_text(), err

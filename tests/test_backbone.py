@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from clip_adapt import attention, prompts, text
-from clip_adapt.backbone import Backbone
-from clip_adapt.cards import ModelCard
+from clip_adapt.backbone import attention, prompts, text_tower
+from clip_adapt.backbone.backbone import Backbone
+from clip_adapt.config.cards import ModelCard
 from clip_adapt.errors import InputError
 
 TEXTS = ["a photo of a cat.", "x", "a much longer description of a very small animal in a tree."]
@@ -52,7 +52,7 @@ def test_a_truncated_run_equals_all_77_positions(double_backbone):
     ids = double_backbone.tokenizer(TEXTS)
     full = F.normalize(double_backbone.model.text(ids), dim=1)
     short = double_backbone.encode_text(TEXTS)
-    assert text.needed(double_backbone.model.text, ids) == int((ids != 0).sum(1).max()) < 77
+    assert text_tower.needed(double_backbone.model.text, ids) == int((ids != 0).sum(1).max()) < 77
     assert torch.allclose(short, full, rtol=0, atol=1e-12)
 
 

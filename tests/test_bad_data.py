@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clip_adapt.data import Dataset
+from clip_adapt.data.dataset import Dataset
 from clip_adapt.errors import InputError
 
 

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clip_adapt import delta, features, files, fitting, trainer
+from clip_adapt.adapted import delta
+from clip_adapt.inputs import features
+from clip_adapt.system import files
+from clip_adapt.training import fitting, loop
 
 
 @pytest.fixture
@@ -290,7 +293,7 @@ def interrupt(*args, **kwargs):
 
 
 def test_an_interrupt_while_training(train_tiny, animals, tmp_path, monkeypatch, everything_in):
-    monkeypatch.setattr(trainer.Loop, "_step", interrupt)
+    monkeypatch.setattr(loop.Loop, "_step", interrupt)
     monkeypatch.setattr("clip_adapt.cli.signal.signal", lambda *args: None)
     code, _, err = train_tiny(animals, "tensorboard=false")
     assert code == 130
@@ -333,7 +336,7 @@ def test_a_fault_of_ours_is_no_refusal(train_tiny, animals, monkeypatch):
     def fault(*args, **kwargs):
         raise RuntimeError("a fault")
 
-    monkeypatch.setattr(trainer.Loop, "_step", fault)
+    monkeypatch.setattr(loop.Loop, "_step", fault)
     with pytest.raises(RuntimeError, match="a fault"):
         train_tiny(animals)
 

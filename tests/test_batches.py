@@ -8,12 +8,14 @@ import torch.nn.functional as F
 from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import Dataset
 
-from clip_adapt import batches, method
-from clip_adapt.batches import Batches
-from clip_adapt.data import Item
-from clip_adapt.pixels import Pixels
-from clip_adapt.task import Task
-from clip_adapt.trainer import Examples, Recipe, make_optimizer, make_schedule, train
+from clip_adapt.data.items import Item
+from clip_adapt.data.task import Task
+from clip_adapt.inputs import batches
+from clip_adapt.inputs.batches import Batches
+from clip_adapt.inputs.pixels import Pixels
+from clip_adapt.method import finding
+from clip_adapt.training.loop import Examples, train
+from clip_adapt.training.recipe import Recipe, make_optimizer, make_schedule
 
 CPU = torch.device("cpu")
 
@@ -49,7 +51,7 @@ def test_rows_looked_up_are_the_loaders_batches(support, drop_last, fits, monkey
 @pytest.mark.parametrize("name", ["adapter", "taskres", "coop"])
 def test_training_equals_a_loop_over_a_plain_loader_to_the_last_bit(name, support, tiny_backbone):
     recipe = Recipe(epochs=4, batch_size=5, lr=0.05)
-    ours, plain = (method.find(name).cls(tiny_backbone, Task(("a", "b", "c"))) for _ in range(2))
+    ours, plain = (finding.find(name).cls(tiny_backbone, Task(("a", "b", "c"))) for _ in range(2))
     train(ours, support, recipe)
     loader = support.loader(recipe, torch.Generator().manual_seed(recipe.seed))
     optimizer, schedule = make_optimizer(plain, recipe), make_schedule(recipe, len(loader))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from clip_adapt.method import names
+from clip_adapt.method.finding import names
 
 ROOT = Path(__file__).parent.parent
 BENCHMARKS = sorted(

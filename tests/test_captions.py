@@ -17,17 +17,23 @@ import torch.nn.functional as F
 from PIL import Image
 
 import clip_adapt
-from clip_adapt import cards, contrastive, delta, retrieval, yamls
-from clip_adapt.backbone import Backbone
-from clip_adapt.captions import Captions
-from clip_adapt.config import RunOptions, compose
-from clip_adapt.contrastive_loop import CaptionLoop
-from clip_adapt.data import Dataset, Item
+from clip_adapt.adapted import delta
+from clip_adapt.backbone.backbone import Backbone
+from clip_adapt.config import yamls
+from clip_adapt.data import catalog
+from clip_adapt.data.captions import Captions
+from clip_adapt.data.dataset import Dataset
+from clip_adapt.data.items import Item
+from clip_adapt.data.task import Task
 from clip_adapt.errors import InputError
-from clip_adapt.files import resource
-from clip_adapt.method import Method
-from clip_adapt.task import Task
-from clip_adapt.trainer import Examples, Recipe, train
+from clip_adapt.evaluation import retrieval
+from clip_adapt.method.contract import Method
+from clip_adapt.runs.configuration import RunOptions, compose
+from clip_adapt.system.files import resource
+from clip_adapt.training import contrastive
+from clip_adapt.training.contrastive_loop import CaptionLoop
+from clip_adapt.training.loop import Examples, train
+from clip_adapt.training.recipe import Recipe
 
 NAMES = ("red", "green", "blue", "grey", "white", "black")
 
@@ -71,7 +77,7 @@ def pairs(tmp_path):
 
 
 def load(path, **options):
-    return Dataset.from_card(cards.find_dataset(str(path), {"source": "pairs", **options}))
+    return Dataset.from_card(catalog.find_dataset(str(path), {"source": "pairs", **options}))
 
 
 def refused(path, **options):

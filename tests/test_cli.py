@@ -12,12 +12,14 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from clip_adapt import cards, cli, yamls
-from clip_adapt.data import Dataset
-from clip_adapt.files import sha256
-from clip_adapt.method import Method
-from clip_adapt.task import Task
-from clip_adapt.trainer import Examples, Recipe, train
+from clip_adapt import cli
+from clip_adapt.config import cards, yamls
+from clip_adapt.data.dataset import Dataset
+from clip_adapt.data.task import Task
+from clip_adapt.method.contract import Method
+from clip_adapt.system.files import sha256
+from clip_adapt.training.loop import Examples, train
+from clip_adapt.training.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
 CLASSES = ["cat", "dog", "eel"]
@@ -173,7 +175,7 @@ def test_what_a_run_prints(trained):
 
 
 def test_a_run_without_output_lands_under_its_name(run_cli, animals, tiny_card, monkeypatch):
-    monkeypatch.setattr("clip_adapt.metrics.RESAMPLES", 20)
+    monkeypatch.setattr("clip_adapt.evaluation.metrics.RESAMPLES", 20)
     words = (f"dataset={animals}", f"model={tiny_card.architecture}", "method=zero_shot")
     path = Path("tiny.yaml")
     path.write_text(f"architecture: {tiny_card.architecture}\npretrained: {tiny_card.pretrained}\n")

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from clip_adapt.methods import cocoop
 from clip_adapt.methods.cocoop import CoCoOp
 
-from clip_adapt.task import Task
+from clip_adapt.data.task import Task
 
 NAMES = ("cataract", "x-ray of the hand", "dog")
 

@@ -7,10 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clip_adapt import compiling, method
-from clip_adapt.backbone import Backbone
-from clip_adapt.task import Task
-from clip_adapt.trainer import Examples, Recipe, train
+from clip_adapt.backbone import compiling
+from clip_adapt.backbone.backbone import Backbone
+from clip_adapt.data.task import Task
+from clip_adapt.method import contract, finding
+from clip_adapt.training.loop import Examples, train
+from clip_adapt.training.recipe import Recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of torch's compiler
 
@@ -58,9 +60,9 @@ def support_of(backbone):
 
 
 def trained(name, backbone, recipe):
-    made = method.find(name).cls(backbone, Task(("cat", "dog", "eel"), shots=4))
+    made = finding.find(name).cls(backbone, Task(("cat", "dog", "eel"), shots=4))
     support = support_of(backbone)
-    if type(made).fit is not method.Method.fit:
+    if type(made).fit is not contract.Method.fit:
         made.fit(support.inputs[:, 0], support.labels)
     return made, train(made, support, recipe)
 
@@ -68,13 +70,13 @@ def trained(name, backbone, recipe):
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
-        *((n, {}) for n in method.names() if method.find(n).cls.quick),
+        *((n, {}) for n in finding.names() if finding.find(n).cls.quick),
         ("taskres", {"accumulate": 2}),
     ],
     ids=str,
 )
 def test_a_compiled_step_trains_the_same(name, changes, both, compilations, graphs):
-    if not method.find(name).cls(both[0], Task(("cat", "dog", "eel"))).trainable():
+    if not finding.find(name).cls(both[0], Task(("cat", "dog", "eel"))).trainable():
         pytest.skip("nothing is trained by steps")
     recipe = Recipe(epochs=3, batch_size=5, lr=0.05, class_balanced=True, **changes)
     (plain, expected), (fast, curve) = (trained(name, backbone, recipe) for backbone in both)
@@ -92,7 +94,7 @@ def test_compilation_reaches_the_packed_text_and_the_twin(name, both, compilatio
     found = []
     for backbone in both:
         options = {"dropout": 0.0} if name == "lora" else {}
-        made = method.find(name).cls(backbone, Task(("cat", "dog", "tall eel")), **options).train()
+        made = finding.find(name).cls(backbone, Task(("cat", "dog", "tall eel")), **options).train()
         generator = torch.Generator().manual_seed(1)
         for parameter in made.trainable():  # LoRA's B starts at zero
             parameter.data.normal_(0, 0.1, generator=generator)
@@ -126,7 +128,11 @@ def test_what_cannot_be_compiled_runs_as_it_is(tiny_card, monkeypatch, caplog):
     assert torch.equal(*(backbone.encode_image(pixels) for backbone in backbones))
     compiling.compiled.cache_clear()
     torch._dynamo.reset()
-    for what in ("the training step", "VisionTransformer", "clip_adapt.text._through"):
+    for what in (
+        "the training step",
+        "VisionTransformer",
+        "clip_adapt.backbone.text_tower._through",
+    ):
         assert sum(f"compile=true: {what} is not compiled" in m for m in caplog.messages) == 1
 
 

@@ -5,13 +5,16 @@ import inspect
 
 import pytest
 
-from clip_adapt import cards, config, method, options, yamls
-from clip_adapt.config import RunOptions, compose
-from clip_adapt.data import Dataset
+from clip_adapt.config import cards, options, yamls
+from clip_adapt.config.options import Text
+from clip_adapt.data import catalog
+from clip_adapt.data.dataset import Dataset
+from clip_adapt.data.task import GENERAL_TEMPLATES
 from clip_adapt.errors import InputError
-from clip_adapt.files import resource
-from clip_adapt.options import Text
-from clip_adapt.task import GENERAL_TEMPLATES
+from clip_adapt.method import finding
+from clip_adapt.runs import configuration
+from clip_adapt.runs.configuration import RunOptions, compose
+from clip_adapt.system.files import resource
 
 TRAIN = resource("configs") / "train.yaml"
 FIELDS = [field.name for field in dataclasses.fields(RunOptions)]
@@ -66,14 +69,14 @@ def test_the_yaml_of_a_verb_holds_its_options_in_order_with_a_comment(verb):
 def test_every_method_has_a_file_of_options_and_every_file_a_method():
     own = {p.stem for p in resource("methods").glob("*.py") if p.stem != "__init__"}
     assert set(METHODS) == own
-    assert own <= set(method.names())
+    assert own <= set(finding.names())
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_yaml_of_a_method_is_the_signature_of_its_class(name):
     values = yamls.read(cards.card_path("method", name))
     recipe = {key: value for key, value in values.items() if key != "method"}
-    schema = options.of_signature(method.find(name).cls)
+    schema = options.of_signature(finding.find(name).cls)
     assert list(values["method"]) == list(schema)
     assert options.validate(values["method"], schema)[1] == []
     for key, option in schema.items():
@@ -100,7 +103,7 @@ def test_every_model_card_reads(name):
 
 @pytest.mark.parametrize("name", cards.names("dataset"))
 def test_every_data_card_reads(name):
-    card = cards.find_dataset(name)
+    card = catalog.find_dataset(name)
     assert card.name == name
     assert card.licence and card.description
     assert composed(f"dataset={name}").dataset == card
@@ -337,7 +340,7 @@ def test_a_card_with_wrong_content_is_refused_by_line(tmp_path):
 
 def test_nothing_but_the_general_options_is_in_the_schema_of_a_run():
     assert set(FIELDS) >= {"method", "dataset", "model"}
-    assert {"method", "dataset", "model"}.isdisjoint(config._nested({"shots": 1})["general"])
+    assert {"method", "dataset", "model"}.isdisjoint(configuration._nested({"shots": 1})["general"])
 
 
 def test_an_ensemble_adds_seven_templates_to_the_cards(tmp_path):

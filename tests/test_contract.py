@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from clip_adapt import method, testing
-from clip_adapt.backbone import Backbone
-from clip_adapt.method import Method
-from clip_adapt.trainer import Recipe
+from clip_adapt import testing
+from clip_adapt.backbone.backbone import Backbone
+from clip_adapt.method import finding
+from clip_adapt.method.contract import Method
+from clip_adapt.training.recipe import Recipe
 
 # Options in which a method takes another path through its code than by default.
 VARIANTS = {
@@ -31,13 +32,13 @@ VARIANTS = {
     "gda": [{}, {"alpha": 0.5}],
     "tip_adapter": [{}, {"alpha": 1.0, "beta": 5.5}],
 }
-CASES = [(name, options) for name in method.names() for options in VARIANTS.get(name, [{}])]
+CASES = [(name, options) for name in finding.names() for options in VARIANTS.get(name, [{}])]
 
 
 @pytest.mark.parametrize("law", testing.LAWS, ids=lambda law: law.__name__)
 @pytest.mark.parametrize(("name", "options"), CASES, ids=str)
 def test_law(name, options, law, tiny_card):
-    found = method.find(name)
+    found = finding.find(name)
     recipe = Recipe(epochs=60, batch_size=24, optimizer="adam", lr=0.05, weight_decay=0.0)
     law(
         testing.Case(

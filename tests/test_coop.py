@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from clip_adapt.methods.coop import CoOp
 
+from clip_adapt.data.task import Task
 from clip_adapt.errors import InputError
-from clip_adapt.schedule import Schedule
-from clip_adapt.task import Task
+from clip_adapt.training.schedule import Schedule
 
 NAMES = ("cataract", "x-ray of the hand", "pterygium")
 START, END, STOP = 49406, 49407, 269  # token ids of CLIP's vocabulary; 269 is "." behind a word

@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from clip_adapt import views
-from clip_adapt.crops import weights
-from clip_adapt.data import Item
-from clip_adapt.pixels import Pixels
+from clip_adapt.data.items import Item
+from clip_adapt.inputs import views
+from clip_adapt.inputs.crops import weights
+from clip_adapt.inputs.pixels import Pixels
 
 # Photographs, tall, wide, odd, smaller than the input, and thinner than any crop of the recipe.
 SIZES = [(640, 480), (480, 640), (64, 64), (33, 71), (71, 33), (32, 32), (32, 90), (20, 25), (9, 7),
@@ -44,7 +44,7 @@ def difference(backbone, one, two):
 @pytest.mark.parametrize("augment", views.PRESETS)
 def test_views_made_together_equal_single_ones(tiny_backbone, pictures, augment, room, monkeypatch):
     if room == "host":
-        monkeypatch.setattr("clip_adapt.crops.fits", lambda size, device: False)
+        monkeypatch.setattr("clip_adapt.inputs.crops.fits", lambda size, device: False)
     single, together = (Pixels(tiny_backbone, pictures, augment, way) for way in (False, True))
     rows = [*range(len(pictures)), 3, 0]
     worst, total = 0.0, []
@@ -69,7 +69,7 @@ def test_a_part_shares_the_images_of_the_whole(tiny_backbone, pictures, monkeypa
     whole = Pixels(tiny_backbone, pictures, "coop", True)
     expected = whole.batch([2, 5])
     mask = torch.tensor([number in (2, 5) for number in range(len(pictures))])
-    monkeypatch.setattr("clip_adapt.images.load", None)  # nothing is decoded again
+    monkeypatch.setattr("clip_adapt.data.decoding.load", None)  # nothing is decoded again
     assert torch.equal(whole.only(mask).batch([0, 1]), expected)
 
 
@@ -97,5 +97,5 @@ def test_weights_are_the_formula_of_keys():
 def test_many_views_are_made_in_parts(tiny_backbone, pictures, monkeypatch):
     pixels = Pixels(tiny_backbone, pictures, "coop", True)
     expected = pixels.batch(list(range(8)))
-    monkeypatch.setattr("clip_adapt.crops.TOGETHER", 3)
+    monkeypatch.setattr("clip_adapt.inputs.crops.TOGETHER", 3)
     torch.testing.assert_close(pixels.batch(list(range(8))), expected, atol=0.02, rtol=0)

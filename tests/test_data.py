@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from clip_adapt import leaks
-from clip_adapt.cards import DataCard
-from clip_adapt.data import Dataset, Item, Splits, Support, write_manifest
+from clip_adapt.config.cards import DataCard
+from clip_adapt.data import leaks
+from clip_adapt.data.dataset import Dataset
+from clip_adapt.data.items import Item, Splits, Support, write_manifest
 from clip_adapt.errors import InputError
-from clip_adapt.files import sha256
+from clip_adapt.system.files import sha256
 
 PUBLISHED = Path(__file__).parents[2] / "shared" / "splits"
 PARTS = ("train", "val", "test")

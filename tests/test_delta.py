@@ -11,12 +11,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import clip_adapt
-from clip_adapt import delta
-from clip_adapt.backbone import Backbone
-from clip_adapt.cards import ModelCard
+from clip_adapt.adapted import delta
+from clip_adapt.backbone.backbone import Backbone
+from clip_adapt.config.cards import ModelCard
+from clip_adapt.data.task import Task
 from clip_adapt.errors import InputError
-from clip_adapt.method import find
-from clip_adapt.task import Task
+from clip_adapt.method.finding import find
 
 CLASSES = ("cat", "dog", "eel")
 
@@ -154,7 +154,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, tiny_backbone, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("clip_adapt.delta.save_file", full)
+    monkeypatch.setattr("clip_adapt.adapted.delta.save_file", full)
     with pytest.raises(InputError, match=r"the disk is full.*output=DIR"):
         save(tmp_path / "a", tiny_backbone, n_ctx=4)
     assert not list(tmp_path.iterdir())
@@ -167,7 +167,7 @@ def test_a_failed_save_keeps_the_old_delta(tmp_path, tiny_backbone, monkeypatch)
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("clip_adapt.files.os.replace", interrupted)
+    monkeypatch.setattr("clip_adapt.system.files.os.replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         save(tmp_path / "a", tiny_backbone, n_ctx=8)
     assert (tmp_path / "a" / delta.FILE).read_bytes() == before

@@ -9,9 +9,11 @@ import shutil
 import numpy as np
 import pytest
 
-from clip_adapt import delta, evaluate, metrics, resampling
-from clip_adapt.backbone import Backbone
-from clip_adapt.resampling import Predictions, Resampled
+from clip_adapt import evaluate
+from clip_adapt.adapted import delta
+from clip_adapt.backbone.backbone import Backbone
+from clip_adapt.evaluation import metrics, resampling
+from clip_adapt.evaluation.resampling import Predictions, Resampled
 
 CLASSES = ["cat", "dog", "eel"]
 

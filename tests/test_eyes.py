@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clip_adapt.synthetic import eyes, lens
-from clip_adapt.synthetic.anatomy import sample_eye
-from clip_adapt.synthetic.eyes import CONDITIONS, draw
-from clip_adapt.synthetic.scene import Scene
+from clip_adapt.data.synthetic import eyes, lens
+from clip_adapt.data.synthetic.anatomy import sample_eye
+from clip_adapt.data.synthetic.eyes import CONDITIONS, draw
+from clip_adapt.data.synthetic.scene import Scene
 
 CARD = Path(__file__).parents[1] / "datasets" / "eyes.yaml"
 

@@ -9,11 +9,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clip_adapt import attention, delta, loading, method, testing
-from clip_adapt.backbone import Backbone
-from clip_adapt.cards import ModelCard
+from clip_adapt import testing
+from clip_adapt.adapted import delta
+from clip_adapt.backbone import attention
+from clip_adapt.backbone.backbone import Backbone
+from clip_adapt.backbone.weights import plan
+from clip_adapt.config.cards import ModelCard
 from clip_adapt.errors import InputError
-from clip_adapt.trainer import Recipe
+from clip_adapt.method import finding
+from clip_adapt.training.recipe import Recipe
 
 TEXTS = ["a photo of a cat.", "an eye with cataract.", "dog"]
 # The probe without its search; more than the one hidden unit that a feature of 16 would give.
@@ -35,7 +39,7 @@ def card(request, cards):
 
 
 def test_towers_give_the_numbers_of_their_own_classes(card):
-    original = loading.load(card).model.eval()
+    original = plan.load(card).model.eval()
     backbone = Backbone.from_card(card, device="cpu")
     size, length = backbone.image_size, backbone.context_length
     pixels = torch.randn(3, 3, size, size) + 3 * torch.randn(3, 3, 1, 1)
@@ -50,7 +54,7 @@ def test_towers_give_the_numbers_of_their_own_classes(card):
 
 
 def test_all_attention_is_separate_and_converts_back(card):
-    original = loading.load(card).model
+    original = plan.load(card).model
     backbone = Backbone.from_card(card, device="cpu")
     before = original.state_dict()
     separated = backbone.model.state_dict()
@@ -79,12 +83,12 @@ def test_context_gets_a_gradient_through_the_text_tower(card):
 
 
 @pytest.mark.parametrize("family", PAIRED)
-@pytest.mark.parametrize("name", method.names())
+@pytest.mark.parametrize("name", finding.names())
 def test_every_method_trains_saves_and_loads(name, family, cards, tmp_path):
     def fresh():
         return Backbone.from_card(cards[family], device="cpu")
 
-    found = method.find(name)
+    found = finding.find(name)
     case = testing.Case(found.cls, fresh, OPTIONS.get(name, {}), SHORT)
     backbone = fresh()
     try:
@@ -108,7 +112,7 @@ def test_every_method_trains_saves_and_loads(name, family, cards, tmp_path):
 
 def test_siglip_scores_are_sigmoid_logits(cards):
     backbone = Backbone.from_card(cards["siglip"], device="cpu")
-    made = testing.Case(method.find("zero_shot").cls, lambda: backbone).make().eval()
+    made = testing.Case(finding.find("zero_shot").cls, lambda: backbone).make().eval()
     z = F.normalize(torch.randn(4, backbone.embed_dim), dim=1)
     with torch.no_grad():
         expected = (

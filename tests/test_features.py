@@ -8,11 +8,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from clip_adapt import features, images
-from clip_adapt.backbone import Backbone
-from clip_adapt.data import Dataset
+from clip_adapt.backbone.backbone import Backbone
+from clip_adapt.data import decoding
+from clip_adapt.data.dataset import Dataset
 from clip_adapt.errors import InputError
-from clip_adapt.features import CENTRE, FeatureCache, extract
+from clip_adapt.inputs import features
+from clip_adapt.inputs.features import CENTRE, FeatureCache, extract
 
 
 @pytest.fixture
@@ -32,12 +33,12 @@ def no_decoding(monkeypatch):
     def refuse(path):
         raise AssertionError(f"{path} is decoded")
 
-    return lambda: monkeypatch.setattr(images, "try_decode", refuse)
+    return lambda: monkeypatch.setattr(decoding, "try_decode", refuse)
 
 
 def live(backbone, path):
     """Return the feature of one image, computed on its own."""
-    pixels = backbone.preprocess(images.decode(path))
+    pixels = backbone.preprocess(decoding.decode(path))
     return features.encode(backbone, [pixels], features.batch_size(backbone.device))[0]
 
 
@@ -78,8 +79,8 @@ def test_a_warm_call_decodes_nothing(tiny_backbone, paths, cache, no_decoding):
 
 def test_an_interrupted_set_is_completed(tiny_backbone, paths, cache, monkeypatch):
     extract(tiny_backbone, paths[:4], cache)
-    decoded, real = [], images.try_decode
-    monkeypatch.setattr(images, "try_decode", lambda path: decoded.append(path) or real(path))
+    decoded, real = [], decoding.try_decode
+    monkeypatch.setattr(decoding, "try_decode", lambda path: decoded.append(path) or real(path))
     z = extract(tiny_backbone, paths, cache)
     assert sorted(decoded) == sorted(paths[4:])
     assert torch.equal(z, extract(tiny_backbone, paths, FeatureCache(None)))
@@ -104,8 +105,8 @@ def test_an_interrupted_extraction_goes_on_where_it_stopped(
         extract(tiny_backbone, paths, cache)
     # One full shard of 8, and what was done of the next.
     assert len(shards(cache)) == 2
-    decoded, decode = [], images.try_decode
-    monkeypatch.setattr(images, "try_decode", lambda path: decoded.append(path) or decode(path))
+    decoded, decode = [], decoding.try_decode
+    monkeypatch.setattr(decoding, "try_decode", lambda path: decoded.append(path) or decode(path))
     z = extract(tiny_backbone, paths, cache)
     assert sorted(decoded) == sorted(paths[12:])
     torch.testing.assert_close(z, expected)
@@ -125,8 +126,8 @@ def test_a_moved_image_is_known_and_a_changed_one_is_not(
 
 def test_equal_images_are_decoded_once(tiny_backbone, paths, tmp_path, cache, monkeypatch):
     copy = shutil.copy(paths[0], tmp_path / "copy.png")
-    decoded, real = [], images.try_decode
-    monkeypatch.setattr(images, "try_decode", lambda path: decoded.append(path) or real(path))
+    decoded, real = [], decoding.try_decode
+    monkeypatch.setattr(decoding, "try_decode", lambda path: decoded.append(path) or real(path))
     z = extract(tiny_backbone, [paths[0], str(copy)], cache)
     assert len(decoded) == 1
     assert torch.equal(z[0], z[1])

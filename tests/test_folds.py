@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from clip_adapt.folds import stratified
+from clip_adapt.method.folds import stratified
 
 
 def test_folds_cover_every_image_once_but_the_only_one_of_its_class():

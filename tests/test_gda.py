@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from clip_adapt.methods.gda import GDA
 
-from clip_adapt.task import Task
+from clip_adapt.data.task import Task
 
 NAMES = ("cat", "dog", "eel")
 LABELS = torch.tensor([0] * 9 + [1] * 4 + [2] * 6)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from clip_adapt import grid
+from clip_adapt.config.options import Text
 from clip_adapt.errors import InputError
-from clip_adapt.options import Text
+from clip_adapt.sweeps import grid
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 
 import clip_adapt
-from clip_adapt import guard
-from clip_adapt.fitting import Part, guard_weight
-from clip_adapt.method import Method
-from clip_adapt.task import Task
-from clip_adapt.trainer import Recipe
+from clip_adapt.adapted import guard
+from clip_adapt.data.task import Task
+from clip_adapt.method.contract import Method
+from clip_adapt.training.fitting import Part, guard_weight
+from clip_adapt.training.recipe import Recipe
 
 NAMES = ("cat", "dog", "eel")
 
@@ -122,7 +122,7 @@ def test_a_run_without_val_judges_centre_views(train_tiny, make_folder, monkeypa
         seen.append(centre)
         return 0.5
 
-    monkeypatch.setattr("clip_adapt.fitting.guard_weight", watch)
+    monkeypatch.setattr("clip_adapt.training.fitting.guard_weight", watch)
     views = [] if name == "lora" else ["views=2"]
     words = [f"method={name}", "augment=coop", "guard=true", *views]
     code, _, error = train_tiny(folder, *words)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from clip_adapt import images
+from clip_adapt.data import decoding
 from clip_adapt.errors import InputError
 
 RED, GREY = (200, 40, 30), 90
@@ -21,7 +21,7 @@ def noisy(width=40, height=30, seed=0):
 def test_lossless_files_give_their_exact_pixels(tmp_path, suffix):
     picture = noisy()
     picture.save(tmp_path / f"a{suffix}")
-    decoded = images.decode(tmp_path / f"a{suffix}")
+    decoded = decoding.decode(tmp_path / f"a{suffix}")
     assert decoded.mode == "RGB"
     assert np.array_equal(np.asarray(decoded), np.asarray(picture))
 
@@ -30,14 +30,14 @@ def test_lossless_files_give_their_exact_pixels(tmp_path, suffix):
 def test_other_files_give_nearly_their_pixels(tmp_path, suffix):
     picture = Image.new("RGB", (40, 30), RED)
     picture.save(tmp_path / f"a{suffix}")
-    decoded = images.decode(str(tmp_path / f"a{suffix}"))
+    decoded = decoding.decode(str(tmp_path / f"a{suffix}"))
     assert (decoded.mode, decoded.size) == ("RGB", (40, 30))
     assert np.abs(np.asarray(decoded).astype(int) - RED).max() <= 6
 
 
 def test_every_suffix_that_counts_as_an_image_is_tried_above():
     tried = {".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg", ".webp", ".gif"}
-    assert tried == images.SUFFIXES
+    assert tried == decoding.SUFFIXES
 
 
 def test_grey_palette_and_alpha_become_rgb(tmp_path):
@@ -47,7 +47,7 @@ def test_grey_palette_and_alpha_become_rgb(tmp_path):
     Image.new("LA", (8, 8), (GREY, 0)).save(tmp_path / "grey-alpha.png")
     expected = {"grey": (GREY,) * 3, "palette": RED, "alpha": RED, "grey-alpha": (GREY,) * 3}
     for name, colour in expected.items():
-        decoded = images.decode(tmp_path / f"{name}.png")
+        decoded = decoding.decode(tmp_path / f"{name}.png")
         assert decoded.mode == "RGB"
         assert decoded.getpixel((4, 4)) == colour, name
 
@@ -72,16 +72,16 @@ def test_exif_orientation_is_applied(tmp_path, orientation, turn):
     picture.save(tmp_path / "a.png", exif=exif)
     expected = picture if turn is None else picture.transpose(turn)
     with Image.open(tmp_path / "a.png") as opened:
-        for decoded in (images.decode(tmp_path / "a.png"), images.decode(opened)):
+        for decoded in (decoding.decode(tmp_path / "a.png"), decoding.decode(opened)):
             assert np.array_equal(np.asarray(decoded), np.asarray(expected))
 
 
 def test_arrays_and_pil_images_are_taken_as_they_are():
     rgb = np.asarray(noisy())
-    assert np.array_equal(np.asarray(images.decode(rgb)), rgb)
-    assert np.array_equal(np.asarray(images.decode(Image.fromarray(rgb))), rgb)
+    assert np.array_equal(np.asarray(decoding.decode(rgb)), rgb)
+    assert np.array_equal(np.asarray(decoding.decode(Image.fromarray(rgb))), rgb)
     grey = rgb[..., 0]
-    assert np.array_equal(np.asarray(images.decode(grey)), np.stack([grey] * 3, axis=-1))
+    assert np.array_equal(np.asarray(decoding.decode(grey)), np.stack([grey] * 3, axis=-1))
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_arrays_and_pil_images_are_taken_as_they_are():
 def test_other_arrays_are_refused_by_type_and_shape(array, given):
     message = rf"an array image must be uint8 \(H, W, 3\) or \(H, W\), not {given}"
     with pytest.raises(InputError, match=message):
-        images.decode(array)
+        decoding.decode(array)
 
 
 def broken_files(folder):
@@ -122,16 +122,16 @@ def broken_files(folder):
 def test_every_broken_file_has_its_reason(tmp_path):
     for name, reason in broken_files(tmp_path).items():
         path = tmp_path / name
-        assert str(images.try_decode(path)).startswith(reason), name
+        assert str(decoding.try_decode(path)).startswith(reason), name
         with pytest.raises(InputError) as caught:
-            images.decode(path)
+            decoding.decode(path)
         assert str(caught.value).startswith(f"{path}: {reason}")
 
 
 def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch):
     noisy(40, 30).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    assert images.try_decode(tmp_path / "a.png") == (
+    assert decoding.try_decode(tmp_path / "a.png") == (
         "more than 1000 pixels: refused as a decompression bomb"
     )
 
@@ -139,23 +139,23 @@ def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch):
 def test_broken_files_are_found_and_refused_together(tmp_path):
     reasons = broken_files(tmp_path)
     paths = [str(tmp_path / name) for name in ("whole.jpg", *reasons, "whole.png", "cut.jpg")]
-    found = images.find_broken(paths)
+    found = decoding.find_broken(paths)
     assert list(found) == [str(tmp_path / name) for name in reasons]
     with pytest.raises(InputError) as caught:
-        images.refuse_broken(found)
+        decoding.refuse_broken(found)
     lines = str(caught.value).splitlines()
     assert lines[0] == "6 images cannot be read:"
     assert lines[1:-1] == [f"  {path}: {reason}" for path, reason in found.items()]
     assert lines[-1] == "Repair or remove them, or go on without them: on_bad_image=skip"
-    assert images.find_broken(paths[:1]) == {}
-    images.refuse_broken({})
+    assert decoding.find_broken(paths[:1]) == {}
+    decoding.refuse_broken({})
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 def test_sixteen_bits_are_scaled_and_not_clipped(tmp_path, suffix):
     values = np.arange(0, 65536, 128, dtype=np.uint16).reshape(16, 32)
     Image.fromarray(values).save(tmp_path / f"a.{suffix}")
-    decoded = np.asarray(images.decode(tmp_path / f"a.{suffix}"))
+    decoded = np.asarray(decoding.decode(tmp_path / f"a.{suffix}"))
     expected = np.round(values / 257)
     assert np.array_equal(decoded, np.stack([expected] * 3, axis=-1))
     assert len(np.unique(decoded)) > 250
@@ -165,7 +165,7 @@ def test_cmyk_is_converted_as_pillow_does(tmp_path):
     picture = Image.new("CMYK", (16, 12), (0, 200, 200, 30))
     for suffix in ("jpg", "tif"):
         picture.save(tmp_path / f"a.{suffix}")
-        decoded = images.decode(tmp_path / f"a.{suffix}")
+        decoded = decoding.decode(tmp_path / f"a.{suffix}")
         expected = np.asarray(picture.convert("RGB")).astype(int)
         assert decoded.mode == "RGB"
         assert np.abs(np.asarray(decoded).astype(int) - expected).max() <= 3, suffix
@@ -173,7 +173,7 @@ def test_cmyk_is_converted_as_pillow_does(tmp_path):
 
 def test_a_bilevel_image_is_black_and_white(tmp_path):
     Image.fromarray(np.eye(8, dtype=bool)).save(tmp_path / "a.png")
-    assert np.array_equal(np.asarray(images.decode(tmp_path / "a.png"))[..., 1], np.eye(8) * 255)
+    assert np.array_equal(np.asarray(decoding.decode(tmp_path / "a.png"))[..., 1], np.eye(8) * 255)
 
 
 @pytest.mark.parametrize("suffix", ["gif", "webp", "tif", "png"])
@@ -181,7 +181,7 @@ def test_the_first_frame_stands_for_all(tmp_path, suffix):
     frames = [Image.new("RGB", (16, 12), colour) for colour in (RED, (0, 0, 255), (0, 255, 0))]
     more = {"lossless": True} if suffix == "webp" else {}
     frames[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=frames[1:], **more)
-    decoded = np.asarray(images.decode(tmp_path / f"a.{suffix}")).astype(int)
+    decoded = np.asarray(decoding.decode(tmp_path / f"a.{suffix}")).astype(int)
     assert np.abs(decoded - RED).max() <= 2
 
 
@@ -196,19 +196,19 @@ def test_the_first_frame_stands_for_all(tmp_path, suffix):
 )
 def test_absurd_sizes_are_refused(tmp_path, width, height, reason):
     Image.new("RGB", (width, height)).save(tmp_path / "a.png")
-    assert images.try_decode(tmp_path / "a.png") == reason
+    assert decoding.try_decode(tmp_path / "a.png") == reason
     Image.new("RGB", (width, height)).save(tmp_path / "a.jpg")
-    assert images.try_load(tmp_path / "a.png") == images.try_load(tmp_path / "a.jpg") == reason
+    assert decoding.try_load(tmp_path / "a.png") == decoding.try_load(tmp_path / "a.jpg") == reason
 
 
 def test_values_without_a_range_are_refused(tmp_path):
     Image.fromarray(np.full((8, 8), 0.5, dtype=np.float32)).save(tmp_path / "f.tif")
     Image.fromarray(np.full((8, 8), 70000, dtype=np.int32)).save(tmp_path / "i.tif")
     for name in ("f.tif", "i.tif"):
-        reason = images.try_decode(tmp_path / name)
+        reason = decoding.try_decode(tmp_path / name)
         assert "no known range" in reason and reason.endswith("save it with 8 or 16 bits"), reason
     with pytest.raises(InputError, match="this image cannot be used: its values have no known"):
-        images.decode(Image.new("F", (8, 8)))
+        decoding.decode(Image.new("F", (8, 8)))
 
 
 def test_a_jpeg_is_loaded_as_its_pixels_and_others_as_pictures(tmp_path):
@@ -218,15 +218,15 @@ def test_a_jpeg_is_loaded_as_its_pixels_and_others_as_pictures(tmp_path):
     noisy().convert("L").save(tmp_path / "grey.jpeg")
     noisy().save(tmp_path / "a.png")
     for name in ("a.jpg", "grey.jpeg"):
-        loaded = images.load(tmp_path / name)
-        expected = np.asarray(images.decode(tmp_path / name))
+        loaded = decoding.load(tmp_path / name)
+        expected = np.asarray(decoding.decode(tmp_path / name))
         assert (loaded.dtype, loaded.shape[0]) == (torch.uint8, 3)
         assert np.array_equal(loaded.permute(1, 2, 0), expected)
-    assert images.load(tmp_path / "a.jpg").shape == (3, 40, 30)
-    assert isinstance(images.load(tmp_path / "a.png"), Image.Image)
+    assert decoding.load(tmp_path / "a.jpg").shape == (3, 40, 30)
+    assert isinstance(decoding.load(tmp_path / "a.png"), Image.Image)
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:700])
     with pytest.raises(InputError, match=r"cut.jpg: damaged: image file is truncated"):
-        images.load(tmp_path / "cut.jpg")
+        decoding.load(tmp_path / "cut.jpg")
 
 
 def jpegs(folder):
@@ -246,17 +246,17 @@ def jpegs(folder):
 
 
 def test_both_decoders_give_the_same_pixels(tmp_path, monkeypatch):
-    decoder = images._jpeg_decoder()
+    decoder = decoding._jpeg_decoder()
     if decoder is None:
         pytest.skip("torchcodec cannot be loaded here")
     seen = []
-    monkeypatch.setattr(images, "_jpeg_decoder", lambda: lambda p: seen.append(p) or decoder(p))
+    monkeypatch.setattr(decoding, "_jpeg_decoder", lambda: lambda p: seen.append(p) or decoder(p))
     paths = jpegs(tmp_path)
-    fast = [images.load(path) for path in paths]
+    fast = [decoding.load(path) for path in paths]
     assert len(seen) == len(paths) - 1
-    monkeypatch.setattr(images, "_jpeg_decoder", lambda: None)
+    monkeypatch.setattr(decoding, "_jpeg_decoder", lambda: None)
     for path, pixels in zip(paths, fast, strict=True):
-        assert torch.equal(pixels, images.load(path)), path.name
+        assert torch.equal(pixels, decoding.load(path)), path.name
     assert len(seen) == len(paths) - 1
 
 
@@ -265,25 +265,25 @@ def test_the_fast_decoder_refuses_nothing_that_pillow_can_read(tmp_path, monkeyp
         raise RuntimeError("no such kind of JPEG")
 
     noisy().save(tmp_path / "a.jpg")
-    expected = images.load(tmp_path / "a.jpg")
-    monkeypatch.setattr(images, "_jpeg_decoder", lambda: refuses)
-    assert torch.equal(images.load(tmp_path / "a.jpg"), expected)
+    expected = decoding.load(tmp_path / "a.jpg")
+    monkeypatch.setattr(decoding, "_jpeg_decoder", lambda: refuses)
+    assert torch.equal(decoding.load(tmp_path / "a.jpg"), expected)
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:700])
-    assert "damaged" in images.try_load(tmp_path / "cut.jpg")
+    assert "damaged" in decoding.try_load(tmp_path / "cut.jpg")
 
 
 def test_a_picture_of_the_users_is_left_as_it_was():
     picture = noisy()
-    images.decode(picture).putpixel((0, 0), (1, 2, 3))
+    decoding.decode(picture).putpixel((0, 0), (1, 2, 3))
     assert picture.getpixel((0, 0)) == noisy().getpixel((0, 0))
 
 
 def test_decoders_keep_memory_between_images_and_give_it_back(tmp_path):
     Image.new("RGB", (600, 400), "red").save(tmp_path / "red.jpg")
     before = Image.core.get_blocks_max()
-    with images.decoders() as pool:
+    with decoding.decoders() as pool:
         kept = Image.core.get_stats()["reused_blocks"]
-        sizes = pool.map(lambda path: images.decode(path).size, [tmp_path / "red.jpg"] * 40)
+        sizes = pool.map(lambda path: decoding.decode(path).size, [tmp_path / "red.jpg"] * 40)
         assert set(sizes) == {(600, 400)}
         assert Image.core.get_stats()["reused_blocks"] > kept
     assert Image.core.get_blocks_max() == before

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from clip_adapt import images, leaks, scan
-from clip_adapt.data import Dataset, Item
+from clip_adapt.data import decoding, leaks, scan
+from clip_adapt.data.dataset import Dataset
+from clip_adapt.data.items import Item
 from clip_adapt.errors import InputError
 
 
@@ -152,8 +153,8 @@ def test_a_group_in_two_splits_of_a_table(photos, tmp_path):
 @pytest.fixture
 def decoded(monkeypatch):
     """The paths that were decoded, in a list that grows."""
-    seen, real = [], images.try_decode
-    monkeypatch.setattr(images, "try_decode", lambda path: seen.append(path) or real(path))
+    seen, real = [], decoding.try_decode
+    monkeypatch.setattr(decoding, "try_decode", lambda path: seen.append(path) or real(path))
     return seen
 
 
@@ -183,7 +184,7 @@ def test_a_second_survey_decodes_nothing(photos, tmp_path, decoded):
 def test_an_interrupted_survey_goes_on_where_it_stopped(photos, tmp_path, monkeypatch):
     paths = [str(p) for p in sorted(photos.rglob("*.png"))]
     monkeypatch.setattr(scan, "CHUNK", 5)
-    real, seen = images.try_decode, []
+    real, seen = decoding.try_decode, []
 
     def stops(path):
         seen.append(path)
@@ -191,11 +192,11 @@ def test_an_interrupted_survey_goes_on_where_it_stopped(photos, tmp_path, monkey
             raise KeyboardInterrupt
         return real(path)
 
-    monkeypatch.setattr(images, "try_decode", stops)
+    monkeypatch.setattr(decoding, "try_decode", stops)
     with pytest.raises(KeyboardInterrupt):
         scan.survey(paths, tmp_path)
     seen.clear()
-    monkeypatch.setattr(images, "try_decode", lambda path: seen.append(path) or real(path))
+    monkeypatch.setattr(decoding, "try_decode", lambda path: seen.append(path) or real(path))
     scan.survey(paths, tmp_path)
     assert sorted(seen) == paths[10:]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import clip_adapt
-from clip_adapt import method
+from clip_adapt.method import finding
 
 SMALL = {"dataset.per_class": {"train": 8, "val": 2, "test": 10}, "shots": 8, "seed": 1}
 # The published learning rates are made for CLIP's logit scale of 100; that of lite is 30.
@@ -18,7 +18,7 @@ OPTIONS = {
 SLOW = {"cocoop"}  # each image has prompts of its own
 NAMES = [
     pytest.param(n, marks=pytest.mark.slow if n in SLOW else [])
-    for n in method.names()
+    for n in finding.names()
     if n != "zero_shot"
 ]
 

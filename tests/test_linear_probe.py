@@ -11,7 +11,7 @@ from clip_adapt.methods.linear_probe import LinearProbe
 from sklearn.linear_model import LogisticRegression
 from torch.autograd.functional import hessian
 
-from clip_adapt.task import Task
+from clip_adapt.data.task import Task
 
 NAMES = ("cat", "dog", "eel", "bee")
 

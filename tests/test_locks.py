@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from clip_adapt import locks
+from clip_adapt.system import locks
 
 HOLD = """
 import pathlib, sys, time

@@ -12,12 +12,12 @@ from clip_adapt.methods.lora import LoRA
 from torch.func import functional_call
 
 import clip_adapt
-from clip_adapt import attention, tuning
-from clip_adapt.backbone import Backbone
-from clip_adapt.classifier import Classifier
-from clip_adapt.config import compose
+from clip_adapt.adapted.classifier import Classifier
+from clip_adapt.backbone import attention, tuning
+from clip_adapt.backbone.backbone import Backbone
+from clip_adapt.data.task import Task
 from clip_adapt.errors import InputError
-from clip_adapt.task import Task
+from clip_adapt.runs.configuration import compose
 
 TASK = Task(("cat", "dog", "spotted eel"))
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from clip_adapt import config, method
+from clip_adapt.config.options import Text, of_signature
 from clip_adapt.errors import InputError
-from clip_adapt.options import Text, of_signature
+from clip_adapt.method import finding
+from clip_adapt.runs import configuration
 
 REFUSED = [
     ("adapter", "ratio", "1.5", "a number, at least 0 and at most 1"),
@@ -33,7 +34,7 @@ REFUSED = [
 def test_a_value_out_of_bounds_is_refused(name, option, value, allowed):
     given = {"method": name, f"method.{option}": Text(value)}
     with pytest.raises(InputError) as caught:
-        config.compose(given)
+        configuration.compose(given)
     expected = f"method.{option}={value} in method {name}: expected {allowed}"
     assert str(caught.value) == expected
 
@@ -61,8 +62,8 @@ def test_values_that_do_not_go_together_are_refused(train_tiny, animals, words, 
 
 @pytest.mark.parametrize("name", ["adapter", "cocoop", "gda", "taskres", "tip_adapter"])
 def test_the_recipe_gives_the_defaults_of_the_constructor(name):
-    defaults = {k: option.default for k, option in of_signature(method.find(name).cls).items()}
-    resolved = config.compose({"method": name}).method_options
+    defaults = {k: option.default for k, option in of_signature(finding.find(name).cls).items()}
+    resolved = configuration.compose({"method": name}).method_options
     assert resolved == defaults
 
 

@@ -11,8 +11,8 @@ import torch
 from sklearn import metrics as library
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from clip_adapt import metrics, resampling
-from clip_adapt.resampling import Predictions, Resampled
+from clip_adapt.evaluation import metrics, resampling
+from clip_adapt.evaluation.resampling import Predictions, Resampled
 
 CLASSES = ["a", "b", "c", "d"]
 

@@ -9,8 +9,10 @@ import open_clip
 import pytest
 import torch
 
-from clip_adapt import attention, cards, loading, towers, yamls
-from clip_adapt.backbone import Backbone
+from clip_adapt.backbone import attention
+from clip_adapt.backbone.backbone import Backbone
+from clip_adapt.backbone.weights import plan, towers
+from clip_adapt.config import cards, yamls
 
 NAMES = cards.names("model")
 BERT = "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract"
@@ -80,10 +82,10 @@ def test_a_card_says_all_that_it_should(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_card_s_architecture_can_be_built_and_taken_apart(name, hub_cache):
     card = cards.find_model(name)
-    plan = loading.plan_of(card)
+    wanted = plan.plan_of(card)
     with torch.device("meta"):
-        model = towers.build(plan.config, card.image_size, plan.folder)
-    towers.finish(model, plan.config, plan.preprocess, card.image_size)
+        model = towers.build(wanted.config, card.image_size, wanted.folder)
+    towers.finish(model, wanted.config, wanted.preprocess, card.image_size)
     attention.separate(model)
     assert attention.left_fused(model) == []
     sizes = {"lite": 160, "mobileclip2-s0": 256}
@@ -114,7 +116,7 @@ def test_timm_towers_of_open_clip_leave_no_attention_fused(name):
 
 def test_what_biomedclip_misses_without_a_network_is_said(hub_cache):
     shutil.rmtree(hub_cache / f"models--{BERT.replace('/', '--')}")
-    with pytest.raises(loading.InputError) as refused:
+    with pytest.raises(plan.InputError) as refused:
         Backbone.load("biomedclip", pretrained="random")
     assert f"config.json of {BERT} is missing here and the hub cannot be reached" in str(
         refused.value

@@ -6,12 +6,13 @@ import pytest
 import torch
 
 import clip_adapt
-from clip_adapt import method, testing
-from clip_adapt.backbone import Backbone
-from clip_adapt.data import Item
-from clip_adapt.images import decode
-from clip_adapt.pixels import Pixels
-from clip_adapt.trainer import Recipe
+from clip_adapt import testing
+from clip_adapt.backbone.backbone import Backbone
+from clip_adapt.data.decoding import decode
+from clip_adapt.data.items import Item
+from clip_adapt.inputs.pixels import Pixels
+from clip_adapt.method import finding
+from clip_adapt.training.recipe import Recipe
 
 CODE = '''
 import torch
@@ -45,7 +46,7 @@ def tint(tmp_path):
 
 def test_it_keeps_every_law(tint, tiny_card):
     testing.check_method(
-        method.find(str(tint)).cls,
+        finding.find(str(tint)).cls,
         lambda: Backbone.from_card(tiny_card, device="cpu"),
         recipe=Recipe(epochs=40, batch_size=24, optimizer="adam", lr=0.05, weight_decay=0.0),
         file=tint,

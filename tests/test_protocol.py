@@ -11,12 +11,14 @@ import pytest
 import torch
 
 import clip_adapt
-from clip_adapt import evaluation, method, metrics, protocol, record, run
-from clip_adapt.data import Dataset
+from clip_adapt.data.dataset import Dataset
+from clip_adapt.data.task import Task
 from clip_adapt.errors import InputError
-from clip_adapt.method import Method
-from clip_adapt.preparation import Run
-from clip_adapt.task import Task
+from clip_adapt.evaluation import classification, metrics, protocols
+from clip_adapt.method import finding
+from clip_adapt.method.contract import Method
+from clip_adapt.runs import folder, run
+from clip_adapt.runs.preparation import Run
 
 FIVE = ("ant", "bee", "cat", "dog", "eel")
 
@@ -30,7 +32,7 @@ def five(make_folder, tmp_path):
 @pytest.fixture
 def adapt(tiny_model, tmp_path, monkeypatch):
     """A function that adapts the tiny CLIP to a folder: the finished classifier."""
-    monkeypatch.setattr("clip_adapt.metrics.RESAMPLES", 20)
+    monkeypatch.setattr("clip_adapt.evaluation.metrics.RESAMPLES", 20)
 
     def train(folder, **options):
         usual = {"method": "coop", "shots": 2, "epochs": 2, "tensorboard": False} | options
@@ -88,20 +90,20 @@ def test_the_harmonic_mean_of_zero_is_zero():
         p = np.eye(2)[labels if right else 1 - labels]
         return metrics.measure(labels, p, ["a", "b"])
 
-    both = protocol.harmonic_mean(measured(True), measured(True))
+    both = protocols.harmonic_mean(measured(True), measured(True))
     assert both == {"value": 1, "low": 1, "high": 1}
-    assert protocol.harmonic_mean(measured(True), measured(False))["value"] == 0
-    assert protocol.harmonic_mean(measured(False), measured(False))["value"] == 0
+    assert protocols.harmonic_mean(measured(True), measured(False))["value"] == 0
+    assert protocols.harmonic_mean(measured(False), measured(False))["value"] == 0
 
 
 def test_the_base_half_is_the_larger_and_keeps_the_draw_over_all_classes(five):
     dataset = Dataset.load(five)
-    base, new = protocol.halves(dataset)
+    base, new = protocols.halves(dataset)
     assert (base.classes, new.classes) == (["ant", "bee", "cat"], ["dog", "eel"])
     assert {(i.path.split("/")[-2], i.label) for i in new.test} == {("dog", 0), ("eel", 1)}
     assert len(base.train) + len(new.train) == len(dataset.train)
     whole = dataset.few_shot(3, seed=5)
-    part = protocol.of_classes(whole, 3)
+    part = protocols.of_classes(whole, 3)
     assert part.train == [i for i in whole.train if i.label < 3]
     assert part.val == [i for i in whole.val if i.label < 3]
     assert len(part.val) == 9
@@ -142,7 +144,7 @@ def test_the_folder_of_a_protocol_is_its_own(train_tiny, five, tiny_model):
     config = clip_adapt.config.compose(
         {"dataset": str(five), "model": tiny_model, "protocol": "base_to_new", "shots": 2}
     )
-    assert record.output_folder(config).name.endswith("-2shot-seed1-base_to_new")
+    assert folder.output_folder(config).name.endswith("-2shot-seed1-base_to_new")
 
 
 @pytest.mark.parametrize(
@@ -172,7 +174,7 @@ def test_a_method_refuses_other_classes_by_default(tiny_backbone):
 
 def test_the_trained_state_goes_to_other_classes(tiny_backbone):
     options = {"n_ctx": 3}
-    trained = method.find("coop").cls(tiny_backbone, Task(("cat", "dog")), **options)
+    trained = finding.find("coop").cls(tiny_backbone, Task(("cat", "dog")), **options)
     torch.nn.init.normal_(trained.ctx)
     moved = trained.for_task(Task(("owl", "yak", "ant")), options)
     with torch.no_grad():
@@ -199,7 +201,7 @@ def sealed(monkeypatch, tmp_path):
     """
     log, real = [], {}
     hidden, folder = tmp_path / "hidden", tmp_path / "own" / "test"
-    check, measure = Run.check_images, evaluation.beside_zero_shot
+    check, measure = Run.check_images, classification.beside_zero_shot
 
     def seal(this):
         notes = check(this)
@@ -227,11 +229,11 @@ def sealed(monkeypatch, tmp_path):
 
     monkeypatch.setattr(Run, "check_images", seal)
     monkeypatch.setattr(run, "_calibrate", last)
-    monkeypatch.setattr(evaluation, "beside_zero_shot", unseal)
+    monkeypatch.setattr(classification, "beside_zero_shot", unseal)
     return log
 
 
-@pytest.mark.parametrize("name", method.names())
+@pytest.mark.parametrize("name", finding.names())
 @pytest.mark.parametrize("select", ["last", "val"])
 def test_nothing_reads_a_test_image_before_evaluation(
     adapt, sealed, make_folder, tmp_path, name, select

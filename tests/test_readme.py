@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from clip_adapt import cards, method, testing
-from clip_adapt.backbone import Backbone
-from clip_adapt.trainer import Recipe
+from clip_adapt import testing
+from clip_adapt.backbone.backbone import Backbone
+from clip_adapt.config import cards
+from clip_adapt.method import finding
+from clip_adapt.training.recipe import Recipe
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
@@ -18,7 +20,7 @@ def test_the_example_method_keeps_every_law(tmp_path, tiny_card):
     file.write_text(code)
     assert len([line for line in code.splitlines() if line.strip()]) == 12
     testing.check_method(
-        method.find(str(file)).cls,
+        finding.find(str(file)).cls,
         lambda: Backbone.from_card(tiny_card, device="cpu"),
         options={"scale": 0.5},
         recipe=Recipe(epochs=60, batch_size=24, optimizer="adam", lr=0.05, weight_decay=0.0),

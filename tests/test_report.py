@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clip_adapt.files import write_text
 from clip_adapt.pages import facts, numbers, pictures, plots, run_page, tables
 from clip_adapt.pages.facts import Predictions
 from clip_adapt.report import write, write_index
+from clip_adapt.system.files import write_text
 
 INJECTED = "<script>alert('x')</script>"
 CLASSES = ["cat", "dog & fox", INJECTED]

@@ -5,9 +5,10 @@ from collections import Counter
 
 import pytest
 
-from clip_adapt import sampling
-from clip_adapt.cards import DataCard
-from clip_adapt.data import Dataset, Item
+from clip_adapt.config.cards import DataCard
+from clip_adapt.data import sampling
+from clip_adapt.data.dataset import Dataset
+from clip_adapt.data.items import Item
 
 
 def pool(sizes, group=None):

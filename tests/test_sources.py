@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clip_adapt import cards
-from clip_adapt.cards import DataCard
-from clip_adapt.data import Dataset
+from clip_adapt.config import cards
+from clip_adapt.config.cards import DataCard
+from clip_adapt.data import catalog
+from clip_adapt.data.dataset import Dataset
 from clip_adapt.errors import InputError
-from clip_adapt.files import sha256
+from clip_adapt.system.files import sha256
 
 PARTS = ("train", "val", "test")
 
@@ -161,8 +162,8 @@ def test_a_published_split_gives_the_published_subsets(tmp_path, shots, seed):
 
 def test_the_eurosat_card_reads_the_split_file_below_the_data_folder(tmp_path):
     (tmp_path / "eurosat").mkdir()
-    names = list(cards.find_dataset("eurosat").names_of(c)[0] for c in
-                 cards.find_dataset("eurosat").classes)  # fmt: skip
+    names = list(catalog.find_dataset("eurosat").names_of(c)[0] for c in
+                 catalog.find_dataset("eurosat").classes)  # fmt: skip
     rows = {s: [[f"{n}/{s}.jpg", i, n] for i, n in enumerate(names)] for s in PARTS}
     split_file(tmp_path / "eurosat", rows, "2750").rename(
         tmp_path / "eurosat" / "split_zhou_EuroSAT.json"
@@ -272,14 +273,14 @@ def npz(folder, flag="breastmnist", size=28, channels=(), classes=2, counts=(6, 
 @pytest.mark.parametrize(("size", "channels"), [(28, ()), (64, (3,))])
 def test_medmnist_files_become_images_once(tmp_path, size, channels, monkeypatch):
     made = npz(tmp_path / "medmnist", size=size, channels=channels)
-    card = cards.find_dataset("breastmnist", {"size": size})
+    card = catalog.find_dataset("breastmnist", {"size": size})
     data = Dataset.from_card(card, data_dir=str(tmp_path))
     assert data.classes == ["a malignant tumor", "no malignant tumor"]
     for split, items in data.parts().items():
         assert [i.label for i in items] == [n % 2 for n in range(len(items))]
         for item, expected in zip(items, made[split], strict=True):
             assert np.array_equal(np.asarray(Image.open(item.path)), expected)
-    medmnist = importlib.import_module("clip_adapt.sources.medmnist")
+    medmnist = importlib.import_module("clip_adapt.data.sources.medmnist")
     monkeypatch.setattr(medmnist, "_saver", None)
     assert Dataset.from_card(card, data_dir=str(tmp_path)).parts() == data.parts()
     name = "breastmnist" if size == 28 else f"breastmnist_{size}"
@@ -429,7 +430,7 @@ def test_a_missing_library_datasets_says_how_to_install_it(tmp_path, monkeypatch
 
 @pytest.mark.parametrize("name", cards.names("dataset"))
 def test_every_card_can_be_read(name, tmp_path):
-    card = cards.find_dataset(name)
+    card = catalog.find_dataset(name)
     assert card.name == name
     assert card.licence and card.citation and card.description
     assert card.templates and all("{}" in t for t in card.templates)
@@ -450,7 +451,7 @@ def test_the_cards_of_the_protocol_are_there():
         "pneumoniamnist": 2, "breastmnist": 2, "eyes": 13,
     }  # fmt: skip
     for name, classes in published.items():
-        assert len(cards.find_dataset(name).classes) == classes
+        assert len(catalog.find_dataset(name).classes) == classes
 
 
 def test_our_folder_of_cards_is_not_taken_for_the_library(monkeypatch, tmp_path):

@@ -13,10 +13,12 @@ import pytest
 from matplotlib.text import Text
 from PIL import Image
 
-from clip_adapt import curve, locks, metrics, results
-from clip_adapt import run as run_module
-from clip_adapt.backbone import Backbone
-from clip_adapt.results import Point
+from clip_adapt.backbone.backbone import Backbone
+from clip_adapt.evaluation import metrics
+from clip_adapt.runs import run as run_module
+from clip_adapt.sweeps import curve, results
+from clip_adapt.sweeps.results import Point
+from clip_adapt.system import locks
 
 ROOT = Path(__file__).parents[1]
 FAILING = """

@@ -10,9 +10,12 @@ import yaml
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from clip_adapt import locks, making, metrics, together
-from clip_adapt.fitting import Training
-from clip_adapt.together_loop import TogetherLoop
+from clip_adapt.evaluation import metrics
+from clip_adapt.sweeps import making
+from clip_adapt.system import locks
+from clip_adapt.training import side_by_side
+from clip_adapt.training.fitting import Training
+from clip_adapt.training.side_by_side_loop import TogetherLoop
 
 # Of what two runs may differ in.
 COST = ("seconds", "peak_memory_bytes", "side_by_side", "adapter_bytes")
@@ -266,21 +269,21 @@ def test_what_cannot_be_shared_goes_run_by_run(sweep, monkeypatch, more):
 
 def test_as_many_go_together_as_the_memory_holds(sweep, monkeypatch):
     seen = []
-    most = together.most
+    most = side_by_side.most
 
     def with_memory(training: Training):
-        monkeypatch.setattr(together, "total_memory", lambda device: 10**12)
-        assert most(training) == together.MOST
+        monkeypatch.setattr(side_by_side, "total_memory", lambda device: 10**12)
+        assert most(training) == side_by_side.MOST
         low, high = 1, 10**12
         while high - low > 1:  # the least memory that holds three runs
             middle = (low + high) // 2
-            monkeypatch.setattr(together, "total_memory", lambda device, m=middle: m)
+            monkeypatch.setattr(side_by_side, "total_memory", lambda device, m=middle: m)
             low, high = (middle, high) if most(training) < 3 else (low, middle)
-        monkeypatch.setattr(together, "total_memory", lambda device: high)
+        monkeypatch.setattr(side_by_side, "total_memory", lambda device: high)
         seen.append(most(training))
         return seen[-1]
 
-    monkeypatch.setattr(together, "most", with_memory)
+    monkeypatch.setattr(side_by_side, "most", with_memory)
     out = sweep()[1]
     assert seen == [3, 3] or seen == [3, 3, 3]
     assert out.count("(its share of 3 trained side by side)") == 3

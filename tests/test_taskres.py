@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from clip_adapt.methods.taskres import TaskRes
 
-from clip_adapt.task import Task
+from clip_adapt.data.task import Task
 
 NAMES = ("cat", "dog", "eel")
 

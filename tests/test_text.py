@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from clip_adapt import packing, prompts, text
-from clip_adapt.backbone import Backbone
-from clip_adapt.cards import ModelCard
+from clip_adapt.backbone import packing, prompts, text_tower
+from clip_adapt.backbone.backbone import Backbone
+from clip_adapt.config.cards import ModelCard
 from clip_adapt.errors import InputError
 
 WORDS = ["cat", "dog", "eel", "ox", "bee", "ant", "owl", "hen", "fox", "cow"]
@@ -72,7 +72,7 @@ def computed(tower):
 def test_prompts_equal_the_plain_tower(double_backbone, position, own, count):
     names = names_of_every_length(count, 70)  # with 4 vectors, start, stop and end: 77 tokens
     context = a_context(double_backbone, 4, count, own)
-    assert text.is_packable(double_backbone.model.text)
+    assert text_tower.is_packable(double_backbone.model.text)
     assert_equal(*both(double_backbone, names, context, position))
 
 
@@ -153,7 +153,7 @@ def test_auto_chunks_when_memory_is_short(double_backbone, monkeypatch):
     with computed(double_backbone.model.text) as counts:
         whole, expected = both(double_backbone, names, context, "end")
         assert len(counts) == 2
-        monkeypatch.setattr(text, "total_memory", lambda device: 100_000)
+        monkeypatch.setattr(text_tower, "total_memory", lambda device: 100_000)
         double_backbone._plans.clear()
         chunked, _ = both(double_backbone, names, context, "end")
         assert len(counts) > 6
@@ -189,7 +189,7 @@ def test_lora_in_the_tower_gets_the_plain_gradients(with_lora, chunk):
     texts = ["a cat", "a dog on a tree", "an eel", "x"]
     expected = F.normalize(backbone.model.text(backbone.tokenizer(texts)), dim=-1)
     packed = backbone.encode_text(texts)
-    assert text.is_packable(backbone.model.text)
+    assert text_tower.is_packable(backbone.model.text)
     weight = torch.randn(packed.shape).double()
     ours = torch.autograd.grad((packed * weight).sum(), parameters)
     theirs = torch.autograd.grad((expected * weight).sum(), parameters)
@@ -206,7 +206,7 @@ def test_dropout_ends_the_sharing_and_only_dropout_at_work(with_lora):
         for module in tower.modules():
             if isinstance(module, nn.Dropout):
                 module.train()
-        assert text.drops(tower)
+        assert text_tower.drops(tower)
         first, again = backbone.encode_text(texts), backbone.encode_text(texts)
         for module in tower.modules():
             if isinstance(module, nn.Dropout):
@@ -271,7 +271,7 @@ OTHERS = {
 @pytest.mark.parametrize("name", [*PACKABLE, *OTHERS])
 def test_every_kind_of_tower_equals_itself(tmp_path, name):
     backbone = variant(tmp_path, f"text_{name}", **{**PACKABLE, **OTHERS}[name])
-    assert text.is_packable(backbone.model.text) == (name in PACKABLE)
+    assert text_tower.is_packable(backbone.model.text) == (name in PACKABLE)
     context = a_context(backbone, 4, 6, own=False)
     assert_equal(*both(backbone, names_of_every_length(6, 5), context, "end"))
     backbone.text_chunk = 2
@@ -290,7 +290,7 @@ def test_a_hook_or_another_mask_makes_it_another_tower(double_backbone):
     handle.remove()
     assert torch.equal(double_backbone.encode_text(texts), before)
     tower.attn_mask[1, 0] = -math.inf
-    assert not text.is_packable(tower)
+    assert not text_tower.is_packable(tower)
     expected = F.normalize(tower(double_backbone.tokenizer(texts)), dim=-1)
     assert torch.allclose(double_backbone.encode_text(texts), expected, rtol=0, atol=1e-12)
 

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from clip_adapt.methods.tip_adapter import TipAdapter
 
 import clip_adapt
-from clip_adapt.task import Task
-from clip_adapt.trainer import Examples, Recipe, train
+from clip_adapt.data.task import Task
+from clip_adapt.training.loop import Examples, train
+from clip_adapt.training.recipe import Recipe
 
 NAMES = ("cat", "dog", "eel")
 LABELS = torch.tensor([2, 0, 0, 1, 2, 2, 0, 2])  # 3, 1 and 4 images, in no order

@@ -10,13 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from clip_adapt import text, together
+from clip_adapt.backbone import text_tower
+from clip_adapt.data.task import Task
 from clip_adapt.errors import InputError
-from clip_adapt.fitting import Training
-from clip_adapt.method import Method, find
-from clip_adapt.task import Task
-from clip_adapt.together import reason_against, train_together
-from clip_adapt.trainer import Examples, Recipe, train
+from clip_adapt.method.contract import Method
+from clip_adapt.method.finding import find
+from clip_adapt.training import side_by_side
+from clip_adapt.training.fitting import Training
+from clip_adapt.training.loop import Examples, train
+from clip_adapt.training.recipe import Recipe
+from clip_adapt.training.side_by_side import reason_against, train_together
 
 CLASSES = ("cat", "dog on a tree", "eel")
 
@@ -167,7 +170,7 @@ def test_what_does_not_fit_is_trained_in_turn(double_backbone, case, monkeypatch
     for method in methods:
         method.double()
     assert case in str(reason_against(trainings(methods, supports, recipes)))
-    monkeypatch.setattr(together, "TogetherLoop", None)
+    monkeypatch.setattr(side_by_side, "TogetherLoop", None)
     alone = copies(methods)
     outcomes = train_together(trainings(methods, supports, recipes))
     for index, other in enumerate(alone):
@@ -224,7 +227,7 @@ class Counts(Residual):
 def test_a_method_that_a_run_axis_does_not_reach_is_trained_in_turn(double_backbone, cls):
     methods, supports, recipes = runs(double_backbone, cls, [(1, 0.01), (2, 0.02), (3, 0.02)])
     alone = [cls(double_backbone, Task(CLASSES, seed=r.seed)).double() for r in recipes]
-    together.most(Training(methods[0], supports[0], recipes[0]))
+    side_by_side.most(Training(methods[0], supports[0], recipes[0]))
     outcomes = train_together(trainings(methods, supports, recipes))
     for index, other in enumerate(alone):
         assert outcomes[index].runs == 1
@@ -237,10 +240,10 @@ def test_texts_that_pass_in_parts_do_so_beside_others(double_backbone, monkeypat
     methods, supports, recipes = runs(double_backbone, find("coop").cls, [(1, 0.01), (2, 0.1)])
     alone = copies(methods)
     first, _ = trainings(methods, supports, recipes)
-    kept = together._kept_by_a_step(first, supports[0].inputs)
+    kept = side_by_side._kept_by_a_step(first, supports[0].inputs)
     double_backbone._plans.clear()
-    monkeypatch.setattr(text, "SHARE_OF_MEMORY", 1e-12)
-    assert together._kept_by_a_step(first, supports[0].inputs) == kept
+    monkeypatch.setattr(text_tower, "SHARE_OF_MEMORY", 1e-12)
+    assert side_by_side._kept_by_a_step(first, supports[0].inputs) == kept
     assert double_backbone.text_chunk == "auto"
     outcomes = train_together(trainings(methods, supports, recipes))
     assert any(len(plan.parts) == len(CLASSES) for plan in double_backbone._plans.values())
@@ -255,13 +258,13 @@ def test_a_large_step_is_not_shared_on_a_cpu(double_backbone, monkeypatch):
     methods, supports, recipes = runs(double_backbone, Residual, [(1, 0.01)])
     (one,) = trainings(methods, supports, recipes)
     before = copies(methods)[0].state_dict()
-    assert together.most(one) == together.MOST
+    assert side_by_side.most(one) == side_by_side.MOST
     # At least the batch of features, what is added to them, and the logits.
     least = 8 * (2 * 4 * double_backbone.embed_dim + 4 * len(CLASSES))
-    kept = together._kept_by_a_step(one, supports[0].inputs)
+    kept = side_by_side._kept_by_a_step(one, supports[0].inputs)
     assert least < kept < 20 * least
-    monkeypatch.setattr(together, "SMALL", kept - 1)
-    assert together.most(one) == 1
+    monkeypatch.setattr(side_by_side, "SMALL", kept - 1)
+    assert side_by_side.most(one) == 1
     assert all(torch.equal(t, before[name]) for name, t in methods[0].state_dict().items())
 
 

@@ -6,11 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from clip_adapt.data.task import Task
 from clip_adapt.errors import InputError
-from clip_adapt.method import Method
-from clip_adapt.schedule import Schedule
-from clip_adapt.task import Task
-from clip_adapt.trainer import Examples, Recipe, accuracy_of, train
+from clip_adapt.method.contract import Method
+from clip_adapt.training.loop import Examples, accuracy_of, train
+from clip_adapt.training.recipe import Recipe
+from clip_adapt.training.schedule import Schedule
 
 
 class Shift(Method):

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 import transformers
 
-from clip_adapt import transformers_clip
-from clip_adapt.backbone import Backbone
-from clip_adapt.cards import ModelCard
+from clip_adapt.backbone.backbone import Backbone
+from clip_adapt.backbone.weights import transformers_names
+from clip_adapt.config.cards import ModelCard
 from clip_adapt.errors import InputError
 
 SIZES = {
@@ -114,7 +114,7 @@ def test_the_image_transform_is_the_processors(tmp_path):
     transform = Backbone.load(str(folder), device="cpu").transform
     assert transform["mean"] == [0.5] * 3 and transform["std"] == [0.25] * 3
     assert (transform["interpolation"], transform["resize_mode"]) == ("bilinear", "squash")
-    siglip_default = transformers_clip.preprocessing(None, "siglip")
+    siglip_default = transformers_names.preprocessing(None, "siglip")
     assert siglip_default["resize_mode"] == "squash" and siglip_default["mean"] == [0.5] * 3
 
 

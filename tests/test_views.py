@@ -9,7 +9,7 @@ import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
-from clip_adapt import views
+from clip_adapt.inputs import views
 
 COOP = views.PRESETS["coop"]
 
@@ -121,7 +121,7 @@ def test_pixels_give_the_view_of_the_picture_within_2_of_255(tiny_backbone, widt
 
 
 def test_other_ways_to_resize_go_through_the_plain_transform(tiny_card):
-    from clip_adapt.backbone import Backbone
+    from clip_adapt.backbone.backbone import Backbone
 
     backbone = Backbone.from_card(tiny_card, device="cpu")
     for mode in ("squash", "longest"):

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from clip_adapt.methods.lora import LoRA
 
-from clip_adapt import vision
-from clip_adapt.task import Task
+from clip_adapt.backbone import image_tower
+from clip_adapt.data.task import Task
 
 
 def plain(backbone, pixels):
@@ -28,7 +28,7 @@ def tuned(backbone):
 def test_features_are_those_of_the_towers_own_forward(double_backbone):
     pixels = torch.randn(4, 3, 32, 32, dtype=torch.float64)
     method = tuned(double_backbone)
-    assert vision.pools_by_class_token(method.tuned.model.visual)
+    assert image_tower.pools_by_class_token(method.tuned.model.visual)
     ours, theirs = method.encode_image(pixels), plain(method.tuned, pixels)
     assert torch.allclose(ours, theirs, atol=1e-13) and not torch.equal(ours, theirs)
 
@@ -63,7 +63,7 @@ def test_any_other_tower_runs_as_it_is(double_backbone, change):
         tower.set_grad_checkpointing(True)
     else:
         tower.output_tokens = True
-    assert not vision.pools_by_class_token(tower)
+    assert not image_tower.pools_by_class_token(tower)
     if change != "tokens":
         pixels = torch.randn(2, 3, 32, 32, dtype=torch.float64)
         with torch.no_grad():

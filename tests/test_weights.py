@@ -13,9 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from clip_adapt import hub, loading, torchscript, weights
-from clip_adapt.backbone import Backbone
-from clip_adapt.cards import ModelCard
+from clip_adapt.backbone.backbone import Backbone
+from clip_adapt.backbone.weights import checkpoint, hub, plan, torchscript
+from clip_adapt.config.cards import ModelCard
 from clip_adapt.errors import InputError
 
 LITE = "4011bfa3c572c6bb1e45960ba245f02516c34baa7a39a14538875cc620701a74"
@@ -281,11 +281,11 @@ def test_a_tag_that_lies_elsewhere_than_on_the_hub(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     facts = {"url": "https://example.org/models/abc-0000.pt"}
     with pytest.raises(InputError, match=r"abc-0000.pt is missing here and cannot be fetched"):
-        loading._file_of_tag(facts)
+        plan._file_of_tag(facts)
     place = tmp_path / ".cache" / "clip" / "abc-0000.pt"
     place.parent.mkdir(parents=True)
     place.write_bytes(b"there")
-    assert loading._file_of_tag(facts) == place
+    assert plan._file_of_tag(facts) == place
 
 
 def test_a_hub_id_that_cannot_be_one():
@@ -305,5 +305,5 @@ def test_parts_in_several_files_are_put_together(state, tmp_path):
     for file, part in halves.items():
         save_file({n: state[n] for n in part}, tmp_path / file)
     index = {name: file for file, part in halves.items() for name in part}
-    read = weights.read_sharded(tmp_path / "index.json", index).tensors
+    read = checkpoint.read_sharded(tmp_path / "index.json", index).tensors
     assert read.keys() == state.keys() and all(torch.equal(read[n], state[n]) for n in names)

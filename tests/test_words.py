@@ -4,8 +4,8 @@ import pytest
 import torch
 from clip_adapt.methods.coop import CoOp
 
-from clip_adapt import words
-from clip_adapt.task import Task
+from clip_adapt.backbone import words
+from clip_adapt.data.task import Task
 
 
 def embedded(backbone, *texts):

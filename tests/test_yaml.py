@@ -4,9 +4,9 @@ from typing import Annotated, Any, Literal
 
 import pytest
 
-from clip_adapt import options, yamls
+from clip_adapt.config import options, yamls
+from clip_adapt.config.options import Between, Option, Text, check, describe, validate
 from clip_adapt.errors import InputError
-from clip_adapt.options import Between, Option, Text, check, describe, validate
 
 
 def written(tmp_path, text):

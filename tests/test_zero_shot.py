@@ -8,8 +8,8 @@ import pytest
 import torch
 from clip_adapt.methods.zero_shot import ZeroShot
 
+from clip_adapt.data.task import Task
 from clip_adapt.errors import InputError
-from clip_adapt.task import Task
 
 CLASSES = ("cat", "dog", "eel")
 DESCRIPTIONS = {"cat": ["it purrs"], "dog": ["it barks", "it fetches"], "eel": ["it is long"]}

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from clip_adapt.synthetic.eyes import CONDITIONS, draw
+from clip_adapt.data.synthetic.eyes import CONDITIONS, draw
 
 _LABEL = 200
 

@@ -86,7 +86,7 @@ def read(folder: Path, names: list[str]) -> Split:
 
 def eyes(per_class: int, size: int = 160) -> tuple[list[str], Split, Split]:
     """Drawn eyes: 64 a condition to draw support from, ``per_class`` to test."""
-    from clip_adapt.synthetic.eyes import CONDITIONS, draw
+    from clip_adapt.data.synthetic.eyes import CONDITIONS, draw
 
     def split(n: int, seed: int) -> Split:
         images = [image for name in CONDITIONS for image in draw(name, n, size, seed)]

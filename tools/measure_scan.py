@@ -18,8 +18,8 @@ import imagehash
 import numpy as np
 from PIL import Image
 
-from clip_adapt import scan
-from clip_adapt.data import Dataset
+from clip_adapt.data import scan
+from clip_adapt.data.dataset import Dataset
 
 CLASSES, SIZE = 10, 32
 

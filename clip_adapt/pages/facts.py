@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clip_adapt import yamls
+from clip_adapt.config import yamls
 from clip_adapt.errors import InputError
 
 METRICS = "metrics.json"

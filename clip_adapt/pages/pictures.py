@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from clip_adapt import images
+from clip_adapt.data import decoding
 from clip_adapt.pages.rendering import data_uri
 
 EDGE = 144  # pixels; shown at half of that, so that they are sharp on a phone
@@ -20,7 +20,7 @@ QUALITY = 78
 def thumbnails(paths: Iterable[str]) -> dict[str, str]:
     """Return a data URI for every file; one that cannot be read any more has none."""
     unique = list(dict.fromkeys(paths))
-    with images.decoders() as pool:
+    with decoding.decoders() as pool:
         made = zip(unique, pool.map(_thumbnail, unique), strict=True)
         return {path: uri for path, uri in made if uri}
 
@@ -51,7 +51,7 @@ def _decode(path: str) -> Image.Image | None:
         with contextlib.suppress(OSError, SyntaxError, ValueError), Image.open(path) as image:
             image.draft("RGB", (2 * EDGE, 2 * EDGE))
             return ImageOps.exif_transpose(image).convert("RGB")
-    decoded = images.try_decode(path)
+    decoded = decoding.try_decode(path)
     return None if isinstance(decoded, str) else decoded
 
 

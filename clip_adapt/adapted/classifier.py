@@ -1,0 +1,237 @@
+"""An adapted CLIP as other people's code uses it: images in, classes with probabilities out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import torch
+from torch import Tensor
+
+from clip_adapt.adapted import conformal, guard
+from clip_adapt.adapted.delta import Header
+from clip_adapt.backbone.backbone import Backbone
+from clip_adapt.data import decoding
+from clip_adapt.data.decoding import AnyImage
+from clip_adapt.data.task import Task, require_usable
+from clip_adapt.errors import InputError, unknown
+from clip_adapt.inputs import features, views
+from clip_adapt.method.contract import Method
+
+Ranking = list[tuple[str, float]]
+Score = Literal["lac", "aps"]
+
+
+class Classifier:
+    """A method on its backbone, ready to classify.
+
+    Attributes:
+        method: the adapted part.
+        backbone: the frozen towers.
+        classes: spoken class names, in the order of the columns of ``probabilities``; none when it
+            was trained on captions (``for_classes`` gives some).
+        temperature: what logits are divided by before the softmax.
+        guard: weight of zero-shot's logits in the mixture with the method's, 0 to 1.
+        conformal: thresholds of the sets that ``predict_sets`` gives; None without them.
+        header: what the delta says of itself; None for zero-shot.
+        folder: where the run that made it wrote its files; None when it was loaded.
+        metrics: of that run; None when there was none.
+    """
+
+    def __init__(self, method: Method, header: Header | None = None) -> None:
+        self.method = method.eval()
+        self.backbone: Backbone = method.backbone
+        self.classes: list[str] = list(method.task.classes)
+        self.temperature = header.temperature if header else 1.0
+        self.guard = header.guard if header else 0.0
+        self.conformal = header.conformal if header else None
+        self.header = header
+        self.folder: Path | None = None
+        self.metrics: dict[str, Any] | None = header.metrics if header else None
+
+    def for_classes(
+        self, classes: Sequence[str], template: str | Sequence[str] | None = None
+    ) -> Classifier:
+        """Return a classifier of other classes with the same trained part.
+
+        Args:
+            classes: at least two different names.
+            template: one prompt with ``{}`` for the name, or several; None takes this one's own.
+
+        Raises:
+            InputError: when the classes or a template cannot be used, or when what was trained
+                belongs to the classes that it was trained on.
+        """
+        task = self.method.task
+        given = (template,) if isinstance(template, str) else template
+        templates = task.templates if given is None else tuple(given)
+        require_usable(list(classes), templates)
+        asked = Task(tuple(classes), templates, shots=task.shots, seed=task.seed)
+        options = self.header.method["options"] if self.header else {}
+        return self.for_task(asked, options)
+
+    def for_task(self, task: Task, options: Mapping[str, Any]) -> Classifier:
+        """Return a classifier of another task with the same trained part, temperature and guard.
+
+        It gives no conformal sets: their promise is for the classes that they were calibrated on.
+
+        Args:
+            task: the other classes.
+            options: of the method's constructor, as it was made with.
+
+        Raises:
+            InputError: when what was trained belongs to the classes that it was trained on.
+        """
+        other = Classifier(self.method.for_task(task, options))
+        other.temperature, other.guard = self.temperature, self.guard
+        return other
+
+    @overload
+    def predict(self, images: list[AnyImage], top_k: int = 5) -> list[Ranking]: ...
+    @overload
+    def predict(self, images: AnyImage, top_k: int = 5) -> Ranking: ...
+
+    def predict(self, images: Any, top_k: int = 5) -> Any:
+        """Classify an image, or several.
+
+        Args:
+            images: a path, a PIL image or an array (H, W, 3) of uint8; or a list of these.
+            top_k: how many classes to return, the most probable first.
+
+        Returns:
+            [(class, probability), ...] for one image; a list of these for a list.
+
+        Raises:
+            InputError: when an image cannot be read, or ``top_k`` is below 1.
+        """
+        if top_k < 1:
+            raise InputError(f"top_k={top_k}: expected a whole number, at least 1")
+        if isinstance(images, list | tuple):
+            return list(self.stream(images, top_k))
+        return next(iter(self.stream([images], top_k)))
+
+    @overload
+    def predict_sets(self, images: list[AnyImage], score: Score = "lac") -> list[Ranking]: ...
+    @overload
+    def predict_sets(self, images: AnyImage, score: Score = "lac") -> Ranking: ...
+
+    def predict_sets(self, images: Any, score: Any = "lac") -> Any:
+        """Return every class that fits, so that the true one is among them as often as promised.
+
+        Args:
+            images: as for ``predict``.
+            score: ``lac`` (smallest sets on average; an empty one says that no class fits) or
+                ``aps`` (larger for harder images, never empty); see conformal.py.
+
+        Returns:
+            [(class, probability), ...], the most probable first; a list of these for a list.
+
+        Raises:
+            InputError: when the delta holds no thresholds, or an image cannot be read.
+        """
+        many = isinstance(images, list | tuple)
+        found = [self.set_of(row, score) for row in self.rows(images if many else [images])]
+        return found if many else found[0]
+
+    def set_of(self, row: Tensor, score: Score = "lac") -> Ranking:
+        """Return the conformal set of one image from its probabilities (C,).
+
+        Raises:
+            InputError: when the delta holds no thresholds, or there is no such score.
+        """
+        if self.conformal is None:
+            raise InputError(
+                "this delta has no conformal sets: train it with conformal=0.1, which promises "
+                "sets that hold the true class in 90 % of cases"
+            )
+        if score not in conformal.SCORES:
+            raise InputError(unknown("score", score, conformal.SCORES))
+        inside = conformal.sets(row[None].cpu().numpy(), self.conformal, score)[0]
+        return [(name, p) for name, p in self.ranking(row) if inside[self.classes.index(name)]]
+
+    def stream(self, images_: Sequence[AnyImage], top_k: int = 5) -> Iterator[Ranking]:
+        """Yield the ranking of one image after the other; memory does not grow with their number.
+
+        Raises:
+            InputError: when an image cannot be read.
+        """
+        for row in self.rows(images_):
+            yield self.ranking(row, top_k)
+
+    def rows(self, images_: Sequence[AnyImage]) -> Iterator[Tensor]:
+        """Yield the probabilities (C,) of one image after the other.
+
+        Raises:
+            InputError: when an image cannot be read.
+        """
+        self._require_classes()
+        for pixels in self.batches(images_):
+            yield from self.probabilities(pixels)
+
+    def batches(self, images_: Sequence[AnyImage]) -> Iterator[Tensor]:
+        """Yield the transformed pixels (n, 3, S, S) of images, some at a time."""
+        size = features.batch_size(self.backbone.device)
+        for start in range(0, len(images_), size):
+            part = images_[start : start + size]
+            yield torch.stack([views.centre(self.backbone, decoding.load(i)) for i in part])
+
+    def probabilities(self, pixels: Tensor) -> Tensor:
+        """Return the probabilities (N, C), rows summing to 1, of pixels (N, 3, S, S).
+
+        ``pixels`` are images that went through ``backbone.preprocess``.
+        """
+        return self.softmax(self.logits(pixels))
+
+    def probabilities_of_features(self, z: Tensor) -> Tensor:
+        """Return the probabilities (N, C) of unit image features (N, D)."""
+        return self.softmax(self.logits_of_features(z))
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        """Return the logits (N, C) of pixels (N, 3, S, S), before the temperature."""
+        self._require_classes()
+        with torch.no_grad():
+            return self._mixed(self.method.encode_image(pixels), pixels)
+
+    def logits_of_features(self, z: Tensor) -> Tensor:
+        """Return the logits (N, C) of unit image features (N, D), before the temperature."""
+        self._require_classes()
+        with torch.no_grad():
+            return self._mixed(z.to(self.backbone.device))
+
+    def softmax(self, logits: Tensor) -> Tensor:
+        """Return the probabilities (N, C) of logits (N, C) at the temperature."""
+        return (logits.float() / self.temperature).softmax(dim=1)
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """Return the unit features (N, D) of pixels (N, 3, S, S), as the method sees them."""
+        with torch.no_grad():
+            return self.method.image_features(self.method.encode_image(pixels))
+
+    def encode_text(self, texts: list[str]) -> Tensor:
+        """Return the unit features (N, D) of texts, as the method sees them."""
+        with torch.no_grad():
+            return self.method.text_features(self.method.encode_text(texts))
+
+    def ranking(self, row: Tensor, top_k: int | None = None) -> Ranking:
+        """Return the classes of one image from its probabilities (C,), the most probable first."""
+        best = row.topk(min(top_k or len(row), len(row)))
+        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        return [(self.classes[i], p) for i, p in pairs]
+
+    def _require_classes(self) -> None:
+        if not self.classes:
+            raise InputError(
+                "this delta was trained on captions and has no classes: give some, in Python with "
+                'model.for_classes(["cat", "dog"], template="a photo of a {}."), on the command '
+                'line with classes="[cat, dog]"'
+            )
+
+    def _mixed(self, z: Tensor, pixels: Tensor | None = None) -> Tensor:
+        ours = self.method(z).float()
+        if not self.guard:
+            return ours
+        if self.method.tunes_image_tower:
+            assert pixels is not None, "zero-shot looks at the features of the frozen tower"
+            z = self.backbone.encode_image(pixels)
+        return guard.mix(ours, self.method.zero_shot_logits(z).float(), self.guard)

@@ -1,0 +1,1 @@
+"""From a model card to two towers with their weights."""

@@ -1,0 +1,150 @@
+"""A folder or a repository of the hub that holds a model's configuration together with its weights.
+
+open_clip's layout (``open_clip_config.json``), or CLIP and SigLIP of transformers (``config.json``)
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import open_clip
+
+from clip_adapt.backbone.weights import checkpoint, hub, transformers_names
+from clip_adapt.backbone.weights.checkpoint import Checkpoint
+from clip_adapt.errors import InputError
+
+Json = dict[str, Any]
+CONFIG = "open_clip_config.json"
+OPEN_CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+TRANSFORMERS_FILES = ("model.safetensors", "pytorch_model.bin")
+INDEX = "model.safetensors.index.json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a card comes to.
+
+    Attributes:
+        name: for messages.
+        config: open_clip's model configuration.
+        preprocess: of images, where it is not open_clip's default.
+        folder: where the files that the configuration names may lie.
+        read: gives the weights; None leaves them random.
+        source: of the weights, for messages.
+    """
+
+    name: str
+    config: Json
+    preprocess: Json
+    folder: Path | None = None
+    read: Callable[[], Checkpoint] | None = None
+    source: str = ""
+
+
+def find(text: str) -> Callable[[], Plan] | None:
+    """Return what reads the folder or repository that a text names, None when it names neither."""
+    if text.startswith("hf-hub:"):
+        return functools.partial(_from_hub, text.removeprefix("hf-hub:"))
+    path = Path(text.removeprefix("local-dir:")).expanduser()
+    if text.startswith("local-dir:") or (path.is_dir() and text not in open_clip.list_models()):
+        return functools.partial(_from_folder, path)
+    return None
+
+
+def _from_folder(folder: Path) -> Plan:
+    if (folder / CONFIG).is_file():
+        held = read_json(folder / CONFIG)
+        plan = _open_clip_plan(str(folder), held, folder)
+        return replace(plan, read=lambda: checkpoint.read(_weights_in(folder, OPEN_CLIP_FILES)))
+    if (folder / "config.json").is_file():
+        pre = folder / "preprocessor_config.json"
+
+        def read() -> Checkpoint:
+            index = folder / INDEX
+            if index.is_file():
+                return checkpoint.read_sharded(index, read_json(index)["weight_map"])
+            return checkpoint.read(_weights_in(folder, TRANSFORMERS_FILES))
+
+        held = read_json(folder / "config.json")
+        return _transformers_plan(
+            str(folder), held, read_json(pre) if pre.is_file() else None, read
+        )
+    raise InputError(
+        f"{folder} is no folder of a model: expected {CONFIG} (open_clip) or config.json "
+        "(transformers) beside the weights"
+    )
+
+
+def _from_hub(repository: str) -> Plan:
+    remedy = f"model=DIR in place of hf-hub:{repository}"
+    found = hub.fetch(repository, (CONFIG, "config.json"), remedy)
+    if found.name == CONFIG:
+        plan = _open_clip_plan(f"hf-hub:{repository}", read_json(found), found.parent)
+        return replace(
+            plan, read=lambda: checkpoint.read(hub.fetch(repository, OPEN_CLIP_FILES, remedy))
+        )
+    try:
+        pre = read_json(hub.fetch(repository, ("preprocessor_config.json",), remedy))
+    except InputError:  # not every repository has one; transformers' default is that of its kind
+        pre = None
+
+    def read() -> Checkpoint:
+        file = hub.fetch(repository, (*TRANSFORMERS_FILES, INDEX), remedy)
+        if file.name != INDEX:
+            return checkpoint.read(file)
+        parts = read_json(file)["weight_map"]
+        for name in set(parts.values()):
+            hub.fetch(repository, (name,), remedy)
+        return checkpoint.read_sharded(file, parts)
+
+    return _transformers_plan(repository, read_json(found), pre, read)
+
+
+def _open_clip_plan(name: str, held: Json, folder: Path) -> Plan:
+    config = held.get("model_cfg", held)
+    return Plan(name, config, held.get("preprocess_cfg") or {}, folder, source=name)
+
+
+def _transformers_plan(
+    name: str, held: Json, pre: Json | None, read: Callable[[], Checkpoint]
+) -> Plan:
+    config = transformers_names.configuration(held, name)
+    preprocess = transformers_names.preprocessing(pre, held["model_type"])
+
+    def converted() -> Checkpoint:
+        return Checkpoint(transformers_names.tensors(held, read().tensors))
+
+    return Plan(name, config, preprocess, Path(name), converted, source=name)
+
+
+def _weights_in(folder: Path, preferred: tuple[str, ...]) -> Path:
+    for name in preferred:
+        if (folder / name).is_file():
+            return folder / name
+    found = sorted(p for p in folder.iterdir() if p.suffix in checkpoint.SUFFIXES)
+    if len(found) == 1:
+        return found[0]
+    raise InputError(
+        f"{folder} holds {len(found) or 'no'} files of weights, expected {' or '.join(preferred)}: "
+        "name the file with model.pretrained=FILE"
+    )
+
+
+def read_json(path: Path) -> Json:
+    """Return the object that a JSON file holds.
+
+    Raises:
+        InputError: when it holds none.
+    """
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is no JSON: {error}") from error
+    if not isinstance(held, dict):
+        raise InputError(f"{path} holds no configuration: expected a JSON object")
+    return held

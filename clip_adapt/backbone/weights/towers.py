@@ -1,0 +1,160 @@
+"""Two towers from an open_clip configuration, with random weights, and their tokenizer.
+
+Only what open_clip's own factory leaves to be wished is done here: nothing is fetched, Hugging Face
+text towers are built from a configuration on disk, and of CoCa the contrastive part is kept.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import timm
+from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer, SimpleTokenizer
+from open_clip.transform import PreprocessCfg, merge_preprocess_dict
+from torch import Tensor, nn
+
+from clip_adapt.backbone.weights import hub
+from clip_adapt.errors import InputError
+
+Json = dict[str, Any]
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "spiece.model")
+
+
+class TimmTower(nn.Module):
+    """A timm network of sizes that have no name in timm: pixels (N, 3, S, S) -> features (N, D)."""
+
+    def __init__(self, name: str, image_size: int, **sizes: Any) -> None:
+        super().__init__()
+        self.image_size = (image_size, image_size)
+        self.trunk: Any = timm.create_model(name, pretrained=False, **{"num_classes": 0, **sizes})
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return the pooled features."""
+        return self.trunk(pixels)
+
+    def set_input_size(self, image_size: int) -> None:
+        """Take images of another size from now on."""
+        self.image_size = (image_size, image_size)
+        self.trunk.set_input_size(image_size)
+
+
+def build(config: Json, image_size: int | None = None, folder: Path | None = None) -> Any:
+    """Return a model of two towers with random weights; it has ``.visual`` and ``.text``.
+
+    Args:
+        config: open_clip's model configuration.
+        image_size: pixels; None is the configuration's.
+        folder: where a Hugging Face text tower's configuration may lie.
+
+    Raises:
+        InputError: when that configuration is not on this machine and cannot be fetched.
+    """
+    config = copy.deepcopy(config)
+    config.pop("custom_text", None)
+    vision, text = config["vision_cfg"], config["text_cfg"]
+    if image_size is not None:
+        vision["image_size"] = image_size
+    if "timm_model_name" in vision:
+        vision["timm_model_pretrained"] = False
+    if "hf_model_name" in text:
+        text["hf_model_pretrained"] = False
+        text["hf_model_name"] = str(text_configuration(config, folder).parent)
+    sizes = vision.pop("timm_kwargs", None)
+    if sizes is not None:
+        placeholder = {"layers": 0, "width": 8, "head_width": 8, "patch_size": 8, "image_size": 8}
+        config["vision_cfg"] = placeholder
+    coca = "multimodal_cfg" in config
+    model = (open_clip.CoCa if coca else open_clip.CustomTextCLIP)(**config)
+    if sizes is not None:
+        model.visual = TimmTower(vision["timm_model_name"], vision["image_size"], **sizes)
+    if "hf_model_name" in text:  # transformers' limit of positions is no context length
+        model.text.context_length = text.get("context_length", DEFAULT_CONTEXT_LENGTH)
+        model.text.register_forward_pre_hook(_without_padding)
+    return model
+
+
+def finish(model: Any, config: Json, preprocess: Json, image_size: int | None) -> None:
+    """Bring a model whose weights are loaded to the form that a backbone has, in place."""
+    if image_size is not None and hasattr(model.visual, "set_input_size"):
+        model.visual.set_input_size(image_size)
+    if hasattr(model, "text_decoder"):  # CoCa writes captions, too; only its towers are used
+        del model.text_decoder
+    for tower in (model.visual, model.text):
+        tower.output_tokens = False
+    merged = merge_preprocess_dict(PreprocessCfg(), preprocess)
+    model.visual.preprocess_cfg = {**merged, "size": model.visual.image_size}
+
+
+def tokenizer(name: str, config: Json, folder: Path | None = None) -> Any:
+    """Return the tokenizer of a configuration: texts -> (N, context_length) token ids.
+
+    Raises:
+        InputError: when its files are not on this machine and cannot be fetched.
+    """
+    text = config["text_cfg"]
+    length = text.get("context_length", DEFAULT_CONTEXT_LENGTH)
+    options = text.get("tokenizer_kwargs") or {}
+    if "hf_tokenizer_name" not in text:
+        return SimpleTokenizer(context_length=length, **options)
+    source = _place(text["hf_tokenizer_name"], folder, TOKENIZER_FILES)
+    mode = text.get("tokenizer_mode")
+    try:
+        return HFTokenizer(str(source), context_length=length, tokenizer_mode=mode, **options)
+    except (OSError, ValueError, ImportError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"model {name!r} needs the tokenizer of {source}, which is not on this machine and "
+            f"cannot be fetched ({reason}). On a machine with a network run `hf download {source} "
+            f"--local-dir DIR`, copy DIR here, and set hf_tokenizer_name to it in the model's "
+            "open_clip configuration"
+        ) from error
+
+
+def text_configuration(config: Json, folder: Path | None) -> Path:
+    """Return the ``config.json`` of a Hugging Face text tower, fetched where it is not here."""
+    name = config["text_cfg"]["hf_model_name"]
+    place = _place(name, folder, ("config.json",))
+    if isinstance(place, Path):
+        return place / "config.json"
+    remedy = "hf_model_name=DIR in the model's open_clip configuration"
+    return hub.fetch(str(place), ("config.json",), remedy)
+
+
+def described(config: Json, folder: Path | None) -> Json:
+    """Return what a fingerprint says of an architecture: its content, whatever its files' names."""
+    if "hf_model_name" not in config["text_cfg"]:
+        return config
+    config = copy.deepcopy(config)
+    held = json.loads(text_configuration(config, folder).read_text(encoding="utf-8"))
+    for passing in (
+        "transformers_version",
+        "_name_or_path",
+        "torch_dtype",
+        "dtype",
+        "architectures",
+    ):
+        held.pop(passing, None)
+    for place in ("hf_model_name", "hf_tokenizer_name"):
+        config["text_cfg"].pop(place, None)
+    return {**config, "hf_config": held}
+
+
+def _without_padding(tower: Any, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    # Hugging Face towers mask their padding, so what is padding in every row changes no output.
+    (ids,) = inputs
+    used = (ids != tower.config.pad_token_id).any(0).nonzero()
+    return (ids[:, : int(used.max()) + 1],) if len(used) else inputs
+
+
+def _place(name: str, folder: Path | None, files: tuple[str, ...]) -> Path | str:
+    # A name in a configuration is a folder beside it, the configuration's own folder where the
+    # files lie in it, any folder, or a hub id.
+    candidates = [folder / name, folder] if folder is not None else []
+    for candidate in (*candidates, Path(name)):
+        if any((candidate / file).is_file() for file in files):
+            return candidate
+    return name

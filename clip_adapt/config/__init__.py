@@ -1,0 +1,1 @@
+"""Typed options, YAML and its help, data and model cards."""

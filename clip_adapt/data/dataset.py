@@ -1,0 +1,202 @@
+"""Data sets: classes, splits, and the few-shot draw with its manifest.
+
+The test split is handed out by ``Dataset.test`` alone. What training, selection and closed forms
+receive is a ``Support``, which holds no reference to it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from clip_adapt.config.cards import SPLITS, DataCard
+from clip_adapt.data import catalog, leaks, scan
+from clip_adapt.data.items import Context, Item, Splits, Support
+from clip_adapt.data.sampling import SAMPLERS, VAL_SHOTS, Sampling
+from clip_adapt.data.task import Prompts, Task
+from clip_adapt.errors import InputError
+from clip_adapt.system.files import cache_folder, data_folder
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set: its card, spoken class names, and items.
+
+    Attributes:
+        card: templates, descriptions, licence.
+        classes: spoken names, in the order of the labels.
+        train: the pool that few-shot subsets are drawn from.
+        val: the pool of validation images.
+        test: read by evaluation only.
+        names: every spoken name of a class that has several, by its first.
+        drawn: train and val are a few-shot subset already.
+    """
+
+    card: DataCard
+    classes: list[str]
+    train: list[Item]
+    val: list[Item]
+    test: list[Item]
+    names: dict[str, list[str]] = field(default_factory=dict)
+    drawn: bool = False
+
+    @classmethod
+    def load(
+        cls,
+        name: str | Path,
+        *,
+        cache_dir: str | None = None,
+        data_dir: str | None = None,
+        download: bool = False,
+    ) -> Dataset:
+        """Load a data set by name, or what a path points at.
+
+        Args:
+            name: the name of a card that ships, a card.yaml, a folder of class folders, a table
+                (.csv, .tsv), a split file of the CoOp protocol, or a subset (.json, .jsonl).
+            cache_dir: where caches lie.
+            data_dir: where the data sets of cards that ship lie.
+            download: fetch what is missing.
+
+        Raises:
+            InputError: when it does not exist, holds no classes, or leaks between its splits.
+        """
+        card = catalog.find_dataset(str(name))
+        return cls.from_card(card, cache_dir=cache_dir, data_dir=data_dir, download=download)
+
+    @classmethod
+    def from_card(
+        cls,
+        card: DataCard,
+        *,
+        cache_dir: str | None = None,
+        data_dir: str | None = None,
+        download: bool = False,
+    ) -> Dataset:
+        """Load the data set that a card describes; see ``load``."""
+        context = Context(cache_folder(cache_dir), data_folder(data_dir), download)
+        splits: Splits = catalog.source_module(card.source).read(card, context, **card.options)
+        names = [card.names_of(stored) for stored in splits.classes]
+        classes = [spoken[0] for spoken in names]
+        _refuse_same_names(classes, splits.classes)
+        leaks.refuse_groups(splits.parts())
+        if card.on_leak == "error":
+            leaks.refuse_pairs(leaks.same_files(splits.parts(), context.cache))
+        several = {spoken[0]: spoken for spoken in names if len(spoken) > 1}
+        train, val, test = splits.parts().values()
+        return cls(card, classes, train, val, test, several, splits.drawn)
+
+    @property
+    def name(self) -> str:
+        """The card's name."""
+        return self.card.name
+
+    def parts(self) -> dict[str, list[Item]]:
+        """Return the items by split, in the order train, val, test."""
+        return {split: getattr(self, split) for split in SPLITS}
+
+    def survey(self, *, cache_dir: str | None = None) -> scan.Survey:
+        """Look at every image of every split; what was seen is remembered."""
+        paths = [item.path for items in self.parts().values() for item in items]
+        return scan.survey(paths, cache_folder(cache_dir))
+
+    def check(self, survey: scan.Survey) -> tuple[list[str], list[leaks.Twin]]:
+        """Compare the images of different splits with one another.
+
+        Returns:
+            what a user should know, and the images that look like one of another split.
+
+        Raises:
+            InputError: when an image stands in two splits, unless the card says on_leak: warn.
+        """
+        pairs = leaks.same_pixels(self.parts(), survey)
+        if self.card.on_leak == "error":
+            leaks.refuse_pairs(pairs)
+        notes = [leaks.describe(pairs)] if pairs else []
+        same = {pair[1] for pair in pairs}
+        twins = [t for t in leaks.near(self.parts(), survey) if t.path not in same]
+        if twins:
+            notes.append(
+                f"{len(twins)} images look like one of another split (near-duplicates); "
+                f"they are listed in {leaks.FILE}"
+            )
+        return notes, twins
+
+    def without(self, broken: Iterable[str]) -> Dataset:
+        """Return the data set without the images at these paths.
+
+        Raises:
+            InputError: when a class has no training image left, or nothing is left to test on.
+        """
+        gone = set(broken)
+        kept = {s: [i for i in getattr(self, s) if i.path not in gone] for s in SPLITS}
+        left = {item.label for item in kept["train"]}
+        empty = [name for label, name in enumerate(self.classes) if label not in left]
+        if empty:
+            raise InputError(f"no readable training image is left in: {', '.join(empty)}")
+        if not kept["test"]:
+            raise InputError(f"the test split of {self.name} is empty: nothing can be measured")
+        return replace(self, train=kept["train"], val=kept["val"], test=kept["test"])
+
+    def few_shot(self, shots: int, seed: int = 1, sampling: Sampling = "coop") -> Support:
+        """Draw the support set and a validation subset.
+
+        One stream of Python's ``random`` seeded with ``seed``: ``shots`` over train, then
+        min(shots, 4) over val, by the sampler of that name (sampling.py). A subset that a source
+        gives as drawn already is used as it is.
+
+        Raises:
+            InputError: when ``shots`` is below 1.
+        """
+        if shots < 1:
+            raise InputError(f"shots={shots}: expected a whole number, at least 1")
+        stream = random.Random(seed)
+        draw = SAMPLERS["all" if self.drawn else sampling]
+        train = draw(self.train, shots, stream)
+        val = draw(self.val, min(shots, VAL_SHOTS), stream)
+        return Support(train, val, shots, self._notes(train, shots, sampling))
+
+    def task(self, *, prompts: Prompts = "templates", shots: int = 0, seed: int = 1) -> Task:
+        """Return what a method is asked."""
+        return Task(
+            classes=tuple(self.classes),
+            templates=tuple(self.card.templates),
+            descriptions=self.card.descriptions,
+            names=self.names,
+            prompts=prompts,
+            shots=shots,
+            seed=seed,
+        )
+
+    def _notes(self, drawn: list[Item], shots: int, sampling: Sampling) -> list[str]:
+        if self.drawn or sampling != "coop":
+            what = "the subset is used as given" if self.drawn else f"sampling={sampling}"
+            counts = Counter(item.label for item in drawn)
+            low, high = min(counts.values()), max(counts.values())
+            return [f"{what}: {len(drawn)} training images, {low} to {high} a class"]
+        sizes = Counter(item.label for item in self.train)
+        short = [f"{c}: {sizes[i]}" for i, c in enumerate(self.classes) if sizes[i] < shots]
+        return [f"fewer than {shots} training images in {', '.join(short)}"] if short else []
+
+
+def require_apart(items: Sequence[Item], test: Sequence[Item]) -> None:
+    """Refuse images of which a copy, or an image of the same group, is tested on.
+
+    Raises:
+        InputError: listing them.
+    """
+    parts = {"calibration": list(items), "test": list(test)}
+    leaks.refuse_pairs(leaks.same_files(parts))
+    leaks.refuse_groups(parts)
+
+
+def _refuse_same_names(classes: list[str], stored: list[str]) -> None:
+    for name in sorted({c for c in classes if classes.count(c) > 1}):
+        twins = [s for s, c in zip(stored, classes, strict=True) if c == name]
+        raise InputError(
+            f"two classes have the name {name!r}: {', '.join(map(repr, twins))}. "
+            "Rename one, or give each a spoken name under classes: in a card."
+        )

@@ -1,0 +1,97 @@
+"""Images with their labels, and subsets of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from clip_adapt.config.cards import SPLITS
+from clip_adapt.system.files import sha256
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One image: its file, the index of its class, and the group (patient, site) it belongs to.
+
+    An image with captions has no class, and label 0.
+    """
+
+    path: str
+    label: int
+    group: str | None = None
+    captions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Splits:
+    """What a source reads: class names as they are stored, and the items of each split.
+
+    ``drawn`` says that train and val are a few-shot subset already, to be used as it is.
+    """
+
+    classes: list[str]
+    train: list[Item]
+    val: list[Item]
+    test: list[Item]
+    drawn: bool = False
+
+    @classmethod
+    def of(cls, classes: list[str], parts: Mapping[str, list[Item]]) -> Splits:
+        """Return the splits of items by split."""
+        return cls(classes, parts["train"], parts["val"], parts["test"])
+
+    def parts(self) -> dict[str, list[Item]]:
+        """Return the items by split, in the order train, val, test."""
+        return {split: getattr(self, split) for split in SPLITS}
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a source may use besides its own options.
+
+    Attributes:
+        cache: where caches lie.
+        data: where the data sets of cards that ship lie.
+        download: whether the user allowed a download.
+    """
+
+    cache: Path
+    data: Path = Path("data")
+    download: bool = False
+
+    def place(self, path: str) -> Path:
+        """Return a path of a card: that of a card that ships is relative to the data folder."""
+        return self.data / Path(path).expanduser()
+
+
+@dataclass(frozen=True)
+class Support:
+    """The labelled images that adaptation may see.
+
+    Attributes:
+        train: the support set, in the order of the draw.
+        val: the validation subset; may be empty.
+        shots: what was asked for.
+        notes: what a user should know about the draw (classes with fewer images than shots).
+    """
+
+    train: list[Item]
+    val: list[Item]
+    shots: int
+    notes: list[str] = field(default_factory=list)
+
+    def manifest(self, classes: Sequence[str]) -> list[dict[str, Any]]:
+        """Return a row (path, sha256, label, split) for every image that was drawn."""
+        return [
+            {"path": i.path, "sha256": sha256(i.path), "label": classes[i.label], "split": split}
+            for split, items in (("train", self.train), ("val", self.val))
+            for i in items
+        ]
+
+
+def write_manifest(rows: Iterable[dict[str, Any]]) -> str:
+    """Return manifest rows as JSON lines."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

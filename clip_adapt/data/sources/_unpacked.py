@@ -1,0 +1,94 @@
+"""Images that lie in one large file are written once into the cache folder, as files.
+
+Everything else (hashes, features, manifests, the page a person looks at) then works as it does for
+images that were files from the start, and memory holds one image at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from tqdm import tqdm
+
+from clip_adapt.config.cards import SPLITS
+from clip_adapt.data.items import Context, Item, Splits
+from clip_adapt.system.files import refuse_unwritable, write_text
+
+# A label, and a function that writes the image to a path without suffix and returns the suffix.
+Row = tuple[int, Callable[[Path], str]]
+
+
+def unpack(
+    context: Context,
+    name: str,
+    version: str,
+    classes: list[str],
+    rows: Callable[[str], Iterable[Row]],
+    total: int | None = None,
+) -> Splits:
+    """Return the splits of what is unpacked already, or unpack it.
+
+    Args:
+        context: where the cache is.
+        name: put into the folder's name.
+        version: changes when the file does.
+        classes: names as they are stored.
+        rows: gives the images of a split.
+        total: how many there are, for the progress bar.
+    """
+    digest = hashlib.sha256(version.encode()).hexdigest()[:16]
+    folder = context.cache / "unpacked" / f"{name}-{digest}"
+    if not folder.is_dir():
+        _write_all(folder, rows, total)
+    parts = {split: list(_items(folder, split)) for split in SPLITS}
+    return Splits.of(classes, parts)
+
+
+def stamp(path: Path) -> str:
+    """Return what changes when a file does."""
+    stat = os.stat(path)
+    return f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
+
+
+def _write_all(folder: Path, rows: Callable[[str], Iterable[Row]], total: int | None) -> None:
+    with refuse_unwritable(folder.parent):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        with (
+            refuse_unwritable(folder.parent),
+            tqdm(total=total, desc="unpacking", unit="img", disable=None) as bar,
+        ):
+            for split in SPLITS:
+                write_text(building / f"{split}.txt", "".join(_write(building, split, rows, bar)))
+            building.rename(folder)
+    except OSError:
+        if not folder.is_dir():  # another process has unpacked the same file meanwhile
+            raise
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def _write(
+    building: Path, split: str, rows: Callable[[str], Iterable[Row]], bar: tqdm
+) -> Iterator[str]:
+    # A thousand files a folder: more make some file systems slow.
+    for index, (label, write) in enumerate(rows(split)):
+        folder = building / split / f"{index // 1000:04d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        bare = folder / f"{index:06d}"
+        suffix = write(bare)
+        yield f"{(folder / (bare.name + suffix)).relative_to(building).as_posix()}\t{label}\n"
+        bar.update()
+
+
+def _items(folder: Path, split: str) -> Iterator[Item]:
+    with open(folder / f"{split}.txt", encoding="utf-8") as file:
+        for line in file:
+            path, label = line.rstrip("\n").split("\t")
+            yield Item(str(folder / path), int(label))

@@ -1,0 +1,130 @@
+"""Published splits of the CoOp protocol: ``split_zhou_*.json`` and a folder of images.
+
+The file is ``{"train"|"val"|"test": [[path, label, class name], ...]}`` (Zhou et al. 2022); order,
+labels and names are used as they stand in it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from clip_adapt.config.cards import SPLITS, DataCard
+from clip_adapt.data.items import Context, Item, Splits
+from clip_adapt.data.sources._fetch import fetch_images
+from clip_adapt.errors import InputError, listed, nearest
+
+
+def read(
+    card: DataCard,
+    context: Context,
+    *,
+    file: str,
+    images: list[str] | None = None,
+    fetch: str | None = None,
+) -> Splits:
+    """Read a split file.
+
+    Args:
+        card: its ``classes`` give spoken names to class names of the file.
+        context: where data sets lie, and whether a download is allowed.
+        file: the split file.
+        images: folders in which the images may lie, the first that holds one is taken; None looks
+            beside the file and in the folders beside it.
+        fetch: the data set of torchvision that brings the images when a download is allowed.
+
+    Raises:
+        InputError: when the file or images are missing, or when the file is not of this form.
+    """
+    path = context.place(file)
+    if not path.is_file():
+        raise InputError(_missing(card, f"the split file {path} is missing"))
+    rows = _rows(path)
+    classes = _classes(rows, path)
+    _refuse_unknown_names(card, classes, path)
+    first = rows["train"][0][0]
+    folders = _candidates(path, images, context)
+    folder = _holding(folders, first)
+    if folder is None and fetch and context.download:
+        fetch_images(fetch, context.data)
+        folder = _holding(folders, first)
+    if folder is None:
+        looked = listed(str(f / first) for f in folders)
+        raise InputError(_missing(card, f"the images of {path} are missing. Looked for\n{looked}"))
+    parts = {s: [Item(os.path.join(folder, p), label) for p, label, _ in rows[s]] for s in SPLITS}
+    _refuse_missing_images(parts, path, folder)
+    return Splits.of(classes, parts)
+
+
+def _missing(card: DataCard, what: str) -> str:
+    return f"{what}\n{card.get}" if card.get else what
+
+
+def _rows(path: Path) -> dict[str, list[tuple[str, int, str]]]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(content, dict) or not content.get("train") or not content.get("test"):
+        raise InputError(
+            f'{path} is no split file: expected {{"train": [[path, label, class name], ...], '
+            '"val": [...], "test": [...]}'
+        )
+    return {split: [_row(r, split, path) for r in content.get(split, [])] for split in SPLITS}
+
+
+def _row(row: Any, split: str, path: Path) -> tuple[str, int, str]:
+    match row:
+        case [str(image), int(label), str(name)] if label >= 0:
+            if os.path.isabs(image) or os.path.normpath(image).startswith(".."):
+                raise InputError(f"{path}: {image!r} in {split} leaves the folder of the images")
+            return image, label, name
+    raise InputError(f"{path}: expected [path, label, class name] in {split}, not {row!r}")
+
+
+def _classes(rows: dict[str, list[tuple[str, int, str]]], path: Path) -> list[str]:
+    names: dict[int, str] = {}
+    for of_split in rows.values():
+        for image, label, name in of_split:
+            if names.setdefault(label, name) != name:
+                raise InputError(
+                    f"{path} calls label {label} both {names[label]!r} and {name!r} (at {image})"
+                )
+    if sorted(names) != list(range(len(names))):
+        absent = sorted(set(range(max(names))) - names.keys())
+        raise InputError(f"{path} has no images of labels {', '.join(map(str, absent))}")
+    return [names[label] for label in range(len(names))]
+
+
+def _refuse_unknown_names(card: DataCard, classes: list[str], path: Path) -> None:
+    # A name of the card fits as it is stored or as it is spoken: some files are renamed already.
+    unknown = [
+        name
+        for name in card.classes
+        if name not in classes and card.names_of(name)[0] not in classes
+    ]
+    if unknown:
+        hints = ", ".join(f"{name!r}{nearest(name, classes)}" for name in unknown)
+        raise InputError(f"{path} has no class {hints}")
+
+
+def _candidates(path: Path, images: list[str] | None, context: Context) -> list[Path]:
+    if images is not None:
+        return [context.place(folder) for folder in images]
+    top = path.absolute().parent
+    inside = [p for p in top.iterdir() if p.is_dir() and not p.name.startswith(".")]
+    return [top, *sorted(inside)]
+
+
+def _holding(folders: list[Path], image: str) -> Path | None:
+    return next((f.absolute() for f in folders if (f / image).is_file()), None)
+
+
+def _refuse_missing_images(parts: dict[str, list[Item]], path: Path, folder: Path) -> None:
+    gone = [i.path for items in parts.values() for i in items if not os.path.isfile(i.path)]
+    if gone:
+        raise InputError(
+            f"{len(gone)} images that {path} names are missing from {folder}:\n{listed(gone)}"
+        )

@@ -1,0 +1,129 @@
+"""Class folders: ``root/train/cat/1.jpg`` with train, val and test, or ``root/cat/1.jpg`` alone.
+
+A folder without splits is split by the content of its images, so the same images fall into the same
+splits on every machine, whatever their file names; copies of one image stay together.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from clip_adapt.config.cards import DataCard
+from clip_adapt.data.decoding import SUFFIXES
+from clip_adapt.data.items import Context, Item, Splits
+from clip_adapt.data.sources._splitting import SPLIT_NAMES, by_content
+from clip_adapt.errors import InputError
+
+
+def read(
+    card: DataCard,
+    context: Context,
+    *,
+    root: str,
+    splits: dict[str, str] | None = None,
+) -> Splits:
+    """Read a folder.
+
+    Args:
+        card: its ``classes`` name the class folders to read, all when empty.
+        context: where caches and data sets lie.
+        root: the folder.
+        splits: which folder is which split, ``{train: train, test: val}``; None goes by the names.
+
+    Raises:
+        InputError: when it does not exist, is empty, has no class folders or one class only.
+    """
+    top = context.place(root) if splits else Path(root).expanduser()
+    if not top.is_dir():
+        raise InputError(_missing(card, top))
+    folders = _split_folders(top, splits)
+    if folders["train"] is None:
+        classes = _classes(top, card)
+        return by_content(classes, _items(top, classes), context, str(top))
+    return _read_splits(top, folders, card)
+
+
+def _missing(card: DataCard, top: Path) -> str:
+    text = f"the folder {top} does not exist (looked at {top.absolute()})"
+    return f"{text}\n{card.get}" if card.get else text
+
+
+def _split_folders(top: Path, splits: dict[str, str] | None) -> dict[str, Path | None]:
+    if splits is None:
+        return {split: _split_folder(top, split) for split in SPLIT_NAMES}
+    unknown = [key for key in splits if key not in SPLIT_NAMES]
+    if unknown or not {"train", "test"} <= splits.keys():
+        raise InputError(f"dataset.splits={splits}: expected {{train: FOLDER, test: FOLDER}}")
+    return {s: top / splits[s] if s in splits else None for s in SPLIT_NAMES}
+
+
+def _read_splits(top: Path, folders: dict[str, Path | None], card: DataCard) -> Splits:
+    train = folders["train"]
+    assert train is not None, "a folder without train is split by content"
+    if folders["test"] is None:
+        raise InputError(
+            f"{top} has a train folder and no test folder. Put the images to be tested on into "
+            f"{top / 'test'}, one folder a class; or point at {train} to have it split."
+        )
+    classes = _classes(train, card)
+    parts = {s: _items(f, classes) if f else [] for s, f in folders.items()}
+    for split in ("train", "test"):
+        if not parts[split]:
+            raise InputError(f"{folders[split]} holds no images in its class folders")
+    _refuse_unknown_classes(folders, classes, card)
+    return Splits(classes, parts["train"], parts["val"], parts["test"])
+
+
+def _split_folder(top: Path, split: str) -> Path | None:
+    return next((top / name for name in SPLIT_NAMES[split] if (top / name).is_dir()), None)
+
+
+def _classes(folder: Path, card: DataCard) -> list[str]:
+    found = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    missing = [name for name in card.classes if name not in found]
+    if missing:
+        raise InputError(f"{folder} has no folder for the card's classes {', '.join(missing)}")
+    classes = [name for name in (card.classes or found) if _images(folder / name)]
+    if not classes:
+        loose = len(_images(folder))
+        hint = f"{loose} images lie in it without a class folder" if loose else "it holds no images"
+        raise InputError(
+            f"{folder} has no classes: {hint}. Expected one folder a class, such as "
+            f"{folder / 'cat' / '1.jpg'} and {folder / 'dog' / '2.jpg'}."
+        )
+    if len(classes) == 1:
+        raise InputError(
+            f"{folder} has one class with images, {classes[0]!r}: expected at least two to tell "
+            "apart, one folder each."
+        )
+    return classes
+
+
+def _images(folder: Path) -> list[Path]:
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
+
+
+def _items(folder: Path, classes: list[str]) -> list[Item]:
+    return [
+        Item(str(path.absolute()), label)
+        for label, name in enumerate(classes)
+        if (folder / name).is_dir()
+        for path in _images(folder / name)
+    ]
+
+
+def _refuse_unknown_classes(
+    folders: dict[str, Path | None], classes: list[str], card: DataCard
+) -> None:
+    for folder in filter(None, folders.values()):
+        others = [p.name for p in folder.iterdir() if p.is_dir() and p.name not in classes]
+        others = [n for n in others if _images(folder / n)] if not card.classes else []
+        if others:
+            raise InputError(
+                f"{folder} has classes without training images: {', '.join(sorted(others))}. "
+                "Add training images, or remove these folders."
+            )

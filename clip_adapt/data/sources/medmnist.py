@@ -1,0 +1,135 @@
+"""MedMNIST's npz files: images of 28 to 224 pixels with published splits (Yang et al. 2023).
+
+The images are read one by one from the file and written once into the cache folder. The package
+``medmnist`` is needed for a download only.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import IO, Literal
+
+import numpy as np
+from PIL import Image
+
+from clip_adapt.config.cards import SPLITS, DataCard
+from clip_adapt.data.items import Context, Splits
+from clip_adapt.data.sources._fetch import build
+from clip_adapt.data.sources._unpacked import Row, stamp, unpack
+from clip_adapt.errors import InputError
+
+SIZES = (28, 64, 128, 224)
+
+
+def read(
+    card: DataCard,
+    context: Context,
+    *,
+    flag: str,
+    size: Literal[28, 64, 128, 224] = 28,
+    root: str = "medmnist",
+) -> Splits:
+    """Read one of MedMNIST's files.
+
+    Args:
+        card: its ``classes`` give the labels "0", "1", ... their spoken names.
+        context: where caches and data sets lie, and whether a download is allowed.
+        flag: MedMNIST's name of the set, ``pathmnist``.
+        size: edge of the images in pixels.
+        root: folder of the npz files, relative to the folder of data sets.
+
+    Raises:
+        InputError: when the file is missing and no download was allowed, or when it is damaged.
+    """
+    folder = context.place(root)
+    path = folder / (f"{flag}.npz" if size == SIZES[0] else f"{flag}_{size}.npz")
+    if not path.is_file():
+        _get(path, flag, size, context)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            labels = {split: _labels(archive, split) for split in SPLITS}
+            classes = [str(n) for n in range(1 + max(int(y.max()) for y in labels.values()))]
+            _refuse_unknown(card, classes, path)
+            rows = _rows(archive, labels)
+            total = sum(map(len, labels.values()))
+            return unpack(context, f"{flag}-{size}", stamp(path), classes, rows, total)
+    except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} is damaged, or no file of MedMNIST: {error}") from error
+
+
+def _get(path: Path, flag: str, size: int, context: Context) -> None:
+    if not context.download:
+        raise InputError(
+            f"{path} is missing. Put {path.name} of MedMNIST there "
+            "(https://zenodo.org/records/10519652), or let it be fetched: download=true, which "
+            "needs the package: pip install 'clip-adapt[medmnist]'"
+        )
+    try:
+        import medmnist
+    except ImportError as error:
+        raise InputError(
+            "download=true of a MedMNIST set needs the package medmnist: "
+            "pip install 'clip-adapt[medmnist]'"
+        ) from error
+    known = {cls.flag: cls for cls in vars(medmnist).values() if hasattr(cls, "flag")}
+    if flag not in known:
+        raise InputError(f"dataset.flag={flag}: MedMNIST has no set of that name")
+    make = known[flag]
+    build(lambda: make(split="test", download=True, root=str(path.parent), size=size), flag,
+          path.parent)  # fmt: skip
+
+
+def _labels(archive: zipfile.ZipFile, split: str) -> np.ndarray:
+    with archive.open(f"{split}_labels.npy") as file:
+        labels = np.lib.format.read_array(file, allow_pickle=False)
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        raise InputError("a set with several labels an image cannot be used for classification")
+    return labels.reshape(-1)
+
+
+def _refuse_unknown(card: DataCard, classes: list[str], path: Path) -> None:
+    unknown = [name for name in card.classes if name not in classes]
+    if unknown:
+        raise InputError(f"{path} has the labels 0 to {len(classes) - 1}, not {unknown[0]!r}")
+
+
+def _rows(
+    archive: zipfile.ZipFile, labels: dict[str, np.ndarray]
+) -> Callable[[str], Iterable[Row]]:
+    def rows(split: str) -> Iterator[Row]:
+        with archive.open(f"{split}_images.npy") as file:
+            for image, label in zip(_images(file), labels[split], strict=True):
+                yield int(label), _saver(image)
+
+    return rows
+
+
+def _images(file: IO[bytes]) -> Iterator[np.ndarray]:
+    # One image at a time: the largest of these files holds 16 GB.
+    version = np.lib.format.read_magic(file)
+    header = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }[version]
+    shape, fortran, dtype = header(file)
+    if fortran or dtype != np.uint8 or len(shape) not in (3, 4):
+        raise InputError(f"images of {dtype} {shape} cannot be read: expected uint8 (N, H, W[, 3])")
+    count = int(np.prod(shape[1:]))
+    for _ in range(shape[0]):
+        data = file.read(count)
+        if len(data) < count:
+            raise EOFError("the images end early")
+        yield np.frombuffer(data, dtype=np.uint8).reshape(shape[1:])
+
+
+def _saver(image: np.ndarray) -> Callable[[Path], str]:
+    def save(path: Path) -> str:
+        Image.fromarray(image).save(f"{path}.png", compress_level=1)
+        return ".png"
+
+    return save

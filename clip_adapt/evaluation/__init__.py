@@ -1,0 +1,1 @@
+"""What is measured: metrics, classification, retrieval, protocols, calibration."""

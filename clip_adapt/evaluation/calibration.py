@@ -1,0 +1,156 @@
+"""What is learned after training: a temperature on val, conformal sets on images of their own.
+
+Neither sees an image that the part was trained on, and the sets see none that anything was chosen
+on, or their promise would not hold. Test images play no part.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import minimize_scalar
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from clip_adapt.adapted import conformal
+from clip_adapt.adapted.classifier import Classifier
+from clip_adapt.data.dataset import Dataset, require_apart
+from clip_adapt.data.items import Item, Support
+from clip_adapt.errors import InputError, listed
+from clip_adapt.evaluation import classification
+from clip_adapt.inputs.features import FeatureCache
+from clip_adapt.system.files import sha256
+
+log = logging.getLogger(__name__)
+
+LARGEST = 1000.0  # temperatures between 1 / LARGEST and LARGEST
+
+
+def temperature(logits: Tensor, labels: Tensor) -> float | None:
+    """Return the temperature at which logits (N, C) are most likely, given the labels (N,).
+
+    Guo et al. 2017, https://arxiv.org/abs/1706.04599, section 4.2: the minimum over T of the mean
+    cross entropy of logits / T, which is convex in 1 / T; Brent's search over log T finds it in
+    float64. There is none, and None is returned, when every image is right (ever sharper is ever
+    better) or when the true classes have no larger logits than the others.
+    """
+    logits, labels = logits.double().cpu(), labels.cpu()
+    of_truth = logits.gather(1, labels[:, None])[:, 0]
+    all_right = bool((of_truth == logits.max(1).values).all())
+    if all_right or float((of_truth - logits.mean(1)).mean()) <= 0:
+        return None
+    found = minimize_scalar(
+        lambda t: float(cross_entropy(logits / np.exp(t), labels)),
+        bounds=(-np.log(LARGEST), np.log(LARGEST)),
+        method="bounded",
+        options={"xatol": 1e-8},
+    )
+    return float(np.exp(found.x))
+
+
+def draw(pool: Sequence[Item], support: Support, count: int | None, seed: int) -> list[Item]:
+    """Return the calibration images of ``conformal=``: none was used for adapting.
+
+    Args:
+        pool: labelled images, the training images or some that were set aside.
+        support: what was drawn for adapting.
+        count: how many to draw at random; None takes all that are left.
+        seed: of the draw.
+
+    Raises:
+        InputError: when all were used for adapting.
+    """
+    items = left_over(pool, support)
+    if not items:
+        raise InputError(
+            "conformal= needs labelled images that were not used for adapting, and all "
+            f"{len(pool)} were: using an image for both is refused, because the sets would "
+            "promise too much. Use fewer shots, or calibration=FOLDER with other images."
+        )
+    if count is not None and count > len(items):
+        log.warning("%d calibration images are left, fewer than %d", len(items), count)
+    return random.Random(seed).sample(items, count) if count and count < len(items) else items
+
+
+def set_aside(dataset: Dataset, other: Dataset) -> list[Item]:
+    """Return all images of a data set that is there for calibrating, labelled as ``dataset`` is.
+
+    Raises:
+        InputError: when it has other classes, or an image that is tested on.
+    """
+    items = [*other.train, *other.val, *other.test]
+    items = classification.mapped(items, other.classes, dataset.classes)
+    require_apart(items, dataset.test)
+    return items
+
+
+def left_over(train: Sequence[Item], support: Support) -> list[Item]:
+    """Return the training images that are not, and share no group with one, in the support set.
+
+    A copy of a support image under another name counts as that image.
+    """
+    used = {sha256(i.path) for i in (*support.train, *support.val)}
+    groups = {i.group for i in (*support.train, *support.val)} - {None}
+    return [i for i in train if i.group not in groups and sha256(i.path) not in used]
+
+
+def require_unused(items: Sequence[Item], left: Sequence[Item]) -> None:
+    """Refuse calibration images of which ``left_over`` left some out.
+
+    Raises:
+        InputError: listing them.
+    """
+    kept = {item.path for item in left}
+    used = [item.path for item in items if item.path not in kept]
+    if used:
+        raise InputError(
+            f"{len(used)} calibration images were used for adapting (train or val), or share a "
+            f"group with one that was, so the sets would promise too much:\n{listed(used)}\n"
+            "Remove them, or calibrate on other images."
+        )
+
+
+def manifest(items: Sequence[Item], classes: Sequence[str]) -> list[dict[str, Any]]:
+    """Return a row (path, sha256, label, split) for every calibration image."""
+    rows = Support(list(items), [], 0).manifest(classes)
+    return [{**row, "split": "calibration"} for row in rows]
+
+
+def fit_temperature(classifier: Classifier, support: Support, cache: FeatureCache) -> None:
+    """Set a classifier's temperature by its val images, and by no other."""
+    logits = classification.logits(classifier, support.val, cache, "val features")
+    best = temperature(logits, torch.tensor([i.label for i in support.val]))
+    if best is None:
+        note = (
+            f"the temperature stays 1: on these {len(support.val)} val images no other is most "
+            "likely, because all are right or the logits say nothing"
+        )
+        log.warning(note)
+        support.notes.append(note)
+    classifier.temperature = 1.0 if best is None else best
+
+
+def fit_sets(
+    classifier: Classifier, items: Sequence[Item], alpha: float, cache: FeatureCache
+) -> None:
+    """Set a classifier's conformal thresholds by calibration images."""
+    p = classification.probabilities(classifier, items, cache, "calibration features")
+    classifier.conformal = conformal.fit(p.numpy(), classification.labels_of(items), alpha)
+
+
+def require_val(support: Support) -> None:
+    """Refuse ``calibrate=true`` without validation images.
+
+    Raises:
+        InputError: with the remedy.
+    """
+    if not support.val:
+        raise InputError(
+            "calibrate=true fits the temperature on validation images and there are none: add a "
+            "val split, or leave calibrate=false. Training and test images are never used for it."
+        )

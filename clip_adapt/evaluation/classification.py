@@ -1,0 +1,166 @@
+"""Measuring classifiers on test images."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clip_adapt.adapted import conformal
+from clip_adapt.adapted.classifier import Classifier
+from clip_adapt.adapted.conformal import Labels, Thresholds
+from clip_adapt.data.items import Item
+from clip_adapt.errors import InputError, nearest
+from clip_adapt.evaluation import metrics
+from clip_adapt.evaluation.metrics import Measured
+from clip_adapt.inputs.features import FeatureCache, extract
+from clip_adapt.method.contract import Method
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A classifier on test images, and zero-shot CLIP on the same.
+
+    Attributes:
+        classes: spoken names, in the order of the columns of ``probabilities``.
+        items: the test images, labelled in that order.
+        probabilities: of the classifier (N, C).
+        ours: its metrics.
+        zero_shot: those of the same backbone and prompts without training.
+        sets: what its conformal sets are worth; None when it gives none.
+    """
+
+    classes: list[str]
+    items: list[Item]
+    probabilities: Tensor
+    ours: Measured
+    zero_shot: Measured
+    sets: dict[str, Any] | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """Return what metrics.json says of it; every value can be written as JSON."""
+        labels, groups = labels_of(self.items), groups_of(self.items)
+        return {
+            "test": self.ours.table,
+            "zero_shot": self.zero_shot.table,
+            "difference": metrics.difference(self.ours, self.zero_shot),
+            **({"conformal": self.sets} if self.sets else {}),
+            "per_class": self.ours.per_class,
+            "confusion": self.ours.confusion,
+            "n_test": len(self.items),
+            "bootstrap": metrics.bootstrap(len(self.items), len(self.classes), groups),
+            "notes": metrics.notes(labels, self.classes),
+        }
+
+
+def beside_zero_shot(
+    classifier: Classifier, items: list[Item], cache: FeatureCache, seed: int = 0
+) -> Evaluation:
+    """Measure a classifier on test items, and zero-shot CLIP on the same features.
+
+    ``seed`` is that of the bootstrap; equal seeds draw equal resamples of the same items.
+    """
+    baseline = Classifier(Method(classifier.backbone, classifier.method.task))
+    ours = probabilities(classifier, items, cache)
+    base = probabilities(baseline, items, cache)
+    labels, groups, names = labels_of(items), groups_of(items), classifier.classes
+    return Evaluation(
+        names,
+        items,
+        ours,
+        metrics.measure(labels, ours.numpy(), names, groups, seed),
+        metrics.measure(labels, base.numpy(), names, groups, seed),
+        _coverage(classifier.conformal, ours, labels, groups, seed),
+    )
+
+
+def probabilities(
+    classifier: Classifier, items: Sequence[Item], cache: FeatureCache, label: str = "test features"
+) -> Tensor:
+    """Return the probabilities (N, C) of items, on the CPU."""
+    return classifier.softmax(logits(classifier, items, cache, label))
+
+
+def logits(
+    classifier: Classifier, items: Sequence[Item], cache: FeatureCache, label: str
+) -> Tensor:
+    """Return the logits (N, C) of items before any temperature, on the CPU.
+
+    Features come from the cache unless the method tunes the image tower.
+    """
+    paths = [item.path for item in items]
+    if classifier.method.tunes_image_tower:
+        rows = [classifier.logits(pixels) for pixels in classifier.batches(paths)]
+        return torch.cat(rows).cpu()
+    z = extract(classifier.backbone, paths, cache, label=label)[:, 0]
+    return classifier.logits_of_features(z).cpu()
+
+
+def _coverage(
+    thresholds: Thresholds | None,
+    probabilities: Tensor,
+    labels: Labels,
+    groups: list[str | None] | None,
+    seed: int,
+) -> dict[str, Any] | None:
+    # How often the sets of test images hold the truth, how large and how often empty they are.
+    if thresholds is None:
+        return None
+    found: dict[str, Any] = {"alpha": thresholds["alpha"], "n_calibration": thresholds["n"]}
+    for score in conformal.SCORES:
+        inside = conformal.sets(probabilities.numpy(), thresholds, score)
+        covered, sizes = inside[np.arange(len(labels)), labels], inside.sum(1)
+        found[score] = {
+            "coverage": metrics.mean(covered, groups, seed),
+            "set_size": metrics.mean(sizes, groups, seed, most=float(inside.shape[1])),
+            "empty": metrics.mean(sizes == 0, groups, seed),
+        }
+    return found
+
+
+def labels_of(items: Sequence[Item]) -> Labels:
+    """Return the labels (N,) of items."""
+    return np.array([item.label for item in items], dtype=np.int64)
+
+
+def groups_of(items: Sequence[Item]) -> list[str | None] | None:
+    """Return the groups of items, None when no item has one."""
+    groups = [item.group for item in items]
+    return groups if any(group is not None for group in groups) else None
+
+
+def predictions_csv(probabilities: Tensor, items: list[Item], classes: list[str]) -> str:
+    """Return a table: path, label, prediction, and the probability of each class."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["path", "label", "prediction", *(f"p:{name}" for name in classes)])
+    for row, item in zip(probabilities.tolist(), items, strict=True):
+        best = max(range(len(row)), key=row.__getitem__)
+        shares = [f"{p:.6g}" for p in row]
+        writer.writerow([item.path, classes[item.label], classes[best], *shares])
+    return text.getvalue()
+
+
+def mapped(items: list[Item], of_dataset: list[str], of_delta: list[str]) -> list[Item]:
+    """Return the items with the labels of the delta's order of classes.
+
+    Raises:
+        InputError: when the data set has a class that the delta does not know.
+    """
+    unknown = [name for name in of_dataset if name not in of_delta]
+    if unknown:
+        hints = ", ".join(f"{n!r}{nearest(n, of_delta)}".removesuffix(".") for n in unknown)
+        stop = "" if hints.endswith("?") else "."
+        raise InputError(
+            f"the delta does not know these classes of the data set: {hints}{stop} "
+            f"It knows: {', '.join(of_delta)}. Give classes their spoken names in a card, or train "
+            "anew."
+        )
+    index = [of_delta.index(name) for name in of_dataset]
+    return [Item(i.path, index[i.label], i.group) for i in items]

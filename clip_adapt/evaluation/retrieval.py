@@ -1,0 +1,194 @@
+"""Retrieval between images and captions: recall at 1, 5 and 10 both ways, with intervals.
+
+    image to text    an image is right at k when one of its captions is among the k nearest texts
+    text to image    a caption is right at k when one of its images is among the k nearest images;
+                     the mean over all captions of all images
+
+Each different caption is in the pool once, and belongs to every image that has it. Wrong answers
+that are exactly as near as the right one count as nearer, so that features which are all the same
+score nothing. Intervals draw images (or their groups) and leave the pool as it is.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from clip_adapt.adapted.classifier import Classifier
+from clip_adapt.data import scan
+from clip_adapt.data.captions import Captions
+from clip_adapt.data.items import Item
+from clip_adapt.evaluation import metrics, resampling
+from clip_adapt.evaluation.classification import groups_of
+from clip_adapt.evaluation.metrics import Measured
+from clip_adapt.evaluation.resampling import Floats
+from clip_adapt.inputs.features import FeatureCache, extract
+from clip_adapt.method.contract import Method
+from clip_adapt.method.encoding import encode_texts
+
+AT = (1, 5, 10)
+SHOWN = 5  # captions of an image in retrieval.csv
+BLOCK = 1024  # rows of similarities at a time
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """How many wrong answers are at least as near as the best right one.
+
+    Attributes:
+        of_images: (N,) for every image among the texts.
+        of_pairs: (P,) for every caption of every image among the images.
+        image: (P,) the image of each of these.
+    """
+
+    of_images: Tensor
+    of_pairs: Tensor
+    image: Tensor
+
+    def recall(self, k: int) -> float:
+        """Return the mean of both directions' recall at k."""
+        both = [float((ranks < k).double().mean()) for ranks in (self.of_images, self.of_pairs)]
+        return sum(both) / 2
+
+
+def ranks(z: Tensor, t: Tensor, own: Sequence[Sequence[int]]) -> Ranks:
+    """Rank texts for images and images for texts.
+
+    Args:
+        z: unit features of N images (N, D).
+        t: unit features of M different texts (M, D).
+        own: for every image the indices of its texts, at least one.
+    """
+    image = torch.tensor([i for i, texts in enumerate(own) for _ in texts])
+    text = torch.tensor([j for texts in own for j in texts])
+    of_texts = _ranks(t, z, text, image)
+    return Ranks(_ranks(z, t, image, text), of_texts[text], image)
+
+
+def _ranks(queries: Tensor, pool: Tensor, query: Tensor, answer: Tensor) -> Tensor:
+    # The rank (Q,) of the best right answer of every query; (query, answer) lists what is right.
+    found = []
+    for start in range(0, len(queries), BLOCK):
+        similar = queries[start : start + BLOCK] @ pool.T
+        here = (query >= start) & (query < start + len(similar))
+        right = torch.zeros_like(similar, dtype=torch.bool)
+        right[query[here] - start, answer[here]] = True
+        best = similar.masked_fill(~right, float("-inf")).amax(1, keepdim=True)
+        found.append(((similar >= best) & ~right).sum(1))
+    return torch.cat(found)
+
+
+def measure(found: Ranks, groups: Sequence[str | None] | None = None, seed: int = 0) -> Measured:
+    """Return the recalls with their 95 % intervals; ``groups`` are drawn whole."""
+    n = len(found.of_images)
+    image = found.image.numpy()
+    of_image = {k: (found.of_images < k).numpy().astype(np.float64) for k in AT}
+    # For every image how many of its captions are right, and how many it has.
+    of_text = {k: np.bincount(image, (found.of_pairs < k).numpy(), minlength=n) for k in AT}
+    count = np.bincount(image, minlength=n).astype(np.float64)
+    ways = {
+        **{f"image_to_text_recall@{k}": (of_image[k], np.ones(n)) for k in AT},
+        **{f"text_to_image_recall@{k}": (of_text[k], count) for k in AT},
+    }
+    drawn = list(resampling.draw(n, groups, metrics.resamples(n, 1), seed))
+    samples = {name: _resampled(*way, drawn) for name, way in ways.items()}
+    table = {
+        name: metrics.interval(float(top.sum() / bottom.sum()), samples[name])
+        for name, (top, bottom) in ways.items()
+    }
+    return Measured(table, {}, [], samples)
+
+
+def _resampled(top: NDArray[Any], bottom: NDArray[Any], drawn: Sequence[Floats]) -> Floats:
+    return np.concatenate([(top @ weights) / (bottom @ weights) for weights in drawn])
+
+
+def table(z: Tensor, t: Tensor, texts: Sequence[str], items: Sequence[Item]) -> str:
+    """Return retrieval.csv: path, its captions, and the nearest captions with their cosines."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    best = range(1, min(SHOWN, len(texts)) + 1)
+    writer.writerow(["path", "captions", *(f"{what}{i}" for i in best for what in ("text", "cos"))])
+    for start in range(0, len(items), BLOCK):
+        nearest = (z[start : start + BLOCK] @ t.T).topk(len(best))
+        for row, item in enumerate(items[start : start + BLOCK]):
+            pairs = zip(nearest.indices[row].tolist(), nearest.values[row].tolist(), strict=True)
+            shown = [cell for i, cosine in pairs for cell in (texts[i], f"{cosine:.4f}")]
+            writer.writerow([item.path, " | ".join(item.captions), *shown])
+    return text.getvalue()
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """A method on the captioned images of a test split, and the frozen backbone on the same.
+
+    Attributes:
+        items: the test images.
+        texts: their captions, each different one once.
+        z: unit features of the images (N, D).
+        t: unit features of the texts (M, D).
+        ours: the method's recalls.
+        zero_shot: those of the backbone without training.
+    """
+
+    items: list[Item]
+    texts: list[str]
+    z: Tensor
+    t: Tensor
+    ours: Measured
+    zero_shot: Measured
+
+    def facts(self) -> dict[str, Any]:
+        """Return what metrics.json says of it; every value can be written as JSON."""
+        return {
+            "test": self.ours.table,
+            "zero_shot": self.zero_shot.table,
+            "difference": metrics.difference(self.ours, self.zero_shot),
+            "n_test": len(self.items),
+            "n_captions": sum(len(item.captions) for item in self.items),
+            "n_texts": len(self.texts),
+            "bootstrap": metrics.bootstrap(len(self.items), 1, groups_of(self.items)),
+        }
+
+
+def beside_zero_shot(
+    method: Method, items: list[Item], cache: FeatureCache, seed: int = 0
+) -> Retrieval:
+    """Measure a method on captioned images, and the frozen backbone on the same.
+
+    ``seed`` is that of the bootstrap; both draw the same resamples.
+    """
+    captions = Captions.of(items, scan.digests([i.path for i in items], cache.memory))
+    frozen = Method(method.backbone, method.task).eval()
+    groups = groups_of(items)
+
+    def measured(one: Method) -> tuple[Tensor, Tensor, Measured]:
+        z, t = _images(one, items, cache), _texts(one, captions.texts)
+        return z, t, measure(ranks(z, t, captions.own), groups, seed)
+
+    z, t, ours = measured(method.eval())
+    return Retrieval(items, captions.texts, z, t, ours, measured(frozen)[2])
+
+
+def _images(method: Method, items: list[Item], cache: FeatureCache) -> Tensor:
+    paths = [item.path for item in items]
+    if not method.tunes_image_tower:
+        z = extract(method.backbone, paths, cache, label="test features")[:, 0]
+        with torch.no_grad():
+            return method.image_features(z.to(method.backbone.device)).float().cpu()
+    classifier = Classifier(method)
+    rows = [classifier.encode_image(pixels) for pixels in classifier.batches(paths)]
+    return torch.cat(rows).float().cpu()
+
+
+def _texts(method: Method, texts: Sequence[str]) -> Tensor:
+    with torch.no_grad():
+        return method.text_features(encode_texts(method, texts)).float().cpu()

@@ -1,0 +1,1 @@
+"""What enters a method: views, crops, pixels, features, batches."""

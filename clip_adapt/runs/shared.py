@@ -1,0 +1,83 @@
+"""What several runs of one process have in common: backbones, data sets, the feature cache."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from clip_adapt.backbone.backbone import Backbone
+from clip_adapt.config.cards import DataCard, ModelCard
+from clip_adapt.runs.configuration import RunOptions
+from clip_adapt.data.dataset import Dataset
+from clip_adapt.inputs.features import FeatureCache
+from clip_adapt.system.files import cache_folder
+
+
+class Shared:
+    """Loads each backbone and each data set once.
+
+    Args:
+        keep_features: keep features until this is closed where ``cache=false`` keeps none on
+            disk, so that runs which follow one another share them.
+    """
+
+    def __init__(self, *, keep_features: bool = False) -> None:
+        self._kept: dict[tuple[str, ...], Any] = {}
+        self._keep_features = keep_features
+        self._until_closed = contextlib.ExitStack()
+
+    def __enter__(self) -> Shared:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._until_closed.close()
+
+    def backbone(self, card: ModelCard, o: RunOptions) -> Backbone:
+        """Return the backbone of a card on the device and in the precision of the options.
+
+        Raises:
+            InputError: when it cannot be loaded.
+        """
+        return self._once(
+            (repr(card), o.device, o.precision, str(o.compile), str(o.text_chunk)),
+            lambda: _load(card, o),
+        )
+
+    def dataset(self, card: DataCard, o: RunOptions) -> Dataset:
+        """Return the data set of a card, unreadable images included.
+
+        Raises:
+            InputError: when it cannot be loaded.
+        """
+        return self._once(
+            (repr(card), str(o.cache_dir), str(o.data_dir)),
+            lambda: Dataset.from_card(
+                card, cache_dir=o.cache_dir, data_dir=o.data_dir, download=o.download
+            ),
+        )
+
+    def cache(self, o: RunOptions) -> FeatureCache:
+        """Return where features are kept."""
+        if o.cache:
+            return FeatureCache(cache_folder(o.cache_dir) / "features", o.cache_limit * 1e9)
+        if not self._keep_features:
+            return FeatureCache(None)
+        folder = self._once(("features",), self._temporary)
+        return FeatureCache(Path(folder), o.cache_limit * 1e9)
+
+    def _temporary(self) -> str:
+        return self._until_closed.enter_context(tempfile.TemporaryDirectory())
+
+    def _once(self, key: tuple[str, ...], make: Callable[[], Any]) -> Any:
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
+
+
+def _load(card: ModelCard, o: RunOptions) -> Backbone:
+    loaded = Backbone.from_card(card, device=o.device, precision=o.precision, compile=o.compile)
+    loaded.text_chunk = o.text_chunk
+    return loaded

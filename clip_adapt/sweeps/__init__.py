@@ -1,0 +1,1 @@
+"""Many runs: the grid, the sweep, its tables and its curve."""

@@ -1,0 +1,188 @@
+"""A sweep's command line becomes its runs: every combination of the options that are lists."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clip_adapt.config import cards, options, yamls
+from clip_adapt.config.options import Option, Text
+from clip_adapt.errors import InputError
+from clip_adapt.method import finding
+from clip_adapt.runs.configuration import Config, RunOptions, compose
+
+# What says where a run's files go and how fast it gets there, and changes no number.
+NEUTRAL = frozenset({"output", "device", "cache", "cache_dir", "cache_limit", "tensorboard"}) | {
+    "report"
+}
+NAMED = ("method", "dataset", "model", "shots", "seed")  # what every folder's name holds
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a sweep.
+
+    Attributes:
+        config: what it does.
+        values: the value of every option that the sweep varies.
+    """
+
+    config: Config
+    values: dict[str, Any]
+
+    @property
+    def folder(self) -> Path:
+        """Where its files go."""
+        assert self.config.options.output is not None, "a sweep gives every run its place"
+        return Path(self.config.options.output)
+
+
+def expand(given: Mapping[str, Any], output: str | None = None) -> tuple[Path, list[Cell]]:
+    """Return the sweep's folder and its runs, in the order of the command line.
+
+    An option that takes a list itself (``templates``) is varied by a list of lists. An option of a
+    method goes to the methods that have it, and must be one of at least one of them.
+
+    Args:
+        given: ``key=value`` pairs, lists for what is varied.
+        output: the sweep's folder; None is ``runs/<dataset>/sweep``.
+
+    Raises:
+        InputError: with a line for everything that is wrong with any of the runs.
+    """
+    choices = {key: _choices(given, key) for key in given}
+    varied = [key for key, values in choices.items() if values is not None]
+    lists = [choices[key] or [given[key]] for key in given]
+    combinations = [dict(zip(given, values, strict=True)) for values in itertools.product(*lists)]
+    wanted = _without_repeats([_own(one, given) for one in combinations])
+    top = Path(output).expanduser() if output else _default_folder(given)
+    cells, problems = [], []
+    for one in wanted:
+        values = {key: _plain(one[key]) for key in varied if key in one}
+        try:
+            config = compose({**one, "output": str(top / _name(one))})
+            cells.append(Cell(config, values))
+        except InputError as error:
+            problems += str(error).splitlines()
+    if problems:
+        raise InputError("\n".join(dict.fromkeys(problems)))
+    assert len({cell.folder for cell in cells}) == len(cells), "every run has its own folder"
+    return top, cells
+
+
+def differences(config: Config, folder: Path) -> list[str]:
+    """Return what a finished run's configuration has otherwise, as ``lr: 0.002, now 0.01``."""
+    stored = yamls.read(folder / "config.yaml")
+    of_name = {candidate.method.name: candidate for candidate in config.candidates}
+    config = of_name.get(str((stored.get("method") or {}).get("name")), config)
+    # Through YAML, as the file went: tuples become lists, keys text.
+    now, then = _flat(yamls.parse(config.to_yaml())), _flat(stored)
+    return [
+        f"{key}: {then.get(key, 'nothing')}, now {now.get(key, 'nothing')}"
+        for key in sorted({*now, *then})
+        if now.get(key) != then.get(key) and key.partition(".")[0] not in NEUTRAL
+    ]
+
+
+def _choices(given: Mapping[str, Any], key: str) -> list[Any] | None:
+    # None when the option has one value, be it a list that the option itself takes.
+    value = options.parse(given[key]) if isinstance(given[key], Text) else given[key]
+    if not isinstance(value, list) or _takes(value, _schema(given, key)):
+        return None
+    if not value:
+        raise InputError(f"{key}=[]: expected at least one value")
+    return value
+
+
+def _takes(value: list[Any], option: Option | None) -> bool:
+    if option is None:
+        return False
+    try:
+        options.check(value, option.annotation)
+    except ValueError:
+        return False
+    return True
+
+
+def _schema(given: Mapping[str, Any], key: str) -> Option | None:
+    group, _, rest = key.partition(".")
+    if group == "method" and rest:
+        found = [_method_options(name).get(rest) for name in _methods(given)]
+        return next((option for option in found if option is not None), None)
+    if group == "dataset" and rest:
+        return options.of_dataclass(cards.DataCard).get(rest)
+    return options.of_dataclass(RunOptions).get(key)
+
+
+def _methods(given: Mapping[str, Any]) -> list[str]:
+    value = given.get("method", yamls.read(cards.resource("configs") / "train.yaml")["method"])
+    parsed = options.parse(value) if isinstance(value, Text) else value
+    return [str(name) for name in (parsed if isinstance(parsed, list) else [parsed])]
+
+
+@functools.cache
+def _method_options(name: str) -> dict[str, Option]:
+    try:
+        return options.of_signature(finding.find(name).cls)
+    except InputError:  # said with all other problems when the run is composed
+        return {}
+
+
+def _own(one: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    # Without the options that another method of this sweep has and this one has not.
+    mine = _method_options(_methods(one)[0])
+    others = {key for name in _methods(given) for key in _method_options(name)}
+
+    def is_anothers(key: str) -> bool:
+        head, _, rest = key.partition(".")
+        name = rest.partition(".")[0]
+        return head == "method" and bool(rest) and name not in mine and name in others
+
+    return {key: value for key, value in one.items() if not is_anothers(key)}
+
+
+def _without_repeats(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return list({repr(sorted(run.items(), key=str)): run for run in runs}.values())
+
+
+def _default_folder(given: Mapping[str, Any]) -> Path:
+    value = given.get("dataset", yamls.read(cards.resource("configs") / "train.yaml")["dataset"])
+    parsed = options.parse(value) if isinstance(value, Text) else value
+    if isinstance(parsed, list):
+        return Path("runs") / "sweep"
+    return Path("runs") / Path(str(parsed)).stem / "sweep"
+
+
+def _name(one: Mapping[str, Any]) -> str:
+    defaults = yamls.read(cards.resource("configs") / "train.yaml")
+    m, d, b, shots, seed = (str(_plain(one.get(key, defaults[key]))) for key in NAMED)
+    own = {k: _plain(v) for k, v in one.items() if k not in NAMED and k not in NEUTRAL}
+    extra = [f"{key.removeprefix('method.')}={value}" for key, value in sorted(own.items())]
+    stems = [Path(d).stem, Path(m).stem, Path(b).stem if b.endswith((".yaml", ".yml")) else b]
+    numbers = [f"{shots}shot", f"seed{seed}"]
+    name = "-".join([*stems, *numbers, *extra])
+    if len(name) <= 100 and re.fullmatch(r"[\w.=+-]+", name + d + m + b):
+        return name
+    # Too long for a name, a path, or made of what names cannot hold: config.yaml says the rest.
+    digest = hashlib.sha256("\n".join([d, m, b, *numbers, *extra]).encode()).hexdigest()[:10]
+    short = (re.sub(r"[^\w.+]+", "_", stem)[:24] for stem in stems)
+    return "-".join([*short, *numbers, digest])
+
+
+def _plain(value: Any) -> Any:
+    return options.parse(value) if isinstance(value, Text) else value
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict) or not tree:
+        return {prefix: tree}
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat

@@ -1,0 +1,131 @@
+"""Writing files so that a reader never sees half of one, and finding our own."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import platformdirs
+
+from clip_adapt.errors import InputError
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path`` which takes its place when the block succeeds.
+
+    Raises:
+        InputError: when the disk is full or the folder cannot be written; nothing is left behind.
+    """
+    temporary: Path | None = None
+    try:
+        with refuse_unwritable(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+            os.close(handle)
+            temporary = Path(name)
+            yield temporary
+            _flush(temporary)
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, path)
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file (UTF-8) atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+@contextlib.contextmanager
+def refuse_unwritable(folder: Path) -> Iterator[None]:
+    """Turn the operating system's refusal to write into a message with a remedy."""
+    reasons = {
+        errno.ENOSPC: "the disk is full",
+        errno.EDQUOT: "the disk quota is used up",
+        errno.EROFS: "the file system is read-only",
+        errno.EACCES: "permission is denied",
+        errno.EPERM: "permission is denied",
+        errno.ENOTDIR: "a part of this path is a file",
+        errno.EEXIST: "a part of this path is a file",
+        errno.ENOENT: "a part of this path cannot be created",
+        errno.EFBIG: "the file would be larger than is allowed here",
+    }
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in reasons:
+            raise
+        raise InputError(
+            f"cannot write into {folder}: {reasons[error.errno]}. Free some space or choose "
+            "another place with output=DIR (results) or cache_dir=DIR (caches)."
+        ) from error
+
+
+def require_writable(folder: Path) -> None:
+    """Create the folder and a file in it, and take the file away again.
+
+    Raises:
+        InputError: when that fails.
+    """
+    with refuse_unwritable(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder) as probe:
+            probe.write(b"\0" * 4096)
+            probe.flush()
+
+
+def sha256(path: Path | str) -> str:
+    """Return the SHA-256 of a file's bytes as 64 hexadecimal digits; read once while unchanged."""
+    stat = os.stat(path)
+    return _sha256(os.fspath(path), stat.st_size, stat.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=200_000)
+def _sha256(path: str, size: int, modified: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def cache_folder(cache_dir: str | None = None) -> Path:
+    """Return where caches lie: ``cache_dir``, $CLIP_ADAPT_CACHE, or the platform's cache folder."""
+    chosen = cache_dir or os.environ.get("CLIP_ADAPT_CACHE")
+    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("clip_adapt"))
+
+
+def data_folder(data_dir: str | None = None) -> Path:
+    """Return where data sets of cards lie: ``data_dir``, $CLIP_ADAPT_DATA, or ``data`` here."""
+    chosen = data_dir or os.environ.get("CLIP_ADAPT_DATA") or "data"
+    return Path(chosen).expanduser().absolute()
+
+
+def resource(*parts: str) -> Path:
+    """Return a file or folder of ours, in an installed package or in a checkout.
+
+    ``configs`` and ``datasets`` lie inside the installed package and at the top of a checkout.
+    """
+    package = Path(__file__).parent.parent
+    inside = package.joinpath(*parts)
+    return inside if inside.exists() else package.parent.joinpath(*parts)
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

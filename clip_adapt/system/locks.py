@@ -1,0 +1,62 @@
+"""One process at a time: a lock file that the operating system lets go when its holder dies."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from clip_adapt.errors import InputError
+from clip_adapt.system.files import refuse_unwritable
+
+NAME = ".lock"
+
+
+class BusyError(InputError):
+    """Another process holds the lock."""
+
+
+@contextlib.contextmanager
+def held(path: Path, what: str) -> Iterator[None]:
+    """Hold a lock while the block runs; its file is taken away afterwards.
+
+    The lock is the operating system's, on the open file: a process that is killed leaves the file
+    but not the lock, so nothing is ever stale.
+
+    Args:
+        path: the lock file; its folder is made.
+        what: what is locked, for the message.
+
+    Raises:
+        BusyError: at once, when another process (or another thread of this one) holds it.
+        InputError: when the file cannot be written.
+    """
+    with refuse_unwritable(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path, timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise BusyError(
+                f"{what} is in use by {_holder(path)}: wait until it ends, or choose another place "
+                "with output=DIR"
+            ) from None
+        path.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+    try:
+        yield
+    finally:
+        # Taken away while it is still held: who opened it before finds it gone and starts over.
+        with contextlib.suppress(OSError):
+            path.unlink()
+        lock.release()
+
+
+def _holder(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8") or "another process"
+    except OSError:
+        return "another process"

@@ -1,0 +1,1 @@
+"""The training loop, the recipe, fitting, runs side by side."""
