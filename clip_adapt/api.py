@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clip_adapt.adapted import delta
 from clip_adapt.adapted.classifier import Classifier
+from clip_adapt.adapted.loading import load_classifier, make_zero_shot
 from clip_adapt.backbone.backbone import Backbone
-from clip_adapt.data.task import Task, require_usable
-from clip_adapt.method.contract import Method
 
 
 def adapt(
@@ -56,10 +54,8 @@ def load(
     Raises:
         InputError: when the delta is damaged, newer, or for another backbone.
     """
-    return Classifier(
-        *delta.load(
-            path, backbone=backbone, method_file=method_file, device=device, precision=precision
-        )
+    return load_classifier(
+        path, backbone=backbone, method_file=method_file, device=device, precision=precision
     )
 
 
@@ -84,10 +80,4 @@ def zero_shot(
         InputError: when the classes or a template cannot be used.
     """
     templates = (template,) if isinstance(template, str) else tuple(template)
-    require_usable(list(classes), templates)
-    backbone = (
-        Backbone.load(model, device=device, precision=precision)
-        if isinstance(model, str)
-        else model
-    )
-    return Classifier(Method(backbone, Task(tuple(classes), templates)))
+    return make_zero_shot(classes, templates, model, device=device, precision=precision)

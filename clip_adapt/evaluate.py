@@ -2,240 +2,29 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 import sys
-from collections.abc import Sequence
-from itertools import combinations
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
 
 from clip_adapt import cli
-from clip_adapt.config import options
-from clip_adapt.data import catalog
+from clip_adapt.cli import tables, words
 from clip_adapt.errors import InputError
-from clip_adapt.runs import captioned
-from clip_adapt.system.files import require_writable, write_text
-
-if TYPE_CHECKING:
-    from clip_adapt.adapted.classifier import Classifier
-    from clip_adapt.data.dataset import Dataset
-    from clip_adapt.data.items import Item
-    from clip_adapt.evaluation.classification import Evaluation
 
 
-def run(
-    adapters: Sequence[str],
-    *,
-    dataset: str,
-    classes: Literal["delta", "dataset"] = "delta",
-    device: str = "auto",
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
-    on_bad_image: Literal["error", "skip"] = "error",
-    download: bool = False,
-    data_dir: str | None = None,
-    cache: bool = True,
-    cache_dir: str | None = None,
-    method_file: str | None = None,
-    json: bool = False,
-    output: str | None = None,
-) -> dict[str, Any]:
-    """Measure deltas on a data set's test split; configs/evaluate.yaml describes the options.
+def schema() -> words.Schema:
+    """Return the options."""
+    from clip_adapt.evaluation.deltas import measure_deltas
 
-    Returns:
-        for one delta {"test": metrics, "zero_shot": metrics, "n_test": number of images, ...};
-        for several {"deltas": {name: the same}, "differences": {"a - b": metrics}, "n_test": ...},
-        where the interval of a difference is over resamples that both share.
-
-    Raises:
-        InputError: when something does not fit.
-    """
-    from clip_adapt.data.dataset import Dataset
-    from clip_adapt.evaluation import classification
-    from clip_adapt.inputs.features import FeatureCache
-    from clip_adapt.system.files import cache_folder
-
-    catalog.find_dataset(dataset)  # says what is wrong with it before anything is loaded
-    folder = Path(output).expanduser() if output is not None else None
-    models = _load(adapters, method_file, device, precision)
-    card = catalog.find_dataset(dataset, _source_for(models, dataset, classes))
-    data = Dataset.from_card(card, cache_dir=cache_dir, data_dir=data_dir, download=download)
-    if card.source == captioned.SOURCE:
-        return _retrieval(models, data, on_bad_image, cache, cache_dir, folder)
-    if classes == "dataset":
-        models = {name: _moved(name, model, data) for name, model in models.items()}
-    items = {
-        n: classification.mapped(data.test, data.classes, m.classes) for n, m in models.items()
-    }
-    _require_same_classes(models)
-    broken = _broken(data, on_bad_image, cache_dir)
-    if folder is not None:
-        require_writable(folder)
-    kept = FeatureCache(cache_folder(cache_dir) / "features" if cache else None)
-    found = {
-        name: classification.beside_zero_shot(model, _without(items[name], broken), kept)
-        for name, model in models.items()
-    }
-    result = _one(found) if len(found) == 1 else _several(found)
-    if folder is not None:
-        _write(folder, found, result)
-    return result
-
-
-def _load(
-    adapters: Sequence[str], method_file: str | None, device: str, precision: str
-) -> dict[str, Classifier]:
-    from clip_adapt.adapted import delta
-    from clip_adapt.api import load
-
-    loaded: dict[str, Classifier] = {}
-    backbones: dict[str, Any] = {}
-    for name, adapter in zip(_names(adapters), adapters, strict=True):
-        header, _ = delta.read(delta.locate(adapter))
-        shared = backbones.get(header.backbone["fingerprint"])
-        # A method_file is for the deltas that name one; the others are of methods that ship.
-        own = method_file if len(adapters) == 1 or "file" in header.method else None
-        model = load(adapter, backbone=shared, method_file=own, device=device, precision=precision)
-        backbones[model.backbone.fingerprint] = model.backbone
-        loaded[name] = model
-    return loaded
-
-
-def _source_for(models: dict[str, Classifier], dataset: str, classes: str) -> dict[str, str]:
-    # What a delta without classes is measured on: captions, or the data set's own classes.
-    if classes == "dataset" or all(model.classes for model in models.values()):
-        return {}
-    if dataset.lower().endswith((".csv", ".tsv")):
-        return {"source": captioned.SOURCE}
-    if catalog.find_dataset(dataset).source == captioned.SOURCE:
-        return {}
-    raise InputError(
-        f"a delta that was trained on captions has no classes, and dataset {dataset} has no "
-        "captions: add classes=dataset to tell its classes apart, or give a table of captions"
-    )
-
-
-def _retrieval(
-    models: dict[str, Classifier],
-    data: Dataset,
-    on_bad_image: str,
-    cache: bool,
-    cache_dir: str | None,
-    folder: Path | None,
-) -> dict[str, Any]:
-    from clip_adapt.evaluation import retrieval
-    from clip_adapt.inputs.features import FeatureCache
-    from clip_adapt.system.files import cache_folder
-
-    if len(models) > 1:
-        raise InputError(f"retrieval is measured for one delta at a time, not {len(models)}")
-    (model,) = models.values()
-    items = _without(data.test, _broken(data, on_bad_image, cache_dir))
-    if folder is not None:
-        require_writable(folder)
-    kept = FeatureCache(cache_folder(cache_dir) / "features" if cache else None)
-    found = retrieval.beside_zero_shot(model.method, items, kept)
-    result = {**found.facts(), "notes": []}
-    if folder is not None:
-        table = retrieval.table(found.z, found.t, found.texts, found.items)
-        write_text(folder / "retrieval.csv", table)
-        text = jsonlib.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
-        write_text(folder / "metrics.json", f"{text}\n")
-    return result
-
-
-def _names(adapters: Sequence[str]) -> list[str]:
-    # runs/eyes/coop-lite-16shot-seed1/adapter is called coop-lite-16shot-seed1.
-    paths = [Path(a) for a in adapters]
-    short = [p.parent.name if p.name == "adapter" and p.parent.name else p.name for p in paths]
-    twice = sorted({str(a) for a in adapters if list(adapters).count(a) > 1})
-    if twice:
-        raise InputError(f"a delta is given twice: {', '.join(twice)}")
-    return short if len(set(short)) == len(short) else [str(a) for a in adapters]
-
-
-def _moved(name: str, model: Classifier, data: Dataset) -> Classifier:
-
-    assert model.header is not None, "a loaded delta has a header"
-    method = model.header.method
-    if not model.method.works_on_other_classes:
-        raise InputError(
-            f"classes=dataset: what {method['name']} trained for {name} belongs to its own classes "
-            f"({', '.join(model.classes)}) and cannot be used on others"
-        )
-    task = data.task(prompts=model.method.task.prompts, shots=model.method.task.shots)
-    return model.for_task(task, method["options"])
-
-
-def _require_same_classes(models: dict[str, Classifier]) -> None:
-    (first, one), *others = models.items()
-    for name, other in others:
-        apart = sorted(set(one.classes) ^ set(other.classes))
-        if apart:
-            raise InputError(
-                f"{first} and {name} tell different classes apart, so their numbers cannot be "
-                f"compared: only one of them knows {', '.join(apart)}"
-            )
-
-
-def _broken(data: Dataset, on_bad_image: str, cache_dir: str | None) -> set[str]:
-    from clip_adapt.data import decoding, scan
-    from clip_adapt.system.files import cache_folder
-
-    reasons = scan.survey([item.path for item in data.test], cache_folder(cache_dir)).broken
-    if on_bad_image == "error":
-        decoding.refuse_broken(reasons)
-    if len(reasons) == len(data.test):
-        raise InputError(f"the test split of {data.name} is empty: there is nothing to measure")
-    return set(reasons)
-
-
-def _without(items: list[Item], broken: set[str]) -> list[Item]:
-    return [item for item in items if item.path not in broken]
-
-
-def _one(found: dict[str, Evaluation]) -> dict[str, Any]:
-    (only,) = found.values()
-    return only.facts()
-
-
-def _several(found: dict[str, Evaluation]) -> dict[str, Any]:
-    from clip_adapt.evaluation import metrics
-
-    pairs = [(f"{a} - {b}", found[a].ours, found[b].ours) for b, a in combinations(found, 2)]
-    return {
-        "deltas": {name: one.facts() for name, one in found.items()},
-        "differences": {title: metrics.difference(one, other) for title, one, other in pairs},
-        "n_test": len(next(iter(found.values())).items),
-        "notes": next(iter(found.values())).facts()["notes"],
-    }
-
-
-def _write(folder: Path, found: dict[str, Evaluation], result: dict[str, Any]) -> None:
-    from clip_adapt.evaluation import classification
-
-    for name, one in found.items():
-        table = classification.predictions_csv(one.probabilities, one.items, one.classes)
-        own = folder if len(found) == 1 else folder / name.replace("/", "-").strip("-")
-        write_text(own / "predictions.csv", table)
-    text = jsonlib.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
-    write_text(folder / "metrics.json", f"{text}\n")
+    return words.schema_of(measure_deltas, json=(bool, False))
 
 
 def main(argv: list[str]) -> int:
     """Run the command line; see ``--help``."""
-    positional, given = cli.split(argv)
-    checked, problems = options.validate(given, options.of_signature(run))
-    if not positional:
-        problems.append("expected a delta (a folder adapter/), or several")
-    if problems:
-        raise InputError("\n".join(problems))
-    result = run(positional, **checked)
-    if checked["json"]:
-        print(jsonlib.dumps(result, ensure_ascii=False, allow_nan=False))
-    elif "deltas" in result:
-        cli.show_comparison(result)
-    else:
-        cli.show_metrics(result, "adapted")
+    from clip_adapt.evaluation.deltas import measure_deltas
+
+    adapters, options = words.read_words(argv, schema())
+    if not adapters:
+        raise InputError("expected a delta (a folder adapter/), or several")
+    as_json = options.pop("json")
+    tables.show_measured(measure_deltas(adapters, **options), as_json)
     return 0
 
 

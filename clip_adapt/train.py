@@ -5,23 +5,20 @@ from __future__ import annotations
 import sys
 
 from clip_adapt import cli
-from clip_adapt.errors import InputError
+from clip_adapt.cli import tables, words
 
 
 def main(argv: list[str]) -> int:
     """Run the command line; see ``--help``."""
-    positional, given = cli.split(argv)
-    if positional:
-        lines = [f"expected key=value, got {word!r}{cli.hint(word)}" for word in positional]
-        raise InputError("\n".join(lines))
+    given = words.read_options(argv)
     # Imported here because they bring torch, which --help does without.
     from clip_adapt.runs.configuration import compose
     from clip_adapt.runs.folder import output_folder
     from clip_adapt.runs.run import run
 
     config = compose(given)
-    cli.show_config(config, output_folder(config))
-    cli.show_run(run(config))
+    tables.show_config(config, output_folder(config))
+    tables.show_run(run(config))
     return 0
 
 

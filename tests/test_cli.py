@@ -13,6 +13,7 @@ import torch
 from safetensors import safe_open
 
 from clip_adapt import cli
+from clip_adapt.cli import words
 from clip_adapt.config import cards, yamls
 from clip_adapt.data.dataset import Dataset
 from clip_adapt.data.task import Task
@@ -419,6 +420,6 @@ def test_importing_the_package_does_not_import_torch():
 
 def test_a_word_that_is_a_file_is_no_option(tmp_path):
     (tmp_path / "shots=4.png").write_bytes(b"x")
-    positional, given = cli.split(["shots=4.png", "shots=4", "a=b=c", "--x=1", "eye.png"])
+    positional, given = words.split_words(["shots=4.png", "shots=4", "a=b=c", "--x=1", "eye.png"])
     assert positional == ["shots=4.png", "--x=1", "eye.png"]
     assert given == {"shots": "4", "a": "b=c"}

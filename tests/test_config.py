@@ -5,6 +5,7 @@ import inspect
 
 import pytest
 
+from clip_adapt.cli import words
 from clip_adapt.config import cards, options, yamls
 from clip_adapt.config.options import Text
 from clip_adapt.data import catalog
@@ -55,8 +56,8 @@ def test_the_defaults_of_train_yaml_fit_their_types():
 
 @pytest.mark.parametrize("verb", ["evaluate", "predict", "report"])
 def test_the_yaml_of_a_verb_holds_its_options_in_order_with_a_comment(verb):
-    module = __import__(f"clip_adapt.{verb}", fromlist=["run"])
-    schema = options.of_signature(module.run)
+    module = __import__(f"clip_adapt.{verb}", fromlist=["schema"])
+    schema = module.schema()
     path = resource("configs") / f"{verb}.yaml"
     defaults = yamls.read(path)
     assert sorted(defaults) == sorted(schema)
@@ -137,9 +138,7 @@ def test_the_order_of_the_words_does_not_matter():
 
 
 def test_the_last_of_two_values_wins():
-    from clip_adapt.cli import split
-
-    positional, given = split(["shots=2", "seed=3", "shots=4"])
+    positional, given = words.split_words(["shots=2", "seed=3", "shots=4"])
     assert positional == []
     assert compose(given).options.shots == 4
 

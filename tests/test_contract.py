@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from clip_adapt import testing
 from clip_adapt.backbone.backbone import Backbone
 from clip_adapt.method import finding
 from clip_adapt.method.contract import Method
+from clip_adapt.testing import methods as testing
 from clip_adapt.training.recipe import Recipe
 
 # Options in which a method takes another path through its code than by default.

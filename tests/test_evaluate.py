@@ -9,10 +9,10 @@ import shutil
 import numpy as np
 import pytest
 
-from clip_adapt import evaluate
 from clip_adapt.adapted import delta
 from clip_adapt.backbone.backbone import Backbone
 from clip_adapt.evaluation import metrics, resampling
+from clip_adapt.evaluation.deltas import measure_deltas
 from clip_adapt.evaluation.resampling import Predictions, Resampled
 
 CLASSES = ["cat", "dog", "eel"]
@@ -76,7 +76,7 @@ def test_several_deltas_load_one_backbone(deltas, animals, monkeypatch):
         return original(cls, *args, **kwargs)
 
     monkeypatch.setattr(Backbone, "from_card", classmethod(counted))
-    result = evaluate.run([str(d) for d in deltas], dataset=str(animals), device="cpu")
+    result = measure_deltas([str(d) for d in deltas], dataset=str(animals), device="cpu")
     assert len(loaded) == 1
     assert result["n_test"] == 18
 

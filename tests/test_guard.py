@@ -157,7 +157,7 @@ def test_the_frozen_tower_speaks_for_zero_shot_when_the_method_tunes_it(tiny_bac
     with torch.no_grad():
         for parameter in method.parameters():
             parameter.add_(0.3)
-    model = clip_adapt.classifier.Classifier(method)
+    model = clip_adapt.Classifier(method)
     model.guard = 1.0
     pixels = torch.randn(2, 3, 32, 32)
     base = clip_adapt.zero_shot(NAMES, model=tiny_backbone).probabilities(pixels)

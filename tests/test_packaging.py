@@ -31,7 +31,7 @@ def wheel(tmp_path_factory):
     """The wheel, built from a copy of the checkout without the network."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
-    ignored = shutil.ignore_patterns(".git", "*.egg-info", "build", ".venv", "runs", "__pycache__")
+    ignored = shutil.ignore_patterns(".git", "*.egg-info", "build", ".venv", "__pycache__")
     shutil.copytree(ROOT, source, ignore=ignored)
     words = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, source]
     done = run(words, folder)
@@ -108,7 +108,7 @@ def test_a_wheel_runs_outside_the_checkout(installed, tmp_path, make_folder):
 
 @pytest.mark.slow
 def test_a_bare_clone_runs_without_an_install(tmp_path):
-    ignored = shutil.ignore_patterns(".git", "*.egg-info", "__pycache__", "runs")
+    ignored = shutil.ignore_patterns(".git", "*.egg-info", "__pycache__")
     clone = tmp_path / "clone"
     shutil.copytree(ROOT, clone, ignore=ignored)
     code = "import clip_adapt.methods.coop as m; print(m.__file__)"

@@ -11,13 +11,14 @@ import pytest
 import torch
 
 import clip_adapt
+from clip_adapt.data import decoding
 from clip_adapt.data.dataset import Dataset
 from clip_adapt.data.task import Task
 from clip_adapt.errors import InputError
 from clip_adapt.evaluation import classification, metrics, protocols
 from clip_adapt.method import finding
 from clip_adapt.method.contract import Method
-from clip_adapt.runs import folder, run
+from clip_adapt.runs import configuration, folder, run
 from clip_adapt.runs.preparation import Run
 
 FIVE = ("ant", "bee", "cat", "dog", "eel")
@@ -47,7 +48,7 @@ def accuracy(backbone, weights, folder, names):
     hits = []
     for label, name in enumerate(names):
         for path in sorted((folder / "test" / name).iterdir()):
-            pixels = backbone.preprocess(clip_adapt.images.decode(path))[None]
+            pixels = backbone.preprocess(decoding.decode(path))[None]
             z = backbone.encode_image(pixels)
             hits.append(int((z @ weights.T).argmax()) == label)
     return np.mean(hits)
@@ -141,7 +142,7 @@ def test_cross_dataset_measures_elsewhere_with_the_classes_there(
 
 
 def test_the_folder_of_a_protocol_is_its_own(train_tiny, five, tiny_model):
-    config = clip_adapt.config.compose(
+    config = configuration.compose(
         {"dataset": str(five), "model": tiny_model, "protocol": "base_to_new", "shots": 2}
     )
     assert folder.output_folder(config).name.endswith("-2shot-seed1-base_to_new")
@@ -250,10 +251,10 @@ def test_a_method_that_looks_at_test_images_is_caught(adapt, sealed, make_folder
     spy = tmp_path / "spy.py"
     spy.write_text(
         "from pathlib import Path\n"
-        "from clip_adapt import Method, images\n"
+        "from clip_adapt import Method\nfrom clip_adapt.data import decoding\n"
         "class Spy(Method):\n"
         "    def fit(self, z, y):\n"
-        f"        images.decode(next(Path({str(own)!r}).glob('test/*/*.png'), 'gone'))\n"
+        f"        decoding.decode(next(Path({str(own)!r}).glob('test/*/*.png'), 'gone'))\n"
     )
     with pytest.raises(InputError, match="gone"):
         adapt(own, method=str(spy), epochs=0)

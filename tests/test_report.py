@@ -13,7 +13,7 @@ from PIL import Image
 
 from clip_adapt.pages import facts, numbers, pictures, plots, run_page, tables
 from clip_adapt.pages.facts import Predictions
-from clip_adapt.report import write, write_index
+from clip_adapt.pages.report import write_index, write_page
 from clip_adapt.system.files import write_text
 
 INJECTED = "<script>alert('x')</script>"
@@ -114,7 +114,7 @@ def usual(n_test, seed=0):
 
 def test_a_page_is_whole_and_needs_nothing_else(make_run):
     folder = make_run()
-    page = Page(write(folder).read_text(encoding="utf-8"))
+    page = Page(write_page(folder).read_text(encoding="utf-8"))
     assert page.wrong == [] and page.open == []
     for _, attributes in page.elements:
         for name in ("src", "href", "xlink:href", "action", "data"):
@@ -129,13 +129,13 @@ def test_a_class_name_cannot_put_markup_into_a_page(make_run):
     folder = make_run(
         learned=[{"title": INJECTED, "note": "", "columns": ["a"], "rows": [["<b>"]]}]
     )
-    text = write(folder).read_text(encoding="utf-8")
+    text = write_page(folder).read_text(encoding="utf-8")
     assert INJECTED not in text and "<b>" not in text.replace('<b style="left', "")
     assert INJECTED in Page(text).text
 
 
 def test_every_picture_says_what_it_shows(make_run):
-    page = Page(write(make_run()).read_text(encoding="utf-8"))
+    page = Page(write_page(make_run()).read_text(encoding="utf-8"))
     assert len(page.all("img")) >= 12
     assert all(image["alt"] for image in page.all("img"))
     drawn = [a for a in page.all("figure") if a.get("role") == "img"]
@@ -144,7 +144,7 @@ def test_every_picture_says_what_it_shows(make_run):
 
 
 def test_the_numbers_of_a_page(make_run):
-    text = Page(write(make_run()).read_text(encoding="utf-8")).text
+    text = Page(write_page(make_run()).read_text(encoding="utf-8")).text
     for part in (
         "made on pets",
         "4 shots a class, seed 0, backbone tiny; 3 classes, 12 test images",
@@ -200,16 +200,16 @@ def test_the_most_confident_mistakes_and_least_confident_hits_come_first():
 
 
 def test_many_classes_are_a_picture_and_few_a_table(make_run):
-    few = write(make_run("few")).read_text(encoding="utf-8")
+    few = write_page(make_run("few")).read_text(encoding="utf-8")
     names = [f"class {i}" for i in range(40)]
-    many = write(make_run("many", classes=names, each=1)).read_text(encoding="utf-8")
+    many = write_page(make_run("many", classes=names, each=1)).read_text(encoding="utf-8")
     assert 'class="matrix"' in few and 'class="heat"' not in few
     assert 'class="heat"' in many and 'class="matrix"' not in many
     assert all(name in Page(many).text for name in names)
 
 
 def test_a_run_without_a_curve_says_so(make_run):
-    page = Page(write(make_run(curve={})).read_text(encoding="utf-8"))
+    page = Page(write_page(make_run(curve={})).read_text(encoding="utf-8"))
     assert "There is none: nothing was trained by epochs." in page.text
     assert len(page.all("svg")) == 1
 
@@ -217,7 +217,7 @@ def test_a_run_without_a_curve_says_so(make_run):
 def test_pictures_that_are_gone_leave_a_word(make_run):
     folder = make_run()
     shutil.rmtree(folder / "pictures")
-    page = Page(write(folder).read_text(encoding="utf-8"))
+    page = Page(write_page(folder).read_text(encoding="utf-8"))
     assert page.all("img") == []
     assert "the picture is not there any more" in page.text
 
@@ -246,7 +246,7 @@ def test_plots_take_their_colours_from_the_page_and_share_no_id():
 
 
 def test_the_index_lists_every_run_and_links_to_its_page(make_run, tmp_path, run_cli):
-    write(make_run("a/one", seed=1))
+    write_page(make_run("a/one", seed=1))
     make_run("a/two", seed=2)
     (tmp_path / "a" / "curve.svg").write_text("<svg/>")
     damaged = make_run("a/three")
@@ -316,7 +316,7 @@ def test_a_run_writes_its_page_unless_told_not_to(train_tiny, animals, tmp_path)
     assert "Nearest words of the context" in page
     assert list(metrics["curve"]) == ["loss", "accuracy", "lr"]
     assert [len(v) for v in metrics["curve"].values()] == [2, 2, 2]
-    write(Path("out"))
+    write_page(Path("out"))
     assert Path("out/report.html").read_text(encoding="utf-8") == page
     code, _, err = train_tiny(animals, "method.n_ctx=2", "report=false")
     assert code == 0, err

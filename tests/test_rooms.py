@@ -1,4 +1,4 @@
-"""The rooms of the package: imports run one way, no folder is a heap, no file grows without bound."""
+"""The rooms of the package: imports run one way, no folder and no file grows without bound."""
 
 from __future__ import annotations
 

@@ -255,13 +255,13 @@ def test_runs_that_fail_together_are_made_alone(sweep, monkeypatch, caplog):
 )
 def test_what_cannot_be_shared_goes_run_by_run(sweep, monkeypatch, more):
     asked = []
-    train = making.together.train_together
+    train = making.side_by_side.train_together
 
     def counted(trainings):
         asked.append(len(trainings))
         return train(trainings)
 
-    monkeypatch.setattr(making.together, "train_together", counted)
+    monkeypatch.setattr(making.side_by_side, "train_together", counted)
     code, _, err = sweep("seed=1", "lr=[0.01,0.05]" if "batch" not in more else "lr=0.05", more)
     assert code == 0, err
     assert asked == [1, 1] and len(runs()) == 2

@@ -6,16 +6,27 @@ import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 from clip_adapt.config import options, yamls
 from clip_adapt.config.cards import DataCard, card_path, names, templates_without_slot
 from clip_adapt.errors import InputError, nearest
 from clip_adapt.system.files import resource
 
+Gives = Literal["classes", "captions"]
+TABLES = (".csv", ".tsv")
+CAPTIONS = "pairs"  # the source that reads a table for its captions
 
-def find_dataset(name: str, overrides: Mapping[str, Any] | None = None) -> DataCard:
+
+def find_dataset(
+    name: str, overrides: Mapping[str, Any] | None = None, *, wants: Gives = "classes"
+) -> DataCard:
     """Return the card of a shipped data set, of a card.yaml, or made up for a folder.
+
+    Args:
+        name: a card's name or path, or the path of a folder or a table.
+        overrides: values in place of the card's.
+        wants: what a table is read for, where it says nothing of its source itself.
 
     Raises:
         InputError: when nothing of that name exists, or when the card is not valid.
@@ -36,10 +47,17 @@ def find_dataset(name: str, overrides: Mapping[str, Any] | None = None) -> DataC
             "give the path of a folder of class folders, a table (.csv), a split file (.json), or "
             f"a card.yaml. No such folder or file exists: {path.absolute()}"
         )
+    if wants == "captions" and path.suffix.lower() in TABLES:
+        values["source"] = CAPTIONS
     values = {**values, **_absolute(overrides or {}, Path.cwd())}
     if values.get("source") == "indices" and values.get("of"):
         values = {**_inherited(str(values["of"])), **values}
     return _data_card(values, where)
+
+
+def gives(card: DataCard) -> Gives:
+    """Return what a data set's source gives its images: ``classes`` or ``captions``."""
+    return getattr(source_module(card.source), "GIVES", "classes")
 
 
 def source_module(source: str) -> ModuleType:
@@ -123,7 +141,7 @@ def _guessed(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     suffix, name = path.suffix.lower(), path.stem
-    if suffix in (".csv", ".tsv"):
+    if suffix in TABLES:
         return {"name": name, "source": "csv", "file": str(path)}
     if suffix == ".json" and name.startswith("split_zhou_"):
         name = name.removeprefix("split_zhou_")

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from clip_adapt.config.cards import DataCard
-
-SOURCE = "pairs"  # of sources/, the one that reads captions
+from clip_adapt.data import catalog
 
 # What an option must be when there are no classes, and why.
 WITHOUT_CLASSES: dict[str, tuple[Any, str]] = {
@@ -28,7 +27,7 @@ def contradictions(checked: Mapping[str, Any], dataset: DataCard | None) -> list
     problems = _options(checked) if contrastive else []
     if not contrastive and not checked["dedup"]:
         problems.append("dedup=false is given without objective=contrastive: drop it")
-    if dataset is not None and contrastive != (dataset.source == SOURCE):
+    if dataset is not None and contrastive != (catalog.gives(dataset) == "captions"):
         problems.append(_no_captions(dataset) if contrastive else _no_classes(dataset))
     return problems
 

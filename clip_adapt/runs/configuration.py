@@ -11,18 +11,18 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, Literal
 
-from clip_adapt.config import cards, options, yamls
-from clip_adapt.data import catalog
-from clip_adapt.runs import captioned
 from clip_adapt.backbone.backbone import resolve_device
-from clip_adapt.config.cards import DataCard, ModelCard
-from clip_adapt.errors import InputError
-from clip_adapt.system.files import resource
 from clip_adapt.backbone.weights.plan import require_known
+from clip_adapt.config import cards, options, yamls
+from clip_adapt.config.cards import DataCard, ModelCard
+from clip_adapt.config.options import Between
+from clip_adapt.data import catalog
+from clip_adapt.data.task import GENERAL_TEMPLATES
+from clip_adapt.errors import InputError
 from clip_adapt.method.contract import Method
 from clip_adapt.method.finding import Found, find, names
-from clip_adapt.config.options import Between
-from clip_adapt.data.task import GENERAL_TEMPLATES
+from clip_adapt.runs import captioned
+from clip_adapt.system.files import resource
 
 AUTO = "auto"  # in place of a method: choose one on the support set
 AtLeast1 = Between(1)
@@ -225,16 +225,15 @@ def _set(tree: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _dataset(name: str, overrides: dict[str, Any], contrastive: bool) -> DataCard:
-    if contrastive and name.lower().endswith((".csv", ".tsv")):
-        overrides = {"source": captioned.SOURCE, **overrides}
+    wants: catalog.Gives = "captions" if contrastive else "classes"
     nested = {k: v for k, v in overrides.items() if isinstance(v, dict)}
     if not nested:
-        return catalog.find_dataset(name, overrides)
+        return catalog.find_dataset(name, overrides, wants=wants)
     # dataset.per_class.train=8 changes one entry of a map and keeps the others.
-    base = catalog.find_dataset(name)
+    base = catalog.find_dataset(name, wants=wants)
     current = {**asdict(base), **base.options}
     merged = {k: {**(current.get(k) or {}), **v} for k, v in nested.items()}
-    return catalog.find_dataset(name, {**overrides, **merged})
+    return catalog.find_dataset(name, {**overrides, **merged}, wants=wants)
 
 
 def _model(name: str, overrides: dict[str, Any]) -> ModelCard:

@@ -14,26 +14,26 @@ from typing import Any
 
 import torch
 
+from clip_adapt.adapted.classifier import Classifier
 from clip_adapt.backbone import prompts
 from clip_adapt.data import scan
-from clip_adapt.evaluation import retrieval
-from clip_adapt.inputs import features
-from clip_adapt.runs import folder
-from clip_adapt.training import contrastive_loop
 from clip_adapt.data.captions import Captions
-from clip_adapt.adapted.classifier import Classifier
-from clip_adapt.runs.configuration import Config
-from clip_adapt.training.contrastive_loop import CaptionLoop
 from clip_adapt.data.items import Item, write_manifest
 from clip_adapt.errors import InputError, listed
-from clip_adapt.system.files import sha256
-from clip_adapt.method.contract import Method
-from clip_adapt.inputs.pixels import Pixels
-from clip_adapt.runs.preparation import Run, recipe_of
+from clip_adapt.evaluation import retrieval
 from clip_adapt.evaluation.retrieval import Retrieval
-from clip_adapt.runs.shared import Shared
-from clip_adapt.training.loop import Examples, curve_of, train
+from clip_adapt.inputs import features
+from clip_adapt.inputs.pixels import Pixels
 from clip_adapt.inputs.views import Augment
+from clip_adapt.method.contract import Method
+from clip_adapt.runs import folder
+from clip_adapt.runs.configuration import Config
+from clip_adapt.runs.preparation import Run, recipe_of
+from clip_adapt.runs.shared import Shared
+from clip_adapt.system.files import sha256
+from clip_adapt.training import contrastive_loop
+from clip_adapt.training.contrastive_loop import CaptionLoop
+from clip_adapt.training.loop import Examples, curve_of, train
 
 log = logging.getLogger(__name__)
 

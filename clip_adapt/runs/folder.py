@@ -10,20 +10,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clip_adapt import cli, report
 from clip_adapt.adapted import delta, readme
-from clip_adapt.data import leaks
-from clip_adapt.system import locks
 from clip_adapt.adapted.classifier import Classifier
+from clip_adapt.data import leaks
+from clip_adapt.method.contract import Method
+from clip_adapt.pages import report
 from clip_adapt.runs.configuration import Config
+from clip_adapt.system import locks
 from clip_adapt.system.files import require_writable, write_text
 from clip_adapt.system.machine import peak_memory
-from clip_adapt.method.contract import Method
+from clip_adapt.system.run_files import ADAPTER, CONFIG, METRICS, PAGE, SUPPORT
 
 if TYPE_CHECKING:
     from clip_adapt.runs.preparation import Run
-
-METRICS = "metrics.json"
 
 
 def output_folder(config: Config) -> Path:
@@ -106,7 +105,7 @@ def write(
     )
     text = config.to_yaml()
     card = readme.write(header, config.dataset.licence, text.splitlines()[0].lstrip("# "))
-    file = delta.save(folder / "adapter", method, header, card)
+    file = delta.save(folder / ADAPTER, method, header, card)
     metrics = {
         **measured,
         "seconds": {name: round(s, 3) for name, s in seconds.items()},
@@ -116,17 +115,17 @@ def write(
         "versions": header.versions,
         **facts,
     }
-    for name in (METRICS, cli.PAGE):  # of an older run
+    for name in (METRICS, PAGE):  # of an older run
         (folder / name).unlink(missing_ok=True)
     twins = leaks.table(this.twins) if this.twins else None
     others = files if twins is None else {**files, leaks.FILE: twins}
-    for name, content in {"config.yaml": text, "support.jsonl": manifest, **others}.items():
+    for name, content in {CONFIG: text, SUPPORT: manifest, **others}.items():
         if content is None:
             (folder / name).unlink(missing_ok=True)
         else:
             write_text(folder / name, content)
     if config.options.report and config.options.objective == "classify":
-        report.write(folder, metrics)
+        report.write_page(folder, metrics)
     write_text(folder / METRICS, json.dumps(metrics, indent=1, allow_nan=False) + "\n")
     done = Classifier(method, header)
     done.folder, done.metrics = folder, metrics

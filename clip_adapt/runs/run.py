@@ -12,22 +12,22 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from clip_adapt.evaluation import calibration, classification, protocols
-from clip_adapt.inputs import features
-from clip_adapt.runs import contrastive_run, folder
-from clip_adapt.training import fitting
 from clip_adapt.adapted.classifier import Classifier
-from clip_adapt.runs.configuration import Config
 from clip_adapt.data.items import Item, Support, write_manifest
+from clip_adapt.evaluation import calibration, classification, protocols
 from clip_adapt.evaluation.classification import Evaluation
-from clip_adapt.training.fitting import Part, Trained, Training
-from clip_adapt.method.contract import Method
+from clip_adapt.inputs import features
 from clip_adapt.inputs.pixels import Pixels
-from clip_adapt.runs.preparation import Run, recipe_of
-from clip_adapt.runs.folder import whole_or_not_at_all
-from clip_adapt.runs.shared import Shared
-from clip_adapt.training.loop import curve_of
 from clip_adapt.inputs.views import Augment
+from clip_adapt.method.contract import Method
+from clip_adapt.runs import contrastive_run, folder
+from clip_adapt.runs.configuration import Config
+from clip_adapt.runs.folder import whole_or_not_at_all
+from clip_adapt.runs.preparation import Run, recipe_of
+from clip_adapt.runs.shared import Shared
+from clip_adapt.training import fitting
+from clip_adapt.training.fitting import Part, Trained, Training
+from clip_adapt.training.loop import curve_of
 
 log = logging.getLogger(__name__)
 

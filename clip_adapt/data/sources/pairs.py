@@ -24,6 +24,8 @@ from clip_adapt.data.sources._splitting import by_content
 from clip_adapt.data.sources._table import Row, Table, read_table
 from clip_adapt.errors import InputError, listed
 
+GIVES = "captions"  # every other source gives classes
+
 T = TypeVar("T")
 
 

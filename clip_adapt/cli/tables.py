@@ -1,122 +1,21 @@
-"""The command lines: words become options, results become tables, errors become one message.
-
-Nothing here imports torch, so that ``--help`` answers at once.
-"""
+"""What the command lines print: configurations, metrics, comparisons, rankings, sweeps."""
 
 from __future__ import annotations
 
-import importlib
-import logging
-import os
-import re
-import signal
-import sys
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clip_adapt.adapted.readme import shown
-from clip_adapt.config import cards, yamls
-from clip_adapt.config.options import Text
-from clip_adapt.errors import InputError, unknown
-from clip_adapt.system.files import resource
+from clip_adapt.system.run_files import PAGE
 
 if TYPE_CHECKING:
     from clip_adapt.adapted.classifier import Classifier
+    from clip_adapt.adapted.predicting import Prediction
     from clip_adapt.runs.configuration import Config, RunOptions
-    from clip_adapt.sweep import Sweep
+    from clip_adapt.sweeps.sweep import Sweep
 
-VERBS = {
-    "train": "adapt a backbone to images and save the delta",
-    "evaluate": "measure deltas on the test split of a data set",
-    "predict": "classify images with a delta, or with class names alone",
-    "sweep": "run methods x shots x seeds and compare them in a table and a curve",
-    "report": "make the page of a run, or an index over many runs",
-}
-USAGE = {
-    "train": "method=coop dataset=eyes shots=16 [key=value ...]",
-    "evaluate": "runs/.../adapter [other/adapter ...] dataset=eyes [key=value ...]",
-    "predict": "runs/.../adapter photo.jpg other.png [key=value ...]",
-    "sweep": "method=[linear_probe,coop] shots=[1,4,16] seed=[1,2,3] [key=value ...]",
-    "report": "runs [key=value ...]",
-}
 HEADLINE = ("accuracy", "balanced_accuracy", "auroc")  # more does not fit beside each other
-PAGE = "report.html"
-REFUSED, FAULT, INTERRUPTED = 2, 1, 130
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run ``clip-adapt VERB ...``."""
-    words = sys.argv[1:] if argv is None else argv
-    if not words or words[0] in ("-h", "--help"):
-        print("usage: clip-adapt VERB ...\n")
-        for verb, meaning in VERBS.items():
-            print(f"  {verb:<10}{meaning}")
-        print("\nclip-adapt VERB --help lists a verb's options.")
-        return 0 if words else REFUSED
-    if words[0] not in VERBS:
-        print(f"error: {unknown('verb', words[0], VERBS)}", file=sys.stderr)
-        return REFUSED
-    return run(words[0], words[1:])
-
-
-def run(verb: str, argv: list[str]) -> int:
-    """Run a verb; return its exit code: 0 done, 2 input refused, 130 interrupted.
-
-    A fault of ours leaves its traceback, and Python's exit code 1.
-    """
-    if any(word in ("-h", "--help", "help") for word in argv):
-        print(help_text(verb, argv))
-        return 0
-    # Threads that spin while they wait slow each other down by a factor of 50 as soon as another
-    # program takes a core (measured on 2 cores); read when torch is first imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    logging.basicConfig(format="%(message)s", level=logging.CRITICAL)
-    logging.getLogger("clip_adapt").setLevel(logging.INFO)
-    try:
-        return importlib.import_module(f"clip_adapt.{verb}").main(argv)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return REFUSED
-    except KeyboardInterrupt:
-        # Worker threads may still decode; nothing that they do is waited for.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        print("interrupted; nothing half-written was left", file=sys.stderr)
-        return INTERRUPTED
-
-
-def split(argv: list[str]) -> tuple[list[str], dict[str, Any]]:
-    """Return the words without ``=`` and the ``key=value`` pairs; a file keeps its name."""
-    positional: list[str] = []
-    given: dict[str, Any] = {}
-    for word in argv:
-        match = re.match(r"^([A-Za-z_][\w.]*)=(.*)$", word, re.DOTALL)
-        if match and not Path(word).is_file():
-            given[match[1]] = Text(match[2])
-        else:
-            positional.append(word)
-    return positional, given
-
-
-def hint(word: str) -> str:
-    """Return how a word in another program's style is written here."""
-    name = word.lstrip("-").split("=")[0].replace("-", "_")
-    return f" - options are written {name}=VALUE" if word.startswith("-") and name else ""
-
-
-def help_text(verb: str, argv: list[str]) -> str:
-    """Return what ``--help`` prints, read off the YAML files and their comments."""
-    lines = [f"usage: python -m clip_adapt.{verb} {USAGE[verb]}", "", VERBS[verb], ""]
-    if verb == "train":
-        for group, title in (("method", "methods"), ("model", "models"), ("dataset", "data sets")):
-            lines += [f"{title}:", *_listing(group), ""]
-        lines += ["options of methods:"]
-        for method in cards.names("method"):
-            texts = yamls.help_texts(cards.card_path("method", method))
-            own = {k: v for k, v in texts.items() if k.startswith("method.")}
-            lines += [f"  {method}"] * bool(own) + _table(own, indent=4)
-        lines += ["", "options of a data set's or a model's card: dataset.KEY=, model.KEY=", ""]
-    lines += ["options:", *_table(yamls.help_texts(resource("configs") / f"{verb}.yaml"))]
-    return "\n".join(lines)
 
 
 def show_config(config: Config, folder: Path) -> None:
@@ -255,6 +154,33 @@ def _show_coverage(sets: dict[str, Any]) -> None:
         )
 
 
+def show_prediction(prediction: Prediction, as_json: bool = False) -> None:
+    """Print what is predicted for one image: a table, or a line of JSON."""
+    if as_json:
+        print(json.dumps(_describe_prediction(prediction), ensure_ascii=False))
+        return
+    show_ranking(prediction.path, prediction.ranking)
+    if prediction.chosen is not None and prediction.promise is not None:
+        show_set(prediction.chosen, prediction.promise)
+
+
+def _describe_prediction(prediction: Prediction) -> dict[str, Any]:
+    best = [{"class": name, "probability": p} for name, p in prediction.ranking]
+    chosen = prediction.chosen
+    sets = {} if chosen is None else {"set": [name for name, _ in chosen]}
+    return {"path": prediction.path, "predictions": best, **sets}
+
+
+def show_measured(result: dict[str, Any], as_json: bool = False) -> None:
+    """Print what deltas are worth on a test set: tables, or one line of JSON."""
+    if as_json:
+        print(json.dumps(result, ensure_ascii=False, allow_nan=False))
+    elif "deltas" in result:
+        show_comparison(result)
+    else:
+        show_metrics(result, "adapted")
+
+
 def show_set(chosen: list[tuple[str, float]], promise: float) -> None:
     """Print the conformal set of one image."""
     from rich.text import Text as Cell
@@ -306,24 +232,3 @@ def _console() -> Any:
 
     console = Console()
     return console if console.is_terminal else Console(width=110)
-
-
-def _listing(group: str) -> list[str]:
-    lines = []
-    for name in cards.names(group):
-        comment = yamls.opening_comment(cards.card_path(group, name))
-        lines.append(f"  {name:<22} {comment[0] if comment else ''}")
-    return lines
-
-
-def _table(texts: dict[str, tuple[str, str]], indent: int = 2) -> list[str]:
-    lines = []
-    for key, (default, meaning) in texts.items():
-        shown = f"{key}={default}"
-        gap = f"\n{' ' * (indent + 25)}" if len(shown) > 24 else ""
-        lines.append(f"{' ' * indent}{shown:<25}{gap}{meaning}")
-    return lines
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,10 +1,4 @@
-"""The laws that every method keeps, as a function that tests call.
-
-    from clip_adapt.testing import check_method
-    check_method(MyMethod, backbone_factory)
-
-An outside method tests itself this way; ours are all run through it, found by their files.
-"""
+"""The laws that every method keeps."""
 
 from __future__ import annotations
 

@@ -1,0 +1,137 @@
+"""The words of a command line: what is typed becomes options, and what --help prints."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from clip_adapt.config import cards, options, yamls
+from clip_adapt.config.options import Text
+from clip_adapt.errors import InputError
+from clip_adapt.system.files import resource
+
+Schema = dict[str, options.Option]
+
+VERBS = {
+    "train": "adapt a backbone to images and save the delta",
+    "evaluate": "measure deltas on the test split of a data set",
+    "predict": "classify images with a delta, or with class names alone",
+    "sweep": "run methods x shots x seeds and compare them in a table and a curve",
+    "report": "make the page of a run, or an index over many runs",
+}
+
+
+USAGE = {
+    "train": "method=coop dataset=eyes shots=16 [key=value ...]",
+    "evaluate": "runs/.../adapter [other/adapter ...] dataset=eyes [key=value ...]",
+    "predict": "runs/.../adapter photo.jpg other.png [key=value ...]",
+    "sweep": "method=[linear_probe,coop] shots=[1,4,16] seed=[1,2,3] [key=value ...]",
+    "report": "runs [key=value ...]",
+}
+
+
+def split_words(argv: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Return the words without ``=`` and the ``key=value`` pairs; a file keeps its name."""
+    names: list[str] = []
+    given: dict[str, Any] = {}
+    for word in argv:
+        match = re.match(r"^([A-Za-z_][\w.]*)=(.*)$", word, re.DOTALL)
+        if match and not Path(word).is_file():
+            given[match[1]] = Text(match[2])
+        else:
+            names.append(word)
+    return names, given
+
+
+def read_options(argv: Sequence[str]) -> dict[str, Any]:
+    """Return the ``key=value`` pairs of a command line that holds nothing else.
+
+    Raises:
+        InputError: with a line for every other word.
+    """
+    names, given = split_words(argv)
+    if names:
+        lines = [f"expected key=value, got {word!r}{_hint_at_option(word)}" for word in names]
+        raise InputError("\n".join(lines))
+    return given
+
+
+def schema_of(
+    function: Callable[..., Any], without: Sequence[str] = (), **more: tuple[Any, Any]
+) -> Schema:
+    """Return the options of a verb.
+
+    Args:
+        function: its keyword-only parameters are options.
+        without: parameters that are none.
+        **more: further options, each with its annotation and its default.
+    """
+    found = options.of_signature(function)
+    own = {name: option for name, option in found.items() if name not in without}
+    return {**own, **{name: options.Option(*facts) for name, facts in more.items()}}
+
+
+def read_words(argv: Sequence[str], schema: Schema) -> tuple[list[str], dict[str, Any]]:
+    """Return the words without ``=``, and the checked options of a verb.
+
+    Raises:
+        InputError: with a line for each problem.
+    """
+    names, given = split_words(argv)
+    return names, _require_valid(given, schema)
+
+
+def take_own(given: dict[str, Any], schema: Schema) -> dict[str, Any]:
+    """Take the options of a verb out of ``given`` and return them, checked.
+
+    Raises:
+        InputError: with a line for each problem.
+    """
+    return _require_valid({key: given.pop(key) for key in list(given) if key in schema}, schema)
+
+
+def _require_valid(given: dict[str, Any], schema: Schema) -> dict[str, Any]:
+    checked, problems = options.validate(given, schema)
+    if problems:
+        raise InputError("\n".join(problems))
+    return checked
+
+
+def _hint_at_option(word: str) -> str:
+    name = word.lstrip("-").split("=")[0].replace("-", "_")
+    return f" - options are written {name}=VALUE" if word.startswith("-") and name else ""
+
+
+def help_text(verb: str, argv: list[str]) -> str:
+    """Return what ``--help`` prints, read off the YAML files and their comments."""
+    lines = [f"usage: python -m clip_adapt.{verb} {USAGE[verb]}", "", VERBS[verb], ""]
+    if verb == "train":
+        for group, title in (("method", "methods"), ("model", "models"), ("dataset", "data sets")):
+            lines += [f"{title}:", *_listing(group), ""]
+        lines += ["options of methods:"]
+        for method in cards.names("method"):
+            texts = yamls.help_texts(cards.card_path("method", method))
+            own = {k: v for k, v in texts.items() if k.startswith("method.")}
+            lines += [f"  {method}"] * bool(own) + _table(own, indent=4)
+        lines += ["", "options of a data set's or a model's card: dataset.KEY=, model.KEY=", ""]
+    lines += ["options:", *_table(yamls.help_texts(resource("configs") / f"{verb}.yaml"))]
+    return "\n".join(lines)
+
+
+def _listing(group: str) -> list[str]:
+    lines = []
+    for name in cards.names(group):
+        comment = yamls.opening_comment(cards.card_path(group, name))
+        lines.append(f"  {name:<22} {comment[0] if comment else ''}")
+    return lines
+
+
+def _table(texts: dict[str, tuple[str, str]], indent: int = 2) -> list[str]:
+    lines = []
+    for key, (default, meaning) in texts.items():
+        shown = f"{key}={default}"
+        gap = f"\n{' ' * (indent + 25)}" if len(shown) > 24 else ""
+        lines.append(f"{' ' * indent}{shown:<25}{gap}{meaning}")
+    return lines

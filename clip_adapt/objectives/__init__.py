@@ -1,0 +1,1 @@
+"""What a run learns: one file an objective, found by its name."""

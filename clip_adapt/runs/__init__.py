@@ -1,0 +1,1 @@
+"""One run, from its configuration to the files in its folder."""

@@ -1,0 +1,17 @@
+"""The names of the files in a run's folder, and of a sweep's and a folder of deltas."""
+
+ADAPTER = "adapter"  # the folder of the delta
+METRICS = "metrics.json"  # written last: it says that a run is finished
+CONFIG = "config.yaml"
+SUPPORT = "support.jsonl"
+PREDICTIONS = "predictions.csv"
+RETRIEVAL = "retrieval.csv"
+CALIBRATION = "calibration.jsonl"
+TWINS = "near_duplicates.csv"
+PAGE = "report.html"
+EVENTS = "events.out.tfevents.*"  # of TensorBoard
+
+RESULTS = "results.csv"  # of a sweep
+SUMMARY = "results.md"
+CURVE = "curve"  # .png and .svg
+INDEX = "index.html"
