@@ -20,6 +20,7 @@ import clip_adapt
 from clip_adapt.adapted import delta
 from clip_adapt.backbone.backbone import Backbone
 from clip_adapt.config import yamls
+from clip_adapt.config.run_options import RunOptions
 from clip_adapt.data import catalog
 from clip_adapt.data.captions import Captions
 from clip_adapt.data.dataset import Dataset
@@ -28,7 +29,7 @@ from clip_adapt.data.task import Task
 from clip_adapt.errors import InputError
 from clip_adapt.evaluation import retrieval
 from clip_adapt.method.contract import Method
-from clip_adapt.runs.configuration import RunOptions, compose
+from clip_adapt.runs.configuration import compose
 from clip_adapt.system.files import resource
 from clip_adapt.training import contrastive
 from clip_adapt.training.contrastive_loop import CaptionLoop

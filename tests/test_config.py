@@ -8,13 +8,14 @@ import pytest
 from clip_adapt.cli import words
 from clip_adapt.config import cards, options, yamls
 from clip_adapt.config.options import Text
+from clip_adapt.config.run_options import RunOptions
 from clip_adapt.data import catalog
 from clip_adapt.data.dataset import Dataset
 from clip_adapt.data.task import GENERAL_TEMPLATES
 from clip_adapt.errors import InputError
 from clip_adapt.method import finding
 from clip_adapt.runs import configuration
-from clip_adapt.runs.configuration import RunOptions, compose
+from clip_adapt.runs.configuration import compose
 from clip_adapt.system.files import resource
 
 TRAIN = resource("configs") / "train.yaml"

@@ -12,7 +12,8 @@ from clip_adapt.system.run_files import PAGE
 if TYPE_CHECKING:
     from clip_adapt.adapted.classifier import Classifier
     from clip_adapt.adapted.predicting import Prediction
-    from clip_adapt.runs.configuration import Config, RunOptions
+    from clip_adapt.config.run_options import RunOptions
+    from clip_adapt.runs.configuration import Config
     from clip_adapt.sweeps.sweep import Sweep
 
 HEADLINE = ("accuracy", "balanced_accuracy", "auroc")  # more does not fit beside each other

@@ -11,6 +11,7 @@ import torch
 
 from clip_adapt.adapted import conformal
 from clip_adapt.backbone.backbone import Backbone
+from clip_adapt.config.run_options import RunOptions
 from clip_adapt.data import catalog, decoding
 from clip_adapt.data.dataset import Dataset
 from clip_adapt.data.items import Item, Support
@@ -20,7 +21,7 @@ from clip_adapt.evaluation import calibration, protocols
 from clip_adapt.inputs.features import FeatureCache
 from clip_adapt.method.contract import Method
 from clip_adapt.runs import selection
-from clip_adapt.runs.configuration import Config, RunOptions
+from clip_adapt.runs.configuration import Config
 from clip_adapt.runs.folder import output_folder
 from clip_adapt.runs.shared import Shared
 from clip_adapt.training.recipe import Recipe

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clip_adapt.backbone.backbone import Backbone
+from clip_adapt.config.run_options import RunOptions
 from clip_adapt.data.items import Support
 from clip_adapt.errors import InputError
 from clip_adapt.inputs import features
@@ -26,7 +27,7 @@ from clip_adapt.inputs.features import FeatureCache
 from clip_adapt.method.contract import Method
 from clip_adapt.method.folds import stratified
 from clip_adapt.method.table import Table
-from clip_adapt.runs.configuration import Config, RunOptions
+from clip_adapt.runs.configuration import Config
 from clip_adapt.training.fitting import Part, fit
 from clip_adapt.training.loop import logits_of
 from clip_adapt.training.recipe import Recipe

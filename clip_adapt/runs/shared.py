@@ -10,9 +10,9 @@ from typing import Any
 
 from clip_adapt.backbone.backbone import Backbone
 from clip_adapt.config.cards import DataCard, ModelCard
+from clip_adapt.config.run_options import RunOptions
 from clip_adapt.data.dataset import Dataset
 from clip_adapt.inputs.features import FeatureCache
-from clip_adapt.runs.configuration import RunOptions
 from clip_adapt.system.files import cache_folder
 
 

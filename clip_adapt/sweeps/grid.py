@@ -13,9 +13,10 @@ from typing import Any
 
 from clip_adapt.config import cards, options, yamls
 from clip_adapt.config.options import Option, Text
+from clip_adapt.config.run_options import RunOptions
 from clip_adapt.errors import InputError
 from clip_adapt.method import finding
-from clip_adapt.runs.configuration import Config, RunOptions, compose
+from clip_adapt.runs.configuration import Config, compose
 
 # What says where a run's files go and how fast it gets there, and changes no number.
 NEUTRAL = frozenset({"output", "device", "cache", "cache_dir", "cache_limit", "tensorboard"}) | {
