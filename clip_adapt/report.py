@@ -11,14 +11,14 @@ from clip_adapt.errors import InputError
 
 def schema() -> words.Schema:
     """Return the options."""
-    from clip_adapt.pages.report import write_pages
+    from clip_adapt.runs.pages import write_pages
 
     return words.schema_of(write_pages)
 
 
 def main(argv: list[str]) -> int:
     """Run the command line; see ``--help``."""
-    from clip_adapt.pages.report import write_pages
+    from clip_adapt.runs.pages import write_pages
 
     folders, options = words.read_words(argv, schema())
     if len(folders) != 1:

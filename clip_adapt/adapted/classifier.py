@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from clip_adapt.adapted import conformal, guard
+from clip_adapt.adapted.conformal import Thresholds
 from clip_adapt.adapted.delta import Header
 from clip_adapt.backbone.backbone import Backbone
 from clip_adapt.data import decoding
@@ -39,16 +41,32 @@ class Classifier:
         metrics: of that run; None when there was none.
     """
 
-    def __init__(self, method: Method, header: Header | None = None) -> None:
+    def __init__(
+        self,
+        method: Method,
+        header: Header | None = None,
+        *,
+        temperature: float = 1.0,
+        guard: float = 0.0,
+        conformal: Thresholds | None = None,
+    ) -> None:
         self.method = method.eval()
         self.backbone: Backbone = method.backbone
         self.classes: list[str] = list(method.task.classes)
-        self.temperature = header.temperature if header else 1.0
-        self.guard = header.guard if header else 0.0
-        self.conformal = header.conformal if header else None
+        self.temperature = header.temperature if header else temperature
+        self.guard = header.guard if header else guard
+        self.conformal = header.conformal if header else conformal
         self.header = header
         self.folder: Path | None = None
         self.metrics: dict[str, Any] | None = header.metrics if header else None
+
+    def adjust(self, **facts: Any) -> Classifier:
+        """Return a classifier of the same method with other facts (``temperature=2.0``)."""
+        unknown_names = sorted(facts.keys() - vars(self).keys())
+        assert not unknown_names, f"a classifier has no {', '.join(unknown_names)}"
+        other = copy.copy(self)
+        vars(other).update(facts)
+        return other
 
     def for_classes(
         self, classes: Sequence[str], template: str | Sequence[str] | None = None
@@ -83,9 +101,8 @@ class Classifier:
         Raises:
             InputError: when what was trained belongs to the classes that it was trained on.
         """
-        other = Classifier(self.method.for_task(task, options))
-        other.temperature, other.guard = self.temperature, self.guard
-        return other
+        moved = self.method.for_task(task, options)
+        return Classifier(moved, temperature=self.temperature, guard=self.guard)
 
     @overload
     def predict(self, images: list[AnyImage], top_k: int = 5) -> list[Ranking]: ...

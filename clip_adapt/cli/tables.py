@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clip_adapt.adapted.readme import shown
-from clip_adapt.system.run_files import PAGE
+from clip_adapt.system.run_files import CURVE, INDEX, PAGE, RESULTS, SUMMARY
 
 if TYPE_CHECKING:
     from clip_adapt.adapted.classifier import Classifier
@@ -28,7 +28,7 @@ def show_config(config: Config, folder: Path) -> None:
     if names:
         details, training = f"the best of {names} on the support set", "that of the chosen method"
     _console().print(
-        f"[bold]{config.method.name}[/] on [bold]{config.dataset.name}[/], {_drawn(o)}, "
+        f"[bold]{config.method.name}[/] on [bold]{config.dataset.name}[/], {config.objective.describe_draw(o)}, "
         f"seed {o.seed}, backbone {config.model.name}",
         f"  method: {details or 'no options'}",
         f"  training: {training}",
@@ -92,12 +92,18 @@ def show_sweep(sweep: Sweep, seconds: float) -> None:
         text.partition("\n## Failed")[0].strip(),
         "",
         f"{sweep.made} runs in {seconds:.0f} s, {sweep.kept} were finished before",
-        f"written: {sweep.folder}/results.csv, results.md, curve.png, curve.svg, index.html",
+        f"written: {sweep.folder}/{', '.join(_list_written(sweep.folder))}",
     ]
     if sweep.failed:
         lines += [f"{len(sweep.failed)} runs failed:"]
         lines += [f"  {name}: {reason}" for name, reason in sweep.failed.items()]
     print("\n".join(lines))
+
+
+def _list_written(folder: Path) -> list[str]:
+    # A sweep of which every run failed has no curve and no index.
+    names = (RESULTS, SUMMARY, f"{CURVE}.png", f"{CURVE}.svg", INDEX)
+    return [name for name in names if (folder / name).is_file()]
 
 
 def show_metrics(metrics: dict[str, Any], title: str) -> None:
@@ -200,10 +206,6 @@ def show_ranking(path: str, ranking: list[tuple[str, float]]) -> None:
     for name, probability in ranking:
         table.add_row(Cell(name), f"{probability:.1%}", "█" * round(20 * probability))
     _console().print(table)
-
-
-def _drawn(o: RunOptions) -> str:
-    return "all captions" if o.objective == "contrastive" else f"{o.shots} shots"
 
 
 def _asked(classifier: Classifier) -> str:

@@ -7,15 +7,8 @@ from typing import Annotated, Literal
 
 from clip_adapt.config.options import Between
 
-AtLeast1 = Between(1)
-
-
 AtLeast0 = Between(0)
-
-
-Count = Annotated[int, AtLeast1]
-
-
+Count = Annotated[int, Between(1)]
 Length = Annotated[int, AtLeast0]
 
 
@@ -29,7 +22,7 @@ class RunOptions:
     shots: Count
     seed: Length
     sampling: Literal["coop", "natural", "all"]
-    objective: Literal["classify", "contrastive"]
+    objective: str
     dedup: bool
     prompts: Literal["templates", "descriptions", "both"]
     template: str | None

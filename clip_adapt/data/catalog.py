@@ -19,7 +19,7 @@ CAPTIONS = "pairs"  # the source that reads a table for its captions
 
 
 def find_dataset(
-    name: str, overrides: Mapping[str, Any] | None = None, *, wants: Gives = "classes"
+    name: str, overrides: Mapping[str, Any] | None = None, wants: Gives = "classes"
 ) -> DataCard:
     """Return the card of a shipped data set, of a card.yaml, or made up for a folder.
 

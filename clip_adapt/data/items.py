@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,6 +83,10 @@ class Support:
     val: list[Item]
     shots: int
     notes: list[str] = field(default_factory=list)
+
+    def count_largest(self) -> int:
+        """Return how many training images the largest class has, at least ``shots``."""
+        return max([self.shots, *Counter(item.label for item in self.train).values()])
 
     def manifest(self, classes: Sequence[str]) -> list[dict[str, Any]]:
         """Return a row (path, sha256, label, split) for every image that was drawn."""

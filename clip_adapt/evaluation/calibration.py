@@ -121,26 +121,29 @@ def manifest(items: Sequence[Item], classes: Sequence[str]) -> list[dict[str, An
     return [{**row, "split": "calibration"} for row in rows]
 
 
-def fit_temperature(classifier: Classifier, support: Support, cache: FeatureCache) -> None:
-    """Set a classifier's temperature by its val images, and by no other."""
-    logits = classification.logits(classifier, support.val, cache, "val features")
-    best = temperature(logits, torch.tensor([i.label for i in support.val]))
-    if best is None:
-        note = (
-            f"the temperature stays 1: on these {len(support.val)} val images no other is most "
-            "likely, because all are right or the logits say nothing"
-        )
-        log.warning(note)
-        support.notes.append(note)
-    classifier.temperature = 1.0 if best is None else best
+def fit_temperature(
+    classifier: Classifier, val: Sequence[Item], cache: FeatureCache
+) -> tuple[Classifier, list[str]]:
+    """Return the classifier at the temperature of its val images, and what to know about it."""
+    logits = classification.logits(classifier, val, cache, "val features")
+    best = temperature(logits, torch.tensor([i.label for i in val]))
+    if best is not None:
+        return classifier.adjust(temperature=best), []
+    note = (
+        f"the temperature stays 1: on these {len(val)} val images no other is most likely, because "
+        "all are right or the logits say nothing"
+    )
+    log.warning(note)
+    return classifier.adjust(temperature=1.0), [note]
 
 
 def fit_sets(
     classifier: Classifier, items: Sequence[Item], alpha: float, cache: FeatureCache
-) -> None:
-    """Set a classifier's conformal thresholds by calibration images."""
+) -> Classifier:
+    """Return the classifier with the conformal thresholds of calibration images."""
     p = classification.probabilities(classifier, items, cache, "calibration features")
-    classifier.conformal = conformal.fit(p.numpy(), classification.labels_of(items), alpha)
+    thresholds = conformal.fit(p.numpy(), classification.labels_of(items), alpha)
+    return classifier.adjust(conformal=thresholds)
 
 
 def require_val(support: Support) -> None:

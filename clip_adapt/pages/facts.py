@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from clip_adapt.config import yamls
 from clip_adapt.errors import InputError
-
-METRICS = "metrics.json"
+from clip_adapt.system.run_files import CONFIG, METRICS, PREDICTIONS, SUPPORT
 
 
 @dataclass(frozen=True)
@@ -53,14 +52,17 @@ class Facts:
         metrics: metrics.json.
         config: config.yaml.
         config_text: the same, as it stands there.
-        command: the command line that gives this run.
     """
 
     folder: Path
     metrics: dict[str, Any]
     config: dict[str, Any]
     config_text: str
-    command: str
+
+    @property
+    def command(self) -> str:
+        """The command line that gives this run."""
+        return str(self.metrics.get("command", ""))
 
     @property
     def method(self) -> str:
@@ -88,11 +90,11 @@ class Facts:
         Raises:
             InputError: when it is missing or not what a run writes.
         """
-        return _predictions(self.folder / "predictions.csv")
+        return _predictions(self.folder / PREDICTIONS)
 
     def support(self) -> list[dict[str, str]]:
         """Return the rows of support.jsonl: path, label, split."""
-        path = self.folder / "support.jsonl"
+        path = self.folder / SUPPORT
         if not path.is_file():
             return []
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -108,19 +110,18 @@ def read(folder: Path, metrics: dict[str, Any] | None = None) -> Facts:
     Raises:
         InputError: when the folder holds no finished run.
     """
-    config_file = folder / "config.yaml"
+    config_file = folder / CONFIG
     for path in [config_file] + [folder / METRICS] * (metrics is None):
         if not path.is_file():
             raise InputError(f"{folder} holds no finished run: {path.name} is missing")
     text = config_file.read_text(encoding="utf-8")
-    command = text.partition("\n")[0].removeprefix("#").strip()
-    return Facts(folder, metrics or _json(folder / METRICS), yamls.read(config_file), text, command)
+    return Facts(folder, metrics or _json(folder / METRICS), yamls.read(config_file), text)
 
 
 def finished(folder: Path) -> list[Path]:
     """Return the folders of all finished runs in and below a folder, in order of their names."""
     found = (path.parent for path in folder.rglob(METRICS))
-    return sorted(path for path in found if (path / "config.yaml").is_file())
+    return sorted(path for path in found if (path / CONFIG).is_file())
 
 
 def _json(path: Path) -> dict[str, Any]:

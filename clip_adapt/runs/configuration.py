@@ -21,12 +21,11 @@ from clip_adapt.data.task import GENERAL_TEMPLATES
 from clip_adapt.errors import InputError
 from clip_adapt.method.contract import Method
 from clip_adapt.method.finding import Found, find, names
-from clip_adapt.runs import captioned
+from clip_adapt.objectives import Objective, find_objective, list_objectives
+from clip_adapt.objectives._finding import FoundObjective
 from clip_adapt.system.files import resource
 
 AUTO = "auto"  # in place of a method: choose one on the support set
-
-
 
 
 @dataclass(frozen=True)
@@ -36,23 +35,30 @@ class Config:
     ``cpu_recipe`` holds the general options that differ from the method's published recipe because
     this runs on a CPU, ``published`` what the recipe has in their place.
     ``candidates`` are those that ``method=auto`` chooses among; none for any other method.
+    ``others`` are the cards of the data sets that are needed besides ``dataset``, by name.
     """
 
     options: RunOptions
     method: Found
     method_options: dict[str, Any]
+    objective: Objective
     dataset: DataCard
     model: ModelCard
     given: dict[str, str]
     cpu_recipe: dict[str, Any] = field(default_factory=dict)
     published: dict[str, Any] = field(default_factory=dict)
     candidates: tuple[Config, ...] = ()
+    others: dict[str, DataCard] = field(default_factory=dict)
 
     def to_yaml(self) -> str:
         """Return everything resolved as YAML; its first line is the command that gives it."""
+        return f"# {self.command}\n{yamls.dump(self.resolved())}"
+
+    @property
+    def command(self) -> str:
+        """The command line that gives this run."""
         words = [f"{key}={value}" for key, value in self.given.items()]
-        command = shlex.join(["python", "-m", "clip_adapt.train", *words])
-        return f"# {command}\n{yamls.dump(self.resolved())}"
+        return shlex.join(["python", "-m", "clip_adapt.train", *words])
 
     def resolved(self) -> dict[str, Any]:
         """Return everything resolved: the options of method, data set and model, then the rest."""
@@ -62,6 +68,8 @@ class Config:
         resolved["dataset"] = {**dataset, **dataset.pop("options")}
         del resolved["dataset"]["options"]
         resolved["model"] = asdict(self.model)
+        if self.others:  # named by a path, so what they say belongs to what was done
+            resolved["others"] = {name: asdict(card) for name, card in self.others.items()}
         return resolved
 
 
@@ -80,28 +88,43 @@ def compose(given: Mapping[str, Any]) -> Config:
     method = _try(problems, find, chosen["method"])
     recipe = _recipe(method) if method else {}
     method_options = _method_options(problems, method, recipe, tree["method"]) if method else {}
-    contrastive = str(tree["general"].get("objective", defaults["objective"])) == "contrastive"
-    if contrastive:
-        recipe = {**recipe, **yamls.read(resource("configs") / "contrastive.yaml"), "cpu": None}
-    dataset = _try(problems, _dataset, chosen["dataset"], tree["dataset"], contrastive)
+    wanted = str(tree["general"].get("objective", defaults["objective"]))
+    found = _try(problems, find_objective, wanted)
+    if found is None:
+        raise InputError("\n".join(problems))
+    own = found.read_recipe()
+    if own:  # made for the objective, so a method's shorter one for a CPU is not wanted either
+        recipe = {**recipe, **own, "cpu": None}
+    gives = found.objective.gives
+    dataset = _try(problems, _dataset, chosen["dataset"], tree["dataset"], gives)
     model = _try(problems, _model, chosen["model"], tree["model"])
     cpu_recipe = _cpu_recipe(recipe, {**defaults, **tree["general"]}, tree["general"])
     general = {**defaults, **recipe, **cpu_recipe, **tree["general"], **chosen}
     checked, wrong = options.validate(general, options.of_dataclass(RunOptions))
-    problems += wrong or (_contradictions(checked) + captioned.contradictions(checked, dataset))
+    problems += wrong or _contradictions(checked) + found.objective.find_problems(checked, dataset)
+    problems += _data_problems(found, dataset)
     if problems or not (method and dataset and model):
+        raise InputError("\n".join(problems))
+    o = RunOptions(**checked)
+    others = {
+        name: _try(problems, catalog.find_dataset, name, None, found.objective.gives)
+        for name in found.objective.name_datasets(o)
+    }
+    if problems:
         raise InputError("\n".join(problems))
     dataset = _override_templates(dataset, checked)
     text = {key: _as_text(value) for key, value in given.items()}
     return Config(
-        RunOptions(**checked),
+        o,
         method,
         method_options,
+        found.objective,
         dataset,
         model,
         text,
         cpu_recipe,
         {key: {**defaults, **recipe}[key] for key in cpu_recipe},
+        others=others,
     )
 
 
@@ -146,8 +169,7 @@ def _set(tree: dict[str, Any], key: str, value: Any) -> None:
     tree[key] = value
 
 
-def _dataset(name: str, overrides: dict[str, Any], contrastive: bool) -> DataCard:
-    wants: catalog.Gives = "captions" if contrastive else "classes"
+def _dataset(name: str, overrides: dict[str, Any], wants: catalog.Gives) -> DataCard:
     nested = {k: v for k, v in overrides.items() if isinstance(v, dict)}
     if not nested:
         return catalog.find_dataset(name, overrides, wants=wants)
@@ -214,6 +236,19 @@ def _contradictions(checked: dict[str, Any]) -> list[str]:
     if isinstance(checked["epochs"], dict) and not checked["epochs"]:
         problems.append("epochs={}: expected at least one entry of shots: epochs")
     return problems
+
+
+def _data_problems(found: FoundObjective, card: DataCard | None) -> list[str]:
+    # A data set that gives its images something else than the objective learns from.
+    if card is None or catalog.gives(card) == found.objective.gives:
+        return []
+    others = [n for n in list_objectives() if n != found.name]
+    able = [n for n in others if find_objective(n).objective.gives == catalog.gives(card)]
+    return [
+        f"dataset {card.name} has {catalog.gives(card)} (source: {card.source}), and "
+        f"objective={found.name} learns from {found.objective.gives}: use "
+        f"objective={' or '.join(able)}, or another data set"
+    ]
 
 
 def _override_templates(card: DataCard, checked: dict[str, Any]) -> DataCard:

@@ -77,7 +77,7 @@ def expand(given: Mapping[str, Any], output: str | None = None) -> tuple[Path, l
     return top, cells
 
 
-def differences(config: Config, folder: Path) -> list[str]:
+def find_differences(config: Config, folder: Path) -> list[str]:
     """Return what a finished run's configuration has otherwise, as ``lr: 0.002, now 0.01``."""
     stored = yamls.read(folder / "config.yaml")
     of_name = {candidate.method.name: candidate for candidate in config.candidates}
@@ -183,7 +183,8 @@ def _plain(value: Any) -> Any:
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(tree, dict) or not tree:
         return {prefix: tree}
-    flat: dict[str, Any] = {}
+    # The order of classes is the order of the labels.
+    flat: dict[str, Any] = {f"{prefix} in the order": list(map(str, tree))} if prefix else {}
     for key, value in tree.items():
         flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
     return flat

@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clip_adapt.errors import InputError
+from clip_adapt.system import locks
 from clip_adapt.system.files import write_text
-from clip_adapt.system.run_files import CONFIG, METRICS
+from clip_adapt.system.run_files import CONFIG, METRICS, RESULTS, SUMMARY
 
 if TYPE_CHECKING:
     from clip_adapt.runs.shared import Shared
@@ -37,6 +38,8 @@ POLL = 1.0  # seconds between looks at runs that other processes work on
 # Set by accelerate launch and torchrun. Here each process trains alone, so they must not be seen
 # by what would otherwise join the processes to one training.
 LAUNCH = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+Say = Callable[[str], None]
 
 
 @dataclass
@@ -51,7 +54,9 @@ class Sweep:
         leads: True in the one process that writes the tables.
         processes: how many share the runs.
         failed: what failed in this process: a run's name and the reason.
-        done: how many runs were made by this process, and how many were there already.
+        made: how many runs were made by this process.
+        kept: how many were finished before.
+        current: folders whose metrics.json is known to be of the configuration that is asked for.
     """
 
     folder: Path
@@ -63,8 +68,9 @@ class Sweep:
     failed: dict[str, str] = field(default_factory=dict)
     made: int = 0
     kept: int = 0
+    current: set[Path] = field(default_factory=set)
 
-    def go(self, shared: Shared, say: Callable[[str], None]) -> None:
+    def make_all(self, shared: Shared, say: Say) -> None:
         """Make every run that is not finished, then write the tables and the curve."""
         pending = {cell.folder: cell for cell in self.cells}
         while pending:
@@ -76,34 +82,38 @@ class Sweep:
                 if not self.leads:
                     return
                 time.sleep(POLL)
-        self.pictures()
+        self.write_pictures()
 
-    def results(self) -> list[Result]:
-        """Return the runs that are finished, in the order of the command line."""
+    def list_results(self) -> list[Result]:
+        """Return the runs that are finished as they are asked for, in the order of the command.
+
+        A folder may hold an older run of another configuration that is yet to be made anew, or
+        whose new run failed: its numbers are no part of this sweep.
+        """
         from clip_adapt.sweeps.results import Result
 
         return [
             Result(cell, json.loads((cell.folder / METRICS).read_text(encoding="utf-8")))
             for cell in self.cells
-            if (cell.folder / METRICS).is_file() and cell.folder.name not in self.failed
+            if self._is_current(cell)
         ]
 
-    def tables(self) -> None:
+    def write_tables(self) -> None:
         """Write results.csv and results.md of what is finished so far."""
         from clip_adapt.sweeps import results
 
         if self.leads:
-            found = self.results()
+            found = self.list_results()
             text = results.summary(found, self.metric, self.command, list(self.failed.items()))
-            write_text(self.folder / "results.csv", results.table(found))
-            write_text(self.folder / "results.md", text)
+            write_text(self.folder / RESULTS, results.table(found))
+            write_text(self.folder / SUMMARY, text)
 
-    def pictures(self) -> None:
+    def write_pictures(self) -> None:
         """Write the curve and the index page."""
-        from clip_adapt.pages import report
+        from clip_adapt.runs import pages
         from clip_adapt.sweeps import curve, results
 
-        found = self.results()
+        found = self.list_results()
         series = results.series(found, self.metric)
         if not self.leads or not series:
             return
@@ -112,51 +122,45 @@ class Sweep:
         models = {result.cell.config.model.name for result in found}
         title = f"{', '.join(sorted(names))}, backbone {', '.join(sorted(models))}"
         curve.draw(self.folder, results.not_zero_shot(found, series), before, self.metric, title)
-        report.write_index(self.folder)
+        pages.write_index(self.folder)
 
-    def _make(
-        self, cell: Cell, pending: dict[Path, Cell], shared: Shared, say: Callable[[str], None]
-    ) -> None:
+    def _make(self, cell: Cell, pending: dict[Path, Cell], shared: Shared, say: Say) -> None:
         # Take a run off ``pending``, and those made beside it; not what another process works on.
-        from clip_adapt.sweeps import making
+        from clip_adapt.sweeps.making import make_runs
 
         with contextlib.ExitStack() as claims:
             if not self._claim(cell, claims):
                 return
             if not self._is_wanted(cell, say):
                 self.kept += 1
-                say(f"{self._where(cell)}: finished before")
+                self.current.add(cell.folder)
+                say(f"{self._name(cell)}: finished before")
                 del pending[cell.folder]
-                self.tables()
+                self.write_tables()
                 return
-            beside = self._beside(cell, pending, claims, say)
-            for made, outcome in making.make(cell, beside, shared):
-                self._tell(made, outcome, say)
+            beside = self._claim_family(cell, pending, claims, say)
+            for made, outcome in make_runs(cell, beside, shared):
+                self._report(made, outcome, say)
                 del pending[made.folder]
-                self.tables()
+                self.write_tables()
 
-    def _beside(
-        self,
-        cell: Cell,
-        pending: dict[Path, Cell],
-        claims: contextlib.ExitStack,
-        say: Callable[[str], None],
+    def _claim_family(
+        self, cell: Cell, pending: dict[Path, Cell], claims: contextlib.ExitStack, say: Say
     ) -> Iterator[Cell]:
         # Claim, one by one, runs that may go beside this one; others are left to other processes.
-        alike = [c for c in pending.values() if self._kin[c.folder] == self._kin[cell.folder]]
+        families = self._families
+        alike = [c for c in pending.values() if families[c.folder] == families[cell.folder]]
         others = (c for c in alike if c is not cell)
         wanted = (c for c in others if self._claim(c, claims) and self._is_wanted(c, say))
         return itertools.islice(wanted, math.ceil(len(alike) / self.processes) - 1)
 
     @functools.cached_property
-    def _kin(self) -> dict[Path, str]:
-        from clip_adapt.sweeps import making
+    def _families(self) -> dict[Path, str]:
+        from clip_adapt.sweeps.making import describe_family
 
-        return {cell.folder: making.kin(cell) for cell in self.cells}
+        return {cell.folder: describe_family(cell) for cell in self.cells}
 
     def _claim(self, cell: Cell, claims: contextlib.ExitStack) -> bool:
-        from clip_adapt.system import locks
-
         name = cell.folder.name
         claim = locks.held(self.folder / ".claims" / f"{name}.lock", f"the run {name}")
         with contextlib.suppress(locks.BusyError):
@@ -164,66 +168,72 @@ class Sweep:
             return True
         return False
 
-    def _is_wanted(self, cell: Cell, say: Callable[[str], None]) -> bool:
-        changed = _state(cell)
-        if changed:
-            where = self._where(cell)
-            say(f"{where}: finished before with another configuration, so it runs anew:")
-            say("\n".join(f"    {line}" for line in changed))
-        return changed != []
+    def _is_wanted(self, cell: Cell, say: Say) -> bool:
+        changes = _find_changes(cell)
+        if changes:
+            say(f"{self._name(cell)}: finished before with another configuration, so it runs anew:")
+            say("\n".join(f"    {line}" for line in changes))
+        return changes != []
 
-    def _tell(
-        self, cell: Cell, outcome: dict[str, Any] | Exception, say: Callable[[str], None]
-    ) -> None:
-        where = self._where(cell)
+    def _is_current(self, cell: Cell) -> bool:
+        if cell.folder.name in self.failed:
+            return False
+        if cell.folder not in self.current and _find_changes(cell) == []:
+            self.current.add(cell.folder)  # by another process
+        return cell.folder in self.current
+
+    def _report(self, cell: Cell, outcome: dict[str, Any] | Exception, say: Say) -> None:
+        name = self._name(cell)
         if isinstance(outcome, Exception):  # a failing run must not stop the others
             refused = isinstance(outcome, InputError)
             lines = str(outcome).splitlines() or [repr(outcome)]
             reason = lines[0] if refused else f"{type(outcome).__name__}: {lines[0]}"
             self.failed[cell.folder.name] = reason
             trace = "".join(traceback.format_exception(outcome))
-            say(f"{where}: FAILED: {outcome if refused else trace}")
+            say(f"{name}: FAILED: {outcome if refused else trace}")
             return
         self.made += 1
+        self.current.add(cell.folder)
         runs = outcome.get("side_by_side", 1)
         beside = f" (its share of {runs} trained side by side)" if runs > 1 else ""
         took = f"{outcome['seconds']['total']:.1f} s{beside}"
-        say(f"{where}: {_told(outcome, self.metric)}, {took}")
+        say(f"{name}: {_describe_result(outcome, self.metric)}, {took}")
 
-    def _where(self, cell: Cell) -> str:
-        number = list(self._kin).index(cell.folder) + 1
+    def _name(self, cell: Cell) -> str:
+        number = list(self._families).index(cell.folder) + 1
         return f"[{number}/{len(self.cells)}] {cell.folder.name}"
 
 
-def _state(cell: Cell) -> list[str] | None:
+def _find_changes(cell: Cell) -> list[str] | None:
     # None: not finished. Otherwise what is different from what is asked for now.
-    from clip_adapt.sweeps.grid import differences
+    from clip_adapt.sweeps.grid import find_differences
 
     if not (cell.folder / METRICS).is_file() or not (cell.folder / CONFIG).is_file():
         return None
-    return differences(cell.config, cell.folder)
+    return find_differences(cell.config, cell.folder)
 
 
-def _told(metrics: Mapping[str, Any], name: str) -> str:
+def _describe_result(metrics: Mapping[str, Any], name: str) -> str:
     from clip_adapt.pages.numbers import of_metric, spoken
 
-    ours, before = (metrics[kind][name]["value"] for kind in ("test", "zero_shot"))
-    return f"{spoken(name)} {of_metric(name, ours)} (zero-shot {of_metric(name, before)})"
+    found = [(metrics[kind].get(name) or {}).get("value") for kind in ("test", "zero_shot")]
+    ours, before = (of_metric(name, value) for value in found)
+    return f"{spoken(name)} {ours} (zero-shot {before})"
 
 
 def run_sweep(
     given: Mapping[str, Any],
     *,
     output: str | None = None,
-    metric: str = "accuracy",
-    say: Callable[[str], None] | None = None,
+    metric: str | None = None,
+    say: Say | None = None,
 ) -> Sweep:
     """Run a sweep.
 
     Args:
         given: options of a run; a list is varied.
         output: the sweep's folder; None is ``runs/<dataset>/sweep``.
-        metric: what the summary and the curve show.
+        metric: what the summary and the curve show; None is what the objective shows.
         say: takes lines about the progress; None is silent.
 
     Returns:
@@ -232,34 +242,31 @@ def run_sweep(
     Raises:
         InputError: when a run cannot be, or another sweep works in the folder.
     """
-    rank, processes = _alone()
-    from clip_adapt.evaluation import metrics
+    rank, processes = leave_group()
     from clip_adapt.runs.shared import Shared
     from clip_adapt.sweeps import grid
-    from clip_adapt.system import locks
 
     say = say or (lambda line: None)
-    if metric not in metrics.METRICS:
-        from clip_adapt.errors import unknown
-
-        raise InputError(unknown("metric", metric, metrics.METRICS))
     folder, cells = grid.expand(given, output)
+    shown = metric or cells[0].config.objective.headline
+    _require_metric(shown, cells)
     words = [f"{key}={value}" for key, value in given.items()]
     words += [f"output={output}"] * (output is not None)
+    words += [f"metric={metric}"] * (metric is not None)
     command = shlex.join(["python", "-m", "clip_adapt.sweep", *words])
-    this = Sweep(folder, cells, metric, command, leads=rank == 0, processes=processes)
+    sweep = Sweep(folder, cells, shown, command, leads=rank == 0, processes=processes)
     lock = locks.held(folder / ".sweep.lock", f"the folder {folder}")
-    with lock if this.leads else contextlib.nullcontext():
+    with lock if sweep.leads else contextlib.nullcontext():
         say(f"{len(cells)} runs in {folder}")
         with Shared(keep_features=True) as shared:
-            this.go(shared, say)
-        if this.leads:
+            sweep.make_all(shared, say)
+        if sweep.leads:
             with contextlib.suppress(OSError):
                 (folder / ".claims").rmdir()
-    return this
+    return sweep
 
 
-def _alone() -> tuple[int, int]:
+def leave_group() -> tuple[int, int]:
     """Leave the launch's group of processes; return this one's number in it and its size."""
     found = {name: os.environ.pop(name) for name in LAUNCH if name in os.environ}
     if "LOCAL_RANK" in found:
@@ -268,3 +275,12 @@ def _alone() -> tuple[int, int]:
         if torch.cuda.is_available():
             torch.cuda.set_device(int(found["LOCAL_RANK"]) % torch.cuda.device_count())
     return int(found.get("RANK", 0)), int(found.get("WORLD_SIZE", 1))
+
+
+def _require_metric(name: str, cells: list[Cell]) -> None:
+    from clip_adapt.errors import unknown
+    from clip_adapt.evaluation import metrics
+
+    known = [*metrics.METRICS, *{cell.config.objective.headline for cell in cells}]
+    if name not in known:
+        raise InputError(unknown("metric", name, known))

@@ -74,6 +74,7 @@ class Training:
         recipe: how.
         val: for ``select=val``.
         log_dir: where TensorBoard event files go; None writes none.
+        parts: what ``support`` and ``val`` are made of; None where nothing asks for it.
     """
 
     method: Method
@@ -81,6 +82,7 @@ class Training:
     recipe: Recipe
     val: Examples | None = None
     log_dir: Path | None = None
+    parts: tuple[Part, Part] | None = None
 
     def alone(self) -> Trained:
         """Train.
@@ -108,7 +110,7 @@ def solve(
     if type(method).fit is not Method.fit:
         mean = F.normalize(support.z.mean(1), dim=-1)
         method.fit(mean.to(device), support.labels.to(device))
-    return Training(method, support.examples, recipe, val.examples, log_dir)
+    return Training(method, support.examples, recipe, val.examples, log_dir, (support, val))
 
 
 def fit(method: Method, support: Part, val: Part, recipe: Recipe) -> None:

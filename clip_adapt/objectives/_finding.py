@@ -1,0 +1,62 @@
+"""How an objective is found by its name: the files of objectives/, entry points, a user's file."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clip_adapt.config import cards, yamls
+from clip_adapt.errors import InputError
+from clip_adapt.objectives._contract import Objective
+from clip_adapt.system.plugins import Kind, Plugin, find_plugin, list_names
+
+OBJECTIVES = Kind("objective", ("objectives",), "clip_adapt.objectives", "clip_adapt.objectives")
+
+
+@dataclass(frozen=True)
+class FoundObjective:
+    """An objective with the name it goes by; ``file`` when it came from a user's own file."""
+
+    name: str
+    objective: Objective
+    file: Path | None = None
+
+    def read_recipe(self) -> dict[str, Any]:
+        """Return the general options that it sets in place of a method's own recipe."""
+        path = cards.card_path("objective", self.name)
+        if self.file is None and path.is_file():
+            return yamls.read(path)
+        return dict(self.objective.recipe or {})
+
+
+def list_objectives() -> list[str]:
+    """Return the names of all objectives that are installed."""
+    return list_names(OBJECTIVES)
+
+
+def find_objective(name: str) -> FoundObjective:
+    """Return the objective of that name, or the one that a ``path/to/mine.py`` defines.
+
+    Raises:
+        InputError: when there is none, or when the file does not define exactly one.
+    """
+    plugin = find_plugin(name, OBJECTIVES)
+    return FoundObjective(plugin.name, _find_class(plugin)(), plugin.file)
+
+
+def _find_class(plugin: Plugin) -> type[Objective]:
+    if plugin.installed:  # an entry point names the class itself
+        return plugin.content
+    found = [
+        cls
+        for _, cls in inspect.getmembers(plugin.content, inspect.isclass)
+        if issubclass(cls, Objective) and cls.__module__ == plugin.content.__name__
+    ]
+    if len(found) != 1:
+        classes = ", ".join(cls.__name__ for cls in found) or "none"
+        raise InputError(
+            f"objective {plugin.name} must define exactly one subclass of Objective, not {classes}"
+        )
+    return found[0]

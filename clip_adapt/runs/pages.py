@@ -1,0 +1,67 @@
+"""Pages of finished runs, made anew: what ``report`` does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from clip_adapt.errors import InputError
+from clip_adapt.system.files import write_text
+from clip_adapt.system.run_files import CONFIG, INDEX, PAGE
+
+
+def write_pages(folder: str, *, all: bool = False) -> Path:
+    """Write the page of a run's folder, or the index over the runs below any other folder.
+
+    Args:
+        folder: of one run, or of many.
+        all: make the page of every run anew before the index is written.
+
+    Raises:
+        InputError: when nothing is there to report.
+    """
+    # Imported here: a typo on the command line is refused before torch is there.
+    from clip_adapt.pages import facts
+
+    place = Path(folder).expanduser()
+    if not place.is_dir():
+        raise InputError(f"no such folder: {place} (looked at {place.absolute()})")
+    if (place / CONFIG).is_file():
+        return write_page(place)
+    if all:
+        for path in facts.finished(place):
+            write_page(path)
+    return write_index(place)
+
+
+def write_page(folder: Path) -> Path:
+    """Write the page of a finished run into its folder: one file that needs no other.
+
+    The objective is one that is installed: a configuration that lies in a folder names no code.
+
+    Raises:
+        InputError: when the folder holds no finished run, or a file of it is damaged.
+    """
+    from clip_adapt.objectives import find_objective, list_objectives
+    from clip_adapt.pages import facts
+
+    read = facts.read(folder)
+    name = str(read.config.get("objective", "classify"))
+    if name not in list_objectives():
+        raise InputError(
+            f"{folder} is a run of the objective {name}, which is not installed here: its page is "
+            "made by the run itself, report=true"
+        )
+    write_text(folder / PAGE, find_objective(name).objective.render_page(read))
+    return folder / PAGE
+
+
+def write_index(folder: Path) -> Path:
+    """Write the index over all runs in and below a folder.
+
+    Raises:
+        InputError: when there is no run.
+    """
+    from clip_adapt.pages import index_page
+
+    write_text(folder / INDEX, index_page.render(folder))
+    return folder / INDEX

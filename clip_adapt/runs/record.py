@@ -1,0 +1,106 @@
+"""What a run writes: the delta, its numbers, its images, its page."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from clip_adapt.adapted import delta, readme
+from clip_adapt.adapted.classifier import Classifier
+from clip_adapt.data import leaks
+from clip_adapt.data.items import write_manifest
+from clip_adapt.objectives import Outcome
+from clip_adapt.pages import facts
+from clip_adapt.runs.preparation import Prepared
+from clip_adapt.system.files import write_text
+from clip_adapt.system.machine import peak_memory
+from clip_adapt.system.run_files import ADAPTER, CONFIG, METRICS, PAGE, SUPPORT, TWINS
+from clip_adapt.training.fitting import Trained
+from clip_adapt.training.loop import curve_of
+
+
+def write_run(prepared: Prepared, outcome: Outcome, trained: Trained) -> Classifier:
+    """Write a run's files; metrics.json comes last and says that the run is finished.
+
+    Args:
+        prepared: what the run had at hand.
+        outcome: what its training came to.
+        trained: the learning curve, and how many runs were trained side by side.
+
+    Returns:
+        the classifier, with ``header``, ``folder`` and ``metrics`` of the run.
+
+    Raises:
+        InputError: when the folder cannot be written.
+    """
+    config, run, folder = prepared.config, prepared.run, prepared.run.folder
+    manifest = write_manifest(config.objective.list_support(run))
+    header = _describe(prepared, outcome, manifest)
+    card = readme.write(header, config.dataset.licence, config.command)
+    file = delta.save(folder / ADAPTER, outcome.classifier.method, header, card)
+    metrics = _list_metrics(prepared, outcome, trained)
+    metrics |= {"adapter_bytes": file.stat().st_size, "versions": header.versions}
+    for name in (METRICS, PAGE):  # of an older run
+        (folder / name).unlink(missing_ok=True)
+    twins = prepared.checked.twins
+    _write_files(
+        folder,
+        {
+            CONFIG: config.to_yaml(),
+            SUPPORT: manifest,
+            TWINS: leaks.table(twins) if twins else None,
+            **outcome.files,
+        },
+    )
+    if config.options.report:
+        page = config.objective.render_page(facts.read(folder, metrics))
+        write_text(folder / PAGE, page)
+    write_text(folder / METRICS, json.dumps(metrics, indent=1, allow_nan=False) + "\n")
+    return outcome.classifier.adjust(header=header, folder=folder, metrics=metrics)
+
+
+def _describe(prepared: Prepared, outcome: Outcome, manifest: str) -> delta.Header:
+    config, classifier = prepared.config, outcome.classifier
+    return delta.describe(
+        config.method,
+        config.method_options,
+        classifier.method,
+        dataset=prepared.run.data.dataset.name,
+        metrics={kind: outcome.measured[kind] for kind in ("test", "zero_shot")},
+        support_sha256=hashlib.sha256(manifest.encode()).hexdigest(),
+        guard=classifier.guard,
+        temperature=classifier.temperature,
+        conformal=classifier.conformal,
+    )
+
+
+def _list_metrics(prepared: Prepared, outcome: Outcome, trained: Trained) -> dict[str, Any]:
+    run, method = prepared.run, outcome.classifier.method
+    support = run.draw.support
+    return {
+        "command": prepared.config.command,
+        "objective": prepared.config.options.objective,
+        **outcome.measured,
+        "seconds": {name: round(s, 3) for name, s in run.clock.read().items()},
+        "trainable_parameters": sum(t.numel() for t in method.state_dict().values()),
+        "peak_memory_bytes": peak_memory(run.backbone.device),
+        **outcome.facts,
+        "n_support": len(support.train),
+        "notes": [*prepared.checked.notes, *support.notes, *outcome.notes],
+        "curve": curve_of(trained.curve),
+        **({"side_by_side": trained.runs} if trained.runs > 1 else {}),
+        **({"choice": prepared.choice} if prepared.choice else {}),
+        "learned": [asdict(table) for table in method.tables()],
+    }
+
+
+def _write_files(folder: Path, files: Mapping[str, str | None]) -> None:
+    for name, content in files.items():
+        if content is None:
+            (folder / name).unlink(missing_ok=True)
+        else:
+            write_text(folder / name, content)
