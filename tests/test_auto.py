@@ -1,5 +1,6 @@
 """method=auto: what is compared, how, and what a run tells of it."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -80,7 +81,7 @@ def choose(tiny_backbone, monkeypatch):
             for i, share in enumerate(shares)
         }
         configs = [
-            base.__class__(base.options, found, options, base.dataset, base.model, {})
+            dataclasses.replace(base, method=found, method_options=options, given={})
             for found, options in named.values()
         ]
         made = []

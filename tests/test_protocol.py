@@ -18,8 +18,8 @@ from clip_adapt.errors import InputError
 from clip_adapt.evaluation import classification, metrics, protocols
 from clip_adapt.method import finding
 from clip_adapt.method.contract import Method
-from clip_adapt.runs import configuration, folder, run
-from clip_adapt.runs.preparation import Run
+from clip_adapt.objectives import classify
+from clip_adapt.runs import configuration, folder, preparation
 
 FIVE = ("ant", "bee", "cat", "dog", "eel")
 
@@ -202,34 +202,30 @@ def sealed(monkeypatch, tmp_path):
     """
     log, real = [], {}
     hidden, folder = tmp_path / "hidden", tmp_path / "own" / "test"
-    check, measure = Run.check_images, classification.beside_zero_shot
+    check, measure = preparation.check_images, classification.beside_zero_shot
 
-    def seal(this):
-        notes = check(this)
-        for name in ("pool", "dataset"):
-            real[name] = getattr(this, name)
-            setattr(this, name, replace(real[name], test=Unseen()))
-        real["this"] = this
+    def seal(*args):
+        checked = check(*args)
+        real["test"] = checked.data.dataset.test
+        sets = {k: replace(getattr(checked.data, k), test=Unseen()) for k in ("pool", "dataset")}
         folder.rename(hidden)
         log.append("sealed")
-        return notes
+        return replace(checked, data=replace(checked.data, **sets))
 
     def unseal(*args, **kwargs):
         assert log == ["sealed", "calibrated"]
         hidden.rename(folder)
         log.append("evaluated")
-        return measure(args[0], real["dataset"].test, *args[2:], **kwargs)
+        return measure(args[0], real["test"], *args[2:], **kwargs)
 
-    calibrate = run._calibrate
+    calibrate = classify._calibrate
 
-    def last(*args):
-        calibrate(*args)
+    def note(*args):
         log.append("calibrated")
-        for name in ("pool", "dataset"):
-            setattr(real["this"], name, real[name])
+        return calibrate(*args)
 
-    monkeypatch.setattr(Run, "check_images", seal)
-    monkeypatch.setattr(run, "_calibrate", last)
+    monkeypatch.setattr(preparation, "check_images", seal)
+    monkeypatch.setattr(classify, "_calibrate", note)
     monkeypatch.setattr(classification, "beside_zero_shot", unseal)
     return log
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from clip_adapt.pages import facts, numbers, pictures, plots, run_page, tables
 from clip_adapt.pages.facts import Predictions
-from clip_adapt.pages.report import write_index, write_page
+from clip_adapt.runs.pages import write_index, write_page
 from clip_adapt.system.files import write_text
 
 INJECTED = "<script>alert('x')</script>"
@@ -87,6 +87,7 @@ def make_run(tmp_path):
 
 def usual(n_test, seed=0):
     return {
+        "command": "python -m clip_adapt.train method=made",
         "test": {
             "accuracy": {"value": 0.5 + seed / 10, "low": 0.4, "high": 0.9},
             "ece": {"value": 0.11, "low": 0.1, "high": 0.2},

@@ -97,7 +97,7 @@ def test_an_interrupted_sweep_goes_on_to_the_same_table(sweep, monkeypatch):
     whole = without_seconds(rows())
     kept = Path("out").rename("whole")
     done = []
-    write = run_module._write
+    write = run_module.write_run
 
     def third_time_unlucky(*args):
         if len(done) == 3:
@@ -105,12 +105,12 @@ def test_an_interrupted_sweep_goes_on_to_the_same_table(sweep, monkeypatch):
         done.append(1)
         return write(*args)
 
-    monkeypatch.setattr(run_module, "_write", third_time_unlucky)
+    monkeypatch.setattr(run_module, "write_run", third_time_unlucky)
     code, _, err = sweep()
     assert code == 130 and "interrupted" in err
     assert len(list(Path("out").rglob("metrics.json"))) == 3 == len(rows())
     assert not list(Path("out").rglob("*.lock"))
-    monkeypatch.setattr(run_module, "_write", write)
+    monkeypatch.setattr(run_module, "write_run", write)
     code, out, _ = sweep()
     assert code == 0 and ", 3 were finished before" in out
     assert without_seconds(rows()) == whole

@@ -18,7 +18,7 @@ from clip_adapt.training.fitting import Training
 from clip_adapt.training.side_by_side_loop import TogetherLoop
 
 # Of what two runs may differ in.
-COST = ("seconds", "peak_memory_bytes", "side_by_side", "adapter_bytes")
+COST = ("command", "seconds", "peak_memory_bytes", "side_by_side", "adapter_bytes")
 
 STEP = """
 import torch
@@ -158,14 +158,14 @@ def test_a_run_that_diverges_fails_alone(sweep, run_cli, words, everything_in):
 
 
 def test_a_run_that_cannot_start_fails_alone(sweep, monkeypatch):
-    start = making.started
+    start = making.start_run
 
     def broken(config, shared):
         if config.options.seed == 2 and config.options.lr == 0.05:
             raise RuntimeError("it cannot start")
         return start(config, shared)
 
-    monkeypatch.setattr(making, "started", broken)
+    monkeypatch.setattr(making, "start_run", broken)
     code, out, _ = sweep()
     assert code == 1 and len(runs()) == 3
     assert "RuntimeError: it cannot start" in Path("out/results.md").read_text()

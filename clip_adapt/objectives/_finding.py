@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,13 @@ def find_objective(name: str) -> FoundObjective:
         InputError: when there is none, or when the file does not define exactly one.
     """
     plugin = find_plugin(name, OBJECTIVES)
-    return FoundObjective(plugin.name, _find_class(plugin)(), plugin.file)
+    return FoundObjective(plugin.name, _make_objective(_find_class(plugin)), plugin.file)
+
+
+@functools.cache
+def _make_objective(cls: type[Objective]) -> Objective:
+    # One object each, so that two configurations of one objective are equal.
+    return cls()
 
 
 def _find_class(plugin: Plugin) -> type[Objective]:

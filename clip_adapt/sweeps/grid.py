@@ -83,11 +83,26 @@ def find_differences(config: Config, folder: Path) -> list[str]:
     of_name = {candidate.method.name: candidate for candidate in config.candidates}
     config = of_name.get(str((stored.get("method") or {}).get("name")), config)
     # Through YAML, as the file went: tuples become lists, keys text.
-    now, then = _flat(yamls.parse(config.to_yaml())), _flat(stored)
-    return [
+    resolved = yamls.parse(config.to_yaml())
+    now, then = _flat(resolved), _flat(stored)
+    changed = [
         f"{key}: {then.get(key, 'nothing')}, now {now.get(key, 'nothing')}"
         for key in sorted({*now, *then})
         if now.get(key) != then.get(key) and key.partition(".")[0] not in NEUTRAL
+    ]
+    return changed or _find_reordered(resolved, stored)
+
+
+def _find_reordered(now: Any, then: Any, name: str = "") -> list[str]:
+    # The order of a card's classes is the order of the labels.
+    if not isinstance(now, dict) or not isinstance(then, dict):
+        return []
+    if name and list(now) != list(then) and now.keys() == then.keys():
+        return [f"{name}: {', '.join(map(str, then))}, now {', '.join(map(str, now))}"]
+    return [
+        line
+        for key in now.keys() & then.keys()
+        for line in _find_reordered(now[key], then[key], f"{name}.{key}".lstrip("."))
     ]
 
 
@@ -183,8 +198,7 @@ def _plain(value: Any) -> Any:
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(tree, dict) or not tree:
         return {prefix: tree}
-    # The order of classes is the order of the labels.
-    flat: dict[str, Any] = {f"{prefix} in the order": list(map(str, tree))} if prefix else {}
+    flat: dict[str, Any] = {}
     for key, value in tree.items():
         flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
     return flat
