@@ -31,9 +31,10 @@ from clip_adapt.runs.configuration import Config
 from clip_adapt.runs.preparation import Run, recipe_of
 from clip_adapt.runs.shared import Shared
 from clip_adapt.system.files import sha256
-from clip_adapt.training import contrastive_loop
-from clip_adapt.training.contrastive_loop import CaptionLoop
-from clip_adapt.training.loop import Examples, curve_of, train
+from clip_adapt.training import pair_step
+from clip_adapt.training.examples import Examples
+from clip_adapt.training.loop import describe_curve, train
+from clip_adapt.training.pair_step import PairStep
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ def run(config: Config, shared: Shared) -> Classifier:
     start = time.perf_counter()
     this = Run.prepare(config, shared)
     method = this.make_method()
-    contrastive_loop.require_trainable(method, this.config.method.name)
+    pair_step.require_trainable(method, this.config.method.name)
     notes = this.check_images() + _notes(this)
     _require_pairs(this)
     _require_short(this, method)
@@ -123,13 +124,13 @@ def _fit(this: Run, method: Method, seconds: dict[str, float]) -> Curve:
     begin = time.perf_counter()
     for old in this.folder.glob("events.out.tfevents.*"):
         old.unlink()
-    loop = functools.partial(
-        CaptionLoop, captions=captions, val_captions=val_captions, dedup=o.dedup
+    make_step = functools.partial(
+        PairStep, captions=captions, val_captions=val_captions, dedup=o.dedup
     )
     log_dir = this.folder if o.tensorboard else None
-    rows = train(method, train_on, recipe_of(o), val=val, log_dir=log_dir, loop=loop)
+    rows = train(method, train_on, recipe_of(o), val=val, log_dir=log_dir, make_step=make_step)
     seconds["fit"] = time.perf_counter() - begin
-    return curve_of(rows)
+    return describe_curve(rows)
 
 
 def _examples(

@@ -27,7 +27,7 @@ from clip_adapt.runs.preparation import Run, recipe_of
 from clip_adapt.runs.shared import Shared
 from clip_adapt.training import fitting
 from clip_adapt.training.fitting import Part, Trained, Training
-from clip_adapt.training.loop import curve_of
+from clip_adapt.training.loop import describe_curve
 
 log = logging.getLogger(__name__)
 
@@ -227,7 +227,7 @@ def _write(
             **({"guard": classifier.guard} if this.options.guard else {}),
             "n_support": len(support.train),
             "notes": support.notes + facts["notes"],
-            "curve": curve_of(trained.curve),
+            "curve": describe_curve(trained.curve),
             **({"side_by_side": trained.runs} if trained.runs > 1 else {}),
             **({"choice": this.choice} if this.choice else {}),
             "learned": [asdict(table) for table in method.tables()],

@@ -1,4 +1,4 @@
-"""Training on captioned images: the loop of trainer.py with the contrastive objective.
+"""The step of captioned images: the contrastive objective in place of classes.
 
 Every image takes one of its captions at random in every epoch. Towers that a method leaves alone
 are not run: image features come from the cache, text features from one pass over all captions.
@@ -6,11 +6,10 @@ are not run: image features come from the cache, text features from one pass ove
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from clip_adapt.data.captions import Captions
 from clip_adapt.errors import InputError
@@ -20,23 +19,20 @@ from clip_adapt.method.encoding import encode_texts
 from clip_adapt.method.finding import find, names
 from clip_adapt.system.machine import send
 from clip_adapt.training import contrastive
-from clip_adapt.training.loop import Examples, Loop, tower_features
+from clip_adapt.training.examples import Examples, encode_images
 from clip_adapt.training.recipe import Recipe
+from clip_adapt.training.step import Step, at_least_float32
 
 
-class CaptionLoop(Loop):
-    """The training loop with the contrastive objective.
-
-    The labels of its examples are the numbers of the images, 0 to N - 1.
+class PairStep(Step):
+    """The step of pairs of images and captions.
 
     Args:
         method: one that ``trains_on_captions``.
-        support: images, as for classes.
+        support: images, whose labels are their numbers, 0 to N - 1.
         recipe: how.
-        val: images that ``select=val`` chooses by.
-        log_dir: where TensorBoard event files go.
         captions: of the images of ``support``.
-        val_captions: of the images of ``val``.
+        val_captions: of the images that ``select=val`` chooses by.
         dedup: captions that are right for another image of the batch are no negatives of it.
     """
 
@@ -45,64 +41,60 @@ class CaptionLoop(Loop):
         method: Method,
         support: Examples,
         recipe: Recipe,
-        val: Examples | None,
-        log_dir: Path | None,
         *,
         captions: Captions,
         val_captions: Captions,
         dedup: bool,
     ) -> None:
-        super().__init__(method, support, recipe, val, log_dir)
+        super().__init__(method, support, recipe)
         self.captions, self.val_captions, self.dedup = captions, val_captions, dedup
         self.stream = torch.Generator().manual_seed(recipe.seed)
-        self.drawn_in = -1
-        self.drawn = torch.empty(0)
         frozen = not method.tunes_text_tower
         self.texts = encode_texts(method, captions.texts) if frozen else torch.empty(0)
+        self.is_stackable = frozen  # words are no tensors
+        self.is_compilable = frozen and not method.tunes_image_tower
 
-    def _module(self, method: Method) -> nn.Module:
-        return _Pairing(method)
+    def start_epoch(self, epoch: int) -> None:
+        """Draw a caption for every image."""
+        super().start_epoch(epoch)
+        self.drawn = self.captions.draw(self.stream)
 
-    def _loss(self, rows: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
-        if self.drawn_in != epoch:
-            self.drawn_in, self.drawn = epoch, self.captions.draw(self.stream)
-        inputs, labels = self.batches.at(rows)
-        images = inputs if self.plain.tunes_image_tower else inputs[:, 0]
+    def batch(self, rows: Tensor, epoch: int) -> tuple[Any, ...]:
+        """Return features or pixels, texts or their features, and which texts are right (n, m)."""
+        images, numbers = super().batch(rows, epoch)
         chosen = self.drawn[rows]
-        z, t = map(contrastive.gather, self.method(images, self._texts(chosen)))
-        backbone, same = self.plain.backbone, None
+        same = None
         if self.dedup:
-            drawn = contrastive.gather(send(chosen, labels.device))
-            same = self.captions.right(contrastive.gather(labels), drawn)
+            drawn = contrastive.gather(send(chosen, numbers.device))
+            same = self.captions.right(contrastive.gather(numbers), drawn)
+        return images, self._texts_of(chosen), same
+
+    def forward(
+        self, images: Tensor, texts: Tensor | list[str], same: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the loss, and how many images are nearest to their own caption."""
+        method, backbone = self.method, self.method.backbone
+        with self.autocast():
+            z = method.encode_image(images) if method.tunes_image_tower else images
+            t = texts if isinstance(texts, Tensor) else method.encode_text(texts)
+            z, t = method.image_features(z), method.text_features(t)
+        z, t = (contrastive.gather(at_least_float32(features)) for features in (z, t))
         loss = contrastive.loss(z, t, backbone.logit_scale, backbone.logit_bias, same)
         return loss, contrastive.hits(z.detach(), t.detach())
 
-    def _texts(self, chosen: Tensor) -> list[str] | Tensor:
-        if self.plain.tunes_text_tower:
-            return [self.captions.texts[i] for i in chosen.tolist()]
-        return self.texts[send(chosen, self.texts.device)]
-
-    def _score(self, val: Examples) -> tuple[str, float]:
-        method = self.plain.eval()
+    def score(self, val: Examples) -> tuple[str, float]:
+        """Return the recall at 1 from image to text on ``val``."""
+        method = self.method.eval()
         with torch.no_grad():
-            z = [method.image_features(z).float().cpu() for z in tower_features(method, val)]
+            z = [method.image_features(z).float().cpu() for z in encode_images(method, val)]
             t = method.text_features(encode_texts(method, self.val_captions.texts)).float().cpu()
         found = retrieval.ranks(torch.cat(z), t, self.val_captions.own)
         return "val_recall@1", found.recall(1)
 
-
-class _Pairing(nn.Module):
-    """A method as the module that processes share: images and texts in, features out."""
-
-    def __init__(self, method: Method) -> None:
-        super().__init__()
-        self.method = method
-
-    def forward(self, images: Tensor, texts: Any) -> tuple[Tensor, Tensor]:
-        method = self.method
-        z = method.encode_image(images) if method.tunes_image_tower else images
-        t = method.encode_text(texts) if method.tunes_text_tower else texts
-        return method.image_features(z), method.text_features(t)
+    def _texts_of(self, chosen: Tensor) -> Tensor | list[str]:
+        if self.method.tunes_text_tower:
+            return [self.captions.texts[i] for i in chosen.tolist()]
+        return self.texts[send(chosen, self.texts.device)]
 
 
 def require_trainable(method: Method, name: str) -> None:
