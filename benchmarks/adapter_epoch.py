@@ -18,7 +18,8 @@ from benchmarks.common import Row
 from benchmarks.published import class_names, towers
 from clip_adapt.data.task import Task
 from clip_adapt.method.finding import find
-from clip_adapt.training.loop import Examples, train
+from clip_adapt.training.examples import Examples
+from clip_adapt.training.loop import train
 from clip_adapt.training.recipe import Recipe
 
 BATCH = 32

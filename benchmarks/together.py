@@ -16,8 +16,8 @@ from benchmarks.common import Row
 from benchmarks.published import class_names, towers
 from clip_adapt.data.task import Task
 from clip_adapt.method.finding import find, names
+from clip_adapt.training.examples import Examples
 from clip_adapt.training.fitting import Trained, Training
-from clip_adapt.training.loop import Examples
 from clip_adapt.training.recipe import Recipe
 from clip_adapt.training.side_by_side import train_together
 

@@ -293,7 +293,7 @@ def interrupt(*args, **kwargs):
 
 
 def test_an_interrupt_while_training(train_tiny, animals, tmp_path, monkeypatch, everything_in):
-    monkeypatch.setattr(loop.Loop, "_step", interrupt)
+    monkeypatch.setattr(loop.Loop, "_make_step", interrupt)
     monkeypatch.setattr("clip_adapt.cli.signal.signal", lambda *args: None)
     code, _, err = train_tiny(animals, "tensorboard=false")
     assert code == 130
@@ -336,7 +336,7 @@ def test_a_fault_of_ours_is_no_refusal(train_tiny, animals, monkeypatch):
     def fault(*args, **kwargs):
         raise RuntimeError("a fault")
 
-    monkeypatch.setattr(loop.Loop, "_step", fault)
+    monkeypatch.setattr(loop.Loop, "_make_step", fault)
     with pytest.raises(RuntimeError, match="a fault"):
         train_tiny(animals)
 

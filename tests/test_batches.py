@@ -14,7 +14,8 @@ from clip_adapt.inputs import batches
 from clip_adapt.inputs.batches import Batches
 from clip_adapt.inputs.pixels import Pixels
 from clip_adapt.method import finding
-from clip_adapt.training.loop import Examples, train
+from clip_adapt.training.examples import Examples
+from clip_adapt.training.loop import train
 from clip_adapt.training.recipe import Recipe, make_optimizer, make_schedule
 
 CPU = torch.device("cpu")

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -32,8 +33,9 @@ from clip_adapt.method.contract import Method
 from clip_adapt.runs.configuration import compose
 from clip_adapt.system.files import resource
 from clip_adapt.training import contrastive
-from clip_adapt.training.contrastive_loop import CaptionLoop
-from clip_adapt.training.loop import Examples, train
+from clip_adapt.training.examples import Examples
+from clip_adapt.training.loop import train
+from clip_adapt.training.pair_step import PairStep
 from clip_adapt.training.recipe import Recipe
 
 NAMES = ("red", "green", "blue", "grey", "white", "black")
@@ -202,11 +204,9 @@ def problem_of(backbone, count=12):
 
 
 def trained(method, z, captions, recipe, dedup=True):
-    def loop(*args):
-        return CaptionLoop(*args, captions=captions, val_captions=captions, dedup=dedup)
-
+    make_step = functools.partial(PairStep, captions=captions, val_captions=captions, dedup=dedup)
     examples = Examples(z, torch.arange(len(z)))
-    return train(method, examples, recipe, val=examples, loop=loop)
+    return train(method, examples, recipe, val=examples, make_step=make_step)
 
 
 def test_training_equals_sgd_by_hand(double_backbone):

@@ -19,7 +19,8 @@ from clip_adapt.data.dataset import Dataset
 from clip_adapt.data.task import Task
 from clip_adapt.method.contract import Method
 from clip_adapt.system.files import sha256
-from clip_adapt.training.loop import Examples, train
+from clip_adapt.training.examples import Examples
+from clip_adapt.training.loop import train
 from clip_adapt.training.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]

@@ -11,7 +11,8 @@ from clip_adapt.backbone import compiling
 from clip_adapt.backbone.backbone import Backbone
 from clip_adapt.data.task import Task
 from clip_adapt.method import contract, finding
-from clip_adapt.training.loop import Examples, train
+from clip_adapt.training.examples import Examples
+from clip_adapt.training.loop import train
 from clip_adapt.training.recipe import Recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of torch's compiler

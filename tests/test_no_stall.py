@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 
 import numpy as np
 import pytest
@@ -26,9 +27,10 @@ from clip_adapt.data.task import Task
 from clip_adapt.inputs.pixels import Pixels
 from clip_adapt.method import contract, finding
 from clip_adapt.training import loop
-from clip_adapt.training.contrastive_loop import CaptionLoop
+from clip_adapt.training.examples import Examples
 from clip_adapt.training.fitting import Training
-from clip_adapt.training.loop import Examples, Loop
+from clip_adapt.training.loop import Loop
+from clip_adapt.training.pair_step import PairStep
 from clip_adapt.training.recipe import Recipe
 from clip_adapt.training.side_by_side_loop import TogetherLoop
 
@@ -116,7 +118,7 @@ def on_device(monkeypatch):
             return copy.deepcopy(made, {id(made.backbone.tokenizer): made.backbone.tokenizer})
 
     monkeypatch.setattr(text_tower, "_is_causal", lambda mask, version: True)  # asked once a tower
-    monkeypatch.setattr(loop, "_accelerator", lambda *args: Bare())
+    monkeypatch.setattr(loop, "make_accelerator", lambda *args: Bare())
     return copied
 
 
@@ -159,7 +161,7 @@ def test_a_step_waits_for_nothing(name, options, optimizer, tiny_backbone, items
     made = on_device(made)
     made.set_criterion(labels, class_balanced=True, label_smoothing=0.1)
     recipe = Recipe(epochs=2, batch_size=2, optimizer=optimizer, clip_norm=1.0)
-    watched(Loop(made, examples(made, items, labels), recipe, None, None))
+    watched(Loop(made, examples(made, items, labels), recipe))
 
 
 TOGETHER = ["adapter", "coop", "taskres", "tip_adapter"]
@@ -181,12 +183,10 @@ def test_a_step_of_several_runs_waits_for_nothing(name, tiny_backbone, on_device
         trainings.append(Training(run.train(), support, recipe))
     loop = TogetherLoop(trainings)
     for epoch, waits in enumerate((contextlib.nullcontext, Watch)):  # plans are made in the first
-        for batches in loop.batches:
-            batches.set_epoch(epoch)
         with waits():
             for rows in zip(*loop.loaders, strict=True):
                 loop._set_rates(epoch)
-                loop._step(*loop._stacked(rows))
+                loop._make_step(rows, epoch)
 
 
 @pytest.mark.parametrize("way", ["plain tower", "in parts"])
@@ -203,7 +203,7 @@ def test_other_ways_through_the_text_tower_wait_for_nothing(
     made = on_device(finding.find(name).cls(backbone, Task(NAMES, shots=2), **options))
     labels = torch.tensor([0, 1, 2, 0, 1])
     recipe = Recipe(epochs=2, batch_size=2)
-    watched(Loop(made, examples(made, items, labels), recipe, None, None))
+    watched(Loop(made, examples(made, items, labels), recipe))
 
 
 ABLE = [
@@ -216,11 +216,9 @@ def test_a_step_on_captions_waits_for_nothing(name, options, tiny_backbone, item
     made = on_device(finding.find(name).cls(tiny_backbone, Task(()), **options))
     texts = ["one eye", "two eyes of a cat", "an eye", "a dog", "one eye of a dog"]
     captions = Captions(texts, [[0, 1], [1], [2], [3, 0], [4]])
-    loop = CaptionLoop(
-        made, examples(made, items, torch.arange(5)), Recipe(epochs=2, batch_size=2), None, None,
-        captions=captions, val_captions=captions, dedup=True,
-    )  # fmt: skip
-    watched(loop)
+    make_step = functools.partial(PairStep, captions=captions, val_captions=captions, dedup=True)
+    support, recipe = examples(made, items, torch.arange(5)), Recipe(epochs=2, batch_size=2)
+    watched(Loop(made, support, recipe, make_step=make_step))
 
 
 @pytest.mark.parametrize(

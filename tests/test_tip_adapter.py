@@ -11,7 +11,8 @@ from clip_adapt.methods.tip_adapter import TipAdapter
 
 import clip_adapt
 from clip_adapt.data.task import Task
-from clip_adapt.training.loop import Examples, train
+from clip_adapt.training.examples import Examples
+from clip_adapt.training.loop import train
 from clip_adapt.training.recipe import Recipe
 
 NAMES = ("cat", "dog", "eel")

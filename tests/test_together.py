@@ -16,8 +16,9 @@ from clip_adapt.errors import InputError
 from clip_adapt.method.contract import Method
 from clip_adapt.method.finding import find
 from clip_adapt.training import side_by_side
+from clip_adapt.training.examples import Examples
 from clip_adapt.training.fitting import Training
-from clip_adapt.training.loop import Examples, train
+from clip_adapt.training.loop import train
 from clip_adapt.training.recipe import Recipe
 from clip_adapt.training.side_by_side import reason_against, train_together
 
@@ -240,10 +241,10 @@ def test_texts_that_pass_in_parts_do_so_beside_others(double_backbone, monkeypat
     methods, supports, recipes = runs(double_backbone, find("coop").cls, [(1, 0.01), (2, 0.1)])
     alone = copies(methods)
     first, _ = trainings(methods, supports, recipes)
-    kept = side_by_side._kept_by_a_step(first, supports[0].inputs)
+    kept = side_by_side._kept_by_a_step(first)
     double_backbone._plans.clear()
     monkeypatch.setattr(text_tower, "SHARE_OF_MEMORY", 1e-12)
-    assert side_by_side._kept_by_a_step(first, supports[0].inputs) == kept
+    assert side_by_side._kept_by_a_step(first) == kept
     assert double_backbone.text_chunk == "auto"
     outcomes = train_together(trainings(methods, supports, recipes))
     assert any(len(plan.parts) == len(CLASSES) for plan in double_backbone._plans.values())
@@ -261,7 +262,7 @@ def test_a_large_step_is_not_shared_on_a_cpu(double_backbone, monkeypatch):
     assert side_by_side.most(one) == side_by_side.MOST
     # At least the batch of features, what is added to them, and the logits.
     least = 8 * (2 * 4 * double_backbone.embed_dim + 4 * len(CLASSES))
-    kept = side_by_side._kept_by_a_step(one, supports[0].inputs)
+    kept = side_by_side._kept_by_a_step(one)
     assert least < kept < 20 * least
     monkeypatch.setattr(side_by_side, "SMALL", kept - 1)
     assert side_by_side.most(one) == 1

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from clip_adapt.data.task import Task
 from clip_adapt.errors import InputError
 from clip_adapt.method.contract import Method
-from clip_adapt.training.loop import Examples, accuracy_of, train
+from clip_adapt.training.examples import Examples, measure_accuracy
+from clip_adapt.training.loop import train
 from clip_adapt.training.recipe import Recipe
 from clip_adapt.training.schedule import Schedule
 
@@ -106,7 +107,7 @@ def test_select_val_keeps_the_best_epoch(problem):
     curve = train(method, Examples(z, y), longer, val=val)
     scores = [row["val_accuracy"] for row in curve]
     kept = method.shift.detach().clone()
-    assert accuracy_of(method, val) == max(scores) == 1.0 > scores[-1]
+    assert measure_accuracy(method, val) == max(scores) == 1.0 > scores[-1]
     torch.nn.init.zeros_(method.shift)
     first = Recipe(**{**vars(recipe), "epochs": 1 + scores.index(1.0)})
     train(method, Examples(z, y), first)

@@ -48,7 +48,7 @@ def find_objective(name: str) -> FoundObjective:
 
 
 @functools.cache
-def _make_objective(cls: type[Objective]) -> Objective:
+def _make_objective(cls: Any) -> Objective:
     # One object each, so that two configurations of one objective are equal.
     return cls()
 

@@ -33,8 +33,8 @@ from clip_adapt.pages import retrieval_page
 from clip_adapt.pages.facts import Facts
 from clip_adapt.system.files import sha256
 from clip_adapt.system.run_files import RETRIEVAL
-from clip_adapt.training.contrastive_loop import PairStep
 from clip_adapt.training.fitting import Part, Trained, Training
+from clip_adapt.training.pair_step import PairStep
 
 
 class Contrastive(Objective):

@@ -20,7 +20,7 @@ from clip_adapt.system.files import write_text
 from clip_adapt.system.machine import peak_memory
 from clip_adapt.system.run_files import ADAPTER, CONFIG, METRICS, PAGE, SUPPORT, TWINS
 from clip_adapt.training.fitting import Trained
-from clip_adapt.training.loop import curve_of
+from clip_adapt.training.loop import describe_curve
 
 
 def write_run(prepared: Prepared, outcome: Outcome, trained: Trained) -> Classifier:
@@ -91,7 +91,7 @@ def _list_metrics(prepared: Prepared, outcome: Outcome, trained: Trained) -> dic
         **outcome.facts,
         "n_support": len(support.train),
         "notes": [*prepared.checked.notes, *support.notes, *outcome.notes],
-        "curve": curve_of(trained.curve),
+        "curve": describe_curve(trained.curve),
         **({"side_by_side": trained.runs} if trained.runs > 1 else {}),
         **({"choice": prepared.choice} if prepared.choice else {}),
         "learned": [asdict(table) for table in method.tables()],

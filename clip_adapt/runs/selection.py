@@ -28,8 +28,8 @@ from clip_adapt.method.contract import Method
 from clip_adapt.method.folds import stratified
 from clip_adapt.method.table import Table
 from clip_adapt.runs.configuration import Config
+from clip_adapt.training.examples import compute_logits
 from clip_adapt.training.fitting import Part, fit
-from clip_adapt.training.loop import logits_of
 from clip_adapt.training.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -135,7 +135,7 @@ def _features(items: Sequence[Any], backbone: Backbone, cache: FeatureCache) -> 
 def _try(method: Method, recipe: Recipe, seen: Part, unseen: Part, val: Part) -> Labelled:
     # Adapt to what is seen; the loss of each unseen image (N,) and whether it is right (N,).
     fit(method, seen, val, recipe)
-    logits = logits_of(method, unseen.examples)
+    logits = compute_logits(method, unseen.examples)
     loss = F.cross_entropy(logits, unseen.labels, reduction="none")
     return loss, (logits.argmax(1) == unseen.labels).float()
 

@@ -20,7 +20,8 @@ from clip_adapt.data.task import Task
 from clip_adapt.method.contract import Method
 from clip_adapt.method.finding import Found
 from clip_adapt.training import contrastive
-from clip_adapt.training.loop import Examples, train
+from clip_adapt.training.examples import Examples
+from clip_adapt.training.loop import train
 from clip_adapt.training.recipe import Recipe
 
 CLASSES = ("cataract", "pterygium", "corneal scarring")

@@ -16,8 +16,10 @@ from clip_adapt.adapted import guard
 from clip_adapt.inputs.pixels import Pixels
 from clip_adapt.method.contract import Method
 from clip_adapt.method.folds import stratified
-from clip_adapt.training.loop import Examples, logits_of, train
+from clip_adapt.training.examples import Examples, compute_logits
+from clip_adapt.training.loop import train
 from clip_adapt.training.recipe import Recipe
+from clip_adapt.training.step import ClassStep, MakeStep, Step
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +56,7 @@ class Trained:
     """What training by steps gave.
 
     Attributes:
-        curve: the learning curve, a row an epoch; empty when nothing is trained by steps.
+        curve: the learning curve, a row per epoch; empty when nothing is trained by steps.
         seconds: that it took; the run's share when several runs made their steps together.
         runs: how many did.
     """
@@ -69,11 +71,12 @@ class Training:
     """A method that is solved as far as it can be, and how it is to be trained by steps.
 
     Attributes:
-        method: left by ``alone`` as ``trainer.train`` leaves it.
+        method: left by ``alone`` as ``loop.train`` leaves it.
         support: the labelled images.
         recipe: how.
         val: for ``select=val``.
         log_dir: where TensorBoard event files go; None writes none.
+        make_step: makes what is computed at every step; an objective gives its own.
         parts: what ``support`` and ``val`` are made of; None where nothing asks for it.
     """
 
@@ -82,23 +85,49 @@ class Training:
     recipe: Recipe
     val: Examples | None = None
     log_dir: Path | None = None
+    make_step: MakeStep = ClassStep
     parts: tuple[Part, Part] | None = None
+
+    def step(self) -> Step:
+        """Return what is computed at every step."""
+        return self.make_step(self.method, self.support, self.recipe)
 
     def alone(self) -> Trained:
         """Train.
 
         Raises:
-            InputError: as ``trainer.train`` does.
+            InputError: as ``loop.train`` does.
         """
         begin = time.perf_counter()
-        curve = train(self.method, self.support, self.recipe, val=self.val, log_dir=self.log_dir)
+        curve = train(
+            self.method,
+            self.support,
+            self.recipe,
+            val=self.val,
+            log_dir=self.log_dir,
+            make_step=self.make_step,
+        )
         return Trained(curve, time.perf_counter() - begin)
 
 
 def solve(
-    method: Method, support: Part, val: Part, recipe: Recipe, log_dir: Path | None = None
+    method: Method,
+    support: Part,
+    val: Part,
+    recipe: Recipe,
+    log_dir: Path | None = None,
+    *,
+    make_step: MakeStep = ClassStep,
 ) -> Training:
     """Let a method solve what it solves in closed form; return what is left to be trained.
+
+    Args:
+        method: before fitting.
+        support: the labelled images.
+        val: the images that are chosen by.
+        recipe: how it is trained.
+        log_dir: where TensorBoard event files go; None writes none.
+        make_step: makes what is computed at every step; an objective gives its own.
 
     Raises:
         InputError: when the method has a loss of its own that the recipe cannot change.
@@ -110,14 +139,15 @@ def solve(
     if type(method).fit is not Method.fit:
         mean = F.normalize(support.z.mean(1), dim=-1)
         method.fit(mean.to(device), support.labels.to(device))
-    return Training(method, support.examples, recipe, val.examples, log_dir, (support, val))
+    parts = (support, val)
+    return Training(method, support.examples, recipe, val.examples, log_dir, make_step, parts)
 
 
 def fit(method: Method, support: Part, val: Part, recipe: Recipe) -> None:
     """Fit a method: solve, then train.
 
     Raises:
-        InputError: as ``trainer.train`` does.
+        InputError: as ``loop.train`` does.
     """
     solve(method, support, val, recipe).alone()
 
@@ -165,4 +195,4 @@ def guard_weight(
 def _judged(method: Method, part: Part) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
         zero_shot = method.zero_shot_logits(part.z[:, 0].to(method.backbone.device))
-    return logits_of(method, part.examples), zero_shot.float().cpu()
+    return compute_logits(method, part.examples), zero_shot.float().cpu()

@@ -23,9 +23,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from clip_adapt.backbone.backbone import Backbone
 from clip_adapt.system.machine import total_memory
+from clip_adapt.training.examples import Examples
 from clip_adapt.training.fitting import Trained, Training
-from clip_adapt.training.loop import Examples, train
-from clip_adapt.training.side_by_side_loop import OneRun, TogetherLoop, state_of, untouched
+from clip_adapt.training.loop import train
+from clip_adapt.training.side_by_side_loop import TogetherLoop, state_of, untouched
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +115,9 @@ def most(training: Training) -> int:
         return 1
     method, inputs = training.method, training.support.inputs
     assert isinstance(inputs, Tensor), "reason_against has looked"
-    device, kept = method.backbone.device, _kept_by_a_step(training, inputs)
+    device, kept = method.backbone.device, _kept_by_a_step(training)
+    if kept is None:
+        return 1
     if device.type == "cpu" and kept > SMALL:
         return 1
     # Of each parameter a gradient, two moments, a stacked copy; features lie on two devices.
@@ -122,9 +125,12 @@ def most(training: Training) -> int:
     return max(1, min(MOST, int(SHARE_OF_MEMORY * total_memory(device) / size)))
 
 
-def _kept_by_a_step(training: Training, inputs: Tensor) -> int:
+def _kept_by_a_step(training: Training) -> int | None:
     # What the graph of a step keeps for its way back, in bytes; the frozen towers' own set aside.
-    method, kept = training.method, 0
+    # None when its batches cannot be stacked.
+    method, step, kept = training.method, training.step(), 0
+    if not step.is_stackable:
+        return None
     frozen = {p.untyped_storage().data_ptr() for p in method.backbone.model.parameters()}
 
     def count(tensor: Tensor) -> Tensor:
@@ -133,15 +139,15 @@ def _kept_by_a_step(training: Training, inputs: Tensor) -> int:
             kept += _bytes(tensor)
         return tensor.new_empty(0)  # there is no way back, so nothing is kept
 
-    size, device = training.recipe.batch_size, method.backbone.device
-    z, y = inputs[:size, 0].to(device), training.support.labels[:size].to(device)
+    numbers = torch.arange(len(training.support.labels))[: training.recipe.batch_size]
+    batch = step.batch(numbers, 0)
     with (
         _in_one_piece(method.backbone),
         sdpa_kernel(SDPBackend.MATH),
         saved_tensors_hooks(count, lambda nothing: nothing),
         untouched([method]),
     ):
-        OneRun(method)(z, y)
+        step(*batch)
     return kept
 
 

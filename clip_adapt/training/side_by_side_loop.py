@@ -16,13 +16,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
 from clip_adapt.errors import InputError
-from clip_adapt.inputs.batches import Batches
 from clip_adapt.method.contract import Method
-from clip_adapt.training import loop
+from clip_adapt.training.event_files import open_event_file
 from clip_adapt.training.fitting import Training
+from clip_adapt.training.loop import Curve, explain_not_finite
 from clip_adapt.training.recipe import make_optimizer, make_schedule
 
-Curve = list[dict[str, float]]
 # By how much a gradient may differ from that of a run alone, relative to it: rounding, no more.
 TOLERANCE, TOLERANCE_IN_HALF = 1e-3, 5e-2
 
@@ -34,20 +33,17 @@ class TogetherLoop:
         self.trainings = trainings
         self.methods = [t.method for t in trainings]
         self.recipes = [t.recipe for t in trainings]
-        device = self.methods[0].backbone.device
-        supports = [t.support for t in trainings]
-        self.batches = [Batches(s.inputs, s.labels, device) for s in supports]
+        self.steps = [t.step() for t in trainings]
         # The batches that ``train`` takes: their order depends on the generator alone.
         self.loaders = [
-            s.order(r, torch.Generator().manual_seed(r.seed))
-            for s, r in zip(supports, self.recipes, strict=True)
+            t.support.order(r, torch.Generator().manual_seed(r.seed))
+            for t, r in zip(trainings, self.recipes, strict=True)
         ]
         pairs = list(zip(self.methods, self.recipes, strict=True))
         self.optimizers = [make_optimizer(*pair) for pair in pairs]
         self.schedules = [make_schedule(r, len(self.loaders[0])) for r in self.recipes]
         self.states = [state_of(method) for method in self.methods]
-        self.one_run = OneRun(self.methods[0])
-        self.step = 0
+        self.done = 0  # steps
 
     def run(self) -> list[Curve | InputError]:
         """Train; return for each run its learning curve, or that its loss is not finite."""
@@ -56,7 +52,7 @@ class TogetherLoop:
         for method in self.methods:
             method.train()
         with contextlib.ExitStack() as stack:
-            boards = [stack.enter_context(loop.event_file(t.log_dir)) for t in self.trainings]
+            boards = [stack.enter_context(open_event_file(t.log_dir)) for t in self.trainings]
             for epoch in tqdm(range(self.recipes[0].epochs), title, unit="epoch", disable=None):
                 for board, curve, row in zip(boards, curves, self._epoch(epoch), strict=True):
                     curve.append(row)
@@ -70,6 +66,8 @@ class TogetherLoop:
         A method may hold something of its own run where the run axis does not reach it, draw
         numbers, or branch on a value; that shows here, on the first images. Nothing is changed.
         """
+        if not all(step.is_stackable for step in self.steps):
+            return "what is learned from is no features"
         for method in self.methods:
             method.train()
         with untouched(self.methods) as is_changed:
@@ -84,41 +82,36 @@ class TogetherLoop:
     def _compare(self) -> str | None:
         size = self.recipes[0].batch_size
         first = torch.arange(len(self.trainings[0].support.labels))[:size]
-        z, y = self._stacked([first] * len(self.batches))
+        batches = [step.batch(first, 0) for step in self.steps]
         ours = [method.trainable() for method in self.methods]
-        losses, _ = self._losses(z, y)
+        losses, _ = self._losses(batches)
         found = _gradients(losses.sum(), [p for run in ours for p in run])
-        for index, method in enumerate(self.methods):
-            loss, _ = OneRun(method)(z[index], y[index])
+        for index, step in enumerate(self.steps):
+            loss, _ = step(*batches[index])
             alone = torch.cat([g.flatten() for g in _gradients(loss, ours[index])])
             mine, found = found[: len(ours[index])], found[len(ours[index]) :]
             other = torch.cat([g.flatten() for g in mine])
-            limit = TOLERANCE_IN_HALF if OneRun(method).is_half else TOLERANCE
+            limit = TOLERANCE_IN_HALF if step.is_half else TOLERANCE
             if not (other - alone).norm() <= limit * alone.norm():
                 return "a step of the method is another one side by side"
         return None
 
     def _epoch(self, epoch: int) -> list[dict[str, float]]:
         # Sums stay on the device: reading a number from a GPU at every step would stall it.
-        sums = torch.zeros(3, len(self.methods), device=self.batches[0].device)
-        for batches in self.batches:
-            batches.set_epoch(epoch)
+        sums = torch.zeros(3, len(self.methods), device=self.methods[0].backbone.device)
         for rows in zip(*self.loaders, strict=True):
             rates = self._set_rates(epoch)
-            loss, hits = self._step(*self._stacked(rows))
+            loss, hits = self._make_step(rows, epoch)
             count = torch.full_like(loss, len(rows[0]))
             sums += torch.stack([loss * count, hits, count])
-            self.step += 1
+            self.done += 1
         per_run = zip(*sums.tolist(), rates, strict=True)
         return [{"loss": s / n, "accuracy": hits / n, "lr": rate} for s, hits, n, rate in per_run]
 
-    def _stacked(self, rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        # Features (R, n, D) and labels (R, n) of each run's row numbers (n,).
-        pairs = [batches.at(i) for batches, i in zip(self.batches, rows, strict=True)]
-        return torch.stack([z[:, 0] for z, _ in pairs]), torch.stack([y for _, y in pairs])
-
-    def _step(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        loss, hits = self._losses(z, y)
+    def _make_step(self, rows: Sequence[Tensor], epoch: int) -> tuple[Tensor, Tensor]:
+        # Loss and hits (R,) of each run's row numbers (n,).
+        pairs = zip(self.steps, rows, strict=True)
+        loss, hits = self._losses([step.batch(numbers, epoch) for step, numbers in pairs])
         loss.sum().backward()
         for method, recipe, optimizer in zip(
             self.methods, self.recipes, self.optimizers, strict=True
@@ -129,20 +122,22 @@ class TogetherLoop:
             optimizer.zero_grad()
         return loss.detach().float(), hits.float()
 
-    def _losses(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        # Losses and numbers of hits (R,) of features (R, n, D) and labels (R, n).
-        stacked = {f"method.{k}": torch.stack([s[k] for s in self.states]) for k in self.states[0]}
+    def _losses(self, batches: Sequence[tuple[Any, ...]]) -> tuple[Tensor, Tensor]:
+        # Losses and numbers of hits (R,) of a batch per run; what is None of one is so of all.
+        states = {f"method.{k}": torch.stack([s[k] for s in self.states]) for k in self.states[0]}
+        parts = [None if p[0] is None else torch.stack(p) for p in zip(*batches, strict=True)]
+        axes = [None if part is None else 0 for part in parts]
 
-        def one(state: dict[str, Tensor], z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-            return functional_call(self.one_run, state, (z, y))
+        def one(state: dict[str, Tensor], *batch: Any) -> tuple[Tensor, Tensor]:
+            return functional_call(self.steps[0], state, batch)
 
         # The fused kernels of attention know no run axis and would be called run by run.
         with sdpa_kernel(SDPBackend.MATH):
-            return vmap(one)(stacked, z, y)
+            return vmap(one, in_dims=(0, *axes))(states, *parts)
 
     def _set_rates(self, epoch: int) -> list[float]:
         by_epoch = self.recipes[0].schedule_unit == "epoch"
-        rates = [s.at(epoch if by_epoch else self.step) for s in self.schedules]
+        rates = [s.at(epoch if by_epoch else self.done) for s in self.schedules]
         for optimizer, rate in zip(self.optimizers, rates, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -152,26 +147,8 @@ class TogetherLoop:
         for epoch, row in enumerate(curve):
             if not torch.isfinite(torch.tensor(row["loss"])):
                 method, recipe = self.methods[index], self.recipes[index]
-                return InputError(loop.not_finite(method, recipe, epoch))
+                return InputError(explain_not_finite(method, recipe, epoch))
         return curve
-
-
-class OneRun(nn.Module):
-    """Loss and number of hits of one batch, as a module: its state can be put in from outside."""
-
-    def __init__(self, method: Method) -> None:
-        super().__init__()
-        self.method = method
-        device, dtype = method.backbone.device.type, method.backbone.dtype
-        self.is_half = device != "cpu" and dtype == torch.bfloat16
-        self.cast: Any = torch.autocast(device, dtype) if self.is_half else contextlib.nullcontext()
-
-    def forward(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the loss and the number of hits of features (n, D) and labels (n,)."""
-        with self.cast:
-            logits = self.method(z)
-        logits = logits if logits.dtype == torch.float64 else logits.float()
-        return self.method.loss(logits, y), (logits.argmax(1) == y).sum()
 
 
 def state_of(method: Method) -> dict[str, Tensor]:
