@@ -14,8 +14,9 @@ from pathlib import Path
 
 from clip_adapt.config.cards import SPLITS, DataCard
 from clip_adapt.data import catalog, leaks, scan
-from clip_adapt.data.items import Context, Item, Splits, Support
+from clip_adapt.data.items import Context, Item, Support
 from clip_adapt.data.sampling import SAMPLERS, VAL_SHOTS, Sampling
+from clip_adapt.data.source import find_source
 from clip_adapt.data.task import Prompts, Task
 from clip_adapt.errors import InputError
 from clip_adapt.system.files import cache_folder, data_folder
@@ -78,7 +79,7 @@ class Dataset:
     ) -> Dataset:
         """Load the data set that a card describes; see ``load``."""
         context = Context(cache_folder(cache_dir), data_folder(data_dir), download)
-        splits: Splits = catalog.source_module(card.source).read(card, context, **card.options)
+        splits = find_source(card.source).read(card, context)
         names = [card.names_of(stored) for stored in splits.classes]
         classes = [spoken[0] for spoken in names]
         _refuse_same_names(classes, splits.classes)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from clip_adapt.config.cards import SPLITS, DataCard
+from clip_adapt.config.options import NameOrPath
 from clip_adapt.data.items import Context, Splits
 from clip_adapt.data.sources._splitting import SPLIT_NAMES, by_content
 from clip_adapt.data.sources._unpacked import Row, unpack
@@ -24,7 +25,7 @@ def read(
     card: DataCard,
     context: Context,
     *,
-    repo: str,
+    repo: NameOrPath,
     config: str | None = None,
     revision: str | None = None,
     image: str = "image",

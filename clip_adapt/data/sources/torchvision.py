@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from clip_adapt.config.cards import DataCard
+from clip_adapt.config.options import FilePath
 from clip_adapt.data.items import Context, Item, Splits
 from clip_adapt.data.sources._fetch import build
 from clip_adapt.data.sources._splitting import by_content
@@ -36,7 +37,7 @@ PUBLISHED: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-def read(card: DataCard, context: Context, *, dataset: str, root: str = ".") -> Splits:
+def read(card: DataCard, context: Context, *, dataset: str, root: FilePath = ".") -> Splits:
     """Read a data set of torchvision.
 
     Args:
