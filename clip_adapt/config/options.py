@@ -182,6 +182,11 @@ def make_paths_absolute(value: Any, annotation: Any, folder: Path) -> Any:
     return value
 
 
+def holds_path(annotation: Any) -> bool:
+    """Tell whether a value of the annotation holds a path (``IsPath``)."""
+    return _path_mark(annotation) is not None or any(map(holds_path, get_args(annotation)))
+
+
 def describe(annotation: Any) -> str:
     """Return the annotation in words: ``a whole number, at least 1``."""
     origin, args = get_origin(annotation), get_args(annotation)

@@ -29,7 +29,7 @@ class Written:
 
 
 def find_dataset(
-    name: str, overrides: Mapping[str, Any] | None = None, *, wants: Gives = "classes"
+    name: str, overrides: Mapping[str, Any] | None = None, wants: Gives = "classes"
 ) -> DataCard:
     """Return the card of a shipped data set, of a card.yaml, or made up for what a path points at.
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from clip_adapt.config.cards import SPLITS, DataCard
 from clip_adapt.data import catalog, leaks, scan
@@ -48,6 +49,7 @@ class Dataset:
     def load(
         cls,
         name: str | Path,
+        options: Mapping[str, Any] | None = None,
         *,
         cache_dir: str | None = None,
         data_dir: str | None = None,
@@ -58,6 +60,8 @@ class Dataset:
         Args:
             name: the name of a card that ships, a card.yaml, a folder of class folders, a table
                 (.csv, .tsv), a split file of the CoOp protocol, or a subset (.json, .jsonl).
+            options: in place of the card's, as ``dataset.KEY=VALUE`` on a command line; a
+                ``source`` may be the path of your own .py, which is run.
             cache_dir: where caches lie.
             data_dir: where the data sets of cards that ship lie.
             download: fetch what is missing.
@@ -65,7 +69,7 @@ class Dataset:
         Raises:
             InputError: when it does not exist, holds no classes, or leaks between its splits.
         """
-        card = catalog.find_dataset(str(name))
+        card = catalog.find_dataset(str(name), options)
         return cls.from_card(card, cache_dir=cache_dir, data_dir=data_dir, download=download)
 
     @classmethod

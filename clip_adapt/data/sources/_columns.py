@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from clip_adapt.data.items import Context, Item
-from clip_adapt.data.sources._splitting import SPLIT_NAMES
 from clip_adapt.data.sources._table import Row, Table, read_table
+from clip_adapt.data.splitting import SPLIT_NAMES
 from clip_adapt.errors import InputError, listed, nearest, unknown
 
 RECOGNISES = "a table (.csv or .tsv)"

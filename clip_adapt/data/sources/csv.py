@@ -8,7 +8,7 @@ from clip_adapt.config.cards import SPLITS, DataCard
 from clip_adapt.config.options import FilePath
 from clip_adapt.data.items import Context, Item, Splits
 from clip_adapt.data.sources._columns import RECOGNISES, ImageTable, open_table, recognise_table
-from clip_adapt.data.sources._splitting import by_content
+from clip_adapt.data.splitting import split_by_content
 from clip_adapt.errors import InputError, nearest
 
 __all__ = ["RECOGNISES", "read", "recognises"]
@@ -53,7 +53,7 @@ def read(
     if table.is_split:
         return _split_by_column(table, items, classes)
     order = sorted(range(len(items)), key=lambda i: items[i].label)
-    return by_content(classes, [items[i] for i in order], context, str(table.path))
+    return split_by_content(classes, [items[i] for i in order], context, str(table.path))
 
 
 def _list_classes(table: ImageTable, card: DataCard) -> list[str]:

@@ -13,7 +13,7 @@ from clip_adapt.config.cards import DataCard
 from clip_adapt.config.options import FilePath
 from clip_adapt.data.decoding import SUFFIXES
 from clip_adapt.data.items import Context, Item, Splits
-from clip_adapt.data.sources._splitting import SPLIT_NAMES, by_content
+from clip_adapt.data.splitting import SPLIT_NAMES, split_by_content
 from clip_adapt.errors import InputError
 
 RECOGNISES = "a folder of class folders"
@@ -49,7 +49,7 @@ def read(
     folders = _split_folders(top, splits)
     if folders["train"] is None:
         classes = _classes(top, card)
-        return by_content(classes, _items(top, classes), context, str(top))
+        return split_by_content(classes, _items(top, classes), context, str(top))
     return _read_splits(top, folders, card)
 
 

@@ -13,8 +13,8 @@ from clip_adapt.config.cards import SPLITS, DataCard
 from clip_adapt.config.options import FilePath
 from clip_adapt.data.items import Context, Item, Splits
 from clip_adapt.data.sources._columns import RECOGNISES, ImageTable, open_table, recognise_table
-from clip_adapt.data.sources._splitting import by_content
 from clip_adapt.data.sources._table import Row
+from clip_adapt.data.splitting import split_by_content
 from clip_adapt.errors import InputError
 
 __all__ = ["GIVES", "RECOGNISES", "Caption", "read", "recognises"]
@@ -76,7 +76,7 @@ def read(
     table.refuse_missing({path: rows[0].line for path, rows in by_path.items()})
     items = {path: _make_item(table, path, rows) for path, rows in by_path.items()}
     if not table.is_split:
-        made = by_content([""], list(items.values()), context, str(table.path))
+        made = split_by_content([""], list(items.values()), context, str(table.path))
         return replace(made, classes=[])
     parts: dict[str, list[Item]] = {name: [] for name in SPLITS}
     for path, rows in by_path.items():
