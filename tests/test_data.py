@@ -15,7 +15,6 @@ from clip_adapt.data.items import Item, Splits, Support, write_manifest
 from clip_adapt.errors import InputError
 from clip_adapt.system.files import sha256
 
-PUBLISHED = Path(__file__).parents[2] / "shared" / "splits"
 PARTS = ("train", "val", "test")
 
 
@@ -169,17 +168,39 @@ def test_few_shot_is_the_draw_of_the_protocol(shots, seed):
     assert random.getstate() == state
 
 
-@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published splits are not here")
-def test_few_shot_draws_the_published_subsets_of_eurosat():
-    stored = json.loads((PUBLISHED / "split_zhou_EuroSAT.json").read_text())
-    train, val = ([Item(p, label) for p, label, _ in stored[s]] for s in ("train", "val"))
-    expected = json.loads((PUBLISHED / "eurosat_subsets.json").read_text())
-    assert len(expected) >= 3
-    for key, subset in expected.items():
-        shots, seed = (int(word.split("=")[1]) for word in key.split())
-        drawn = dataset_of(train, val).few_shot(shots, seed)
-        assert [i.path for i in drawn.train] == subset["train"], key
-        assert [i.path for i in drawn.val] == subset["val"], key
+DRAWS = json.loads((Path(__file__).parent / "data" / "eurosat_draws.json").read_text())
+
+
+def published_pool(split):
+    """Return EuroSAT's items of a split: published names where a draw falls, others elsewhere."""
+    numbers = {}
+    for subset in DRAWS["subsets"].values():
+        for label, drawn in enumerate(subset[split]):
+            for place, number in drawn:
+                assert numbers.setdefault((label, place), number) == number
+    return [
+        Item(f"{name}/{name}_{numbers.get((label, place), 'other')}.jpg", label)
+        for label, (name, size) in enumerate(
+            zip(DRAWS["classes"], DRAWS["sizes"][split], strict=True)
+        )
+        for place in range(size)
+    ]
+
+
+@pytest.mark.parametrize("key", DRAWS["subsets"])
+def test_few_shot_draws_the_published_subsets_of_eurosat(key):
+    shots, seed = (int(word.split("=")[1]) for word in key.split())
+    data = dataset_of(published_pool("train"), published_pool("val"))
+    assert (len(data.train), len(data.val)) == (13500, 5400)
+    drawn = data.few_shot(shots, seed)
+    for split, count in (("train", shots), ("val", min(shots, 4))):
+        expected = [
+            f"{name}/{name}_{number}.jpg"
+            for name, numbers in zip(DRAWS["classes"], DRAWS["subsets"][key][split], strict=True)
+            for _, number in numbers
+        ]
+        assert [i.path for i in getattr(drawn, split)] == expected
+        assert len(expected) == 10 * count
 
 
 def test_a_class_with_fewer_images_gives_all_and_is_noted():
