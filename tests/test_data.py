@@ -6,12 +6,15 @@ import random
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from clip_adapt.config.cards import DataCard
 from clip_adapt.data import leaks
 from clip_adapt.data.dataset import Dataset
-from clip_adapt.data.items import Item, Splits, Support, write_manifest
+from clip_adapt.data.items import Context, Item, Splits, Support, write_manifest
+from clip_adapt.data.splitting import split_by_content
 from clip_adapt.errors import InputError
 from clip_adapt.system.files import sha256
 
@@ -91,6 +94,27 @@ def test_a_folder_without_splits_is_split_in_fixed_shares(make_folder, tmp_path)
         assert [labels.count(label) for label in range(3)] == [count] * 3, split
     every = [item.path for split in PARTS for item in getattr(data, split)]
     assert len(set(every)) == len(every) == 60
+
+
+# Images of a class: training, validation and test images. 30 and 10 % of them, each rounded to the
+# nearest whole number (halves to the even one), and at least one to test on of two or more.
+SHARES = {
+    1: (1, 0, 0), 2: (1, 0, 1), 3: (2, 0, 1), 5: (3, 0, 2), 6: (3, 1, 2), 12: (7, 1, 4),
+    14: (9, 1, 4), 15: (9, 2, 4), 16: (9, 2, 5), 18: (11, 2, 5), 25: (15, 2, 8), 35: (21, 4, 10),
+}  # fmt: skip
+
+
+def test_the_shares_of_a_split_by_content(tmp_path):
+    stream, items = np.random.default_rng(0), []
+    for label, count in enumerate(SHARES):
+        for n in range(count):
+            path = tmp_path / f"{label}-{n}.png"
+            Image.fromarray(stream.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(path)
+            items.append(Item(str(path), label))
+    made = split_by_content([str(n) for n in SHARES], items, Context(tmp_path / "cache"), "it")
+    for label, expected in enumerate(SHARES.values()):
+        parts = made.parts().values()
+        assert tuple(sum(i.label == label for i in part) for part in parts) == expected
 
 
 def test_the_split_depends_on_content_and_not_on_names(make_folder, tmp_path):
