@@ -222,8 +222,9 @@ def test_an_image_in_two_splits_of_a_table(place, refusal):
 def test_a_file_of_another_kind(tmp_path, refusal):
     (tmp_path / "data.xlsx").write_bytes(b"PK")
     assert refusal(tmp_path / "data.xlsx").startswith(
-        f"{tmp_path / 'data.xlsx'} is no data set that can be read: expected a folder of class "
-        "folders, a table (.csv or .tsv), "
+        f"{tmp_path / 'data.xlsx'} is not a data set that can be read: expected a folder of "
+        "class folders, a subset (.json or .jsonl), a split file (split_zhou_*.json), a table "
+        "(.csv or .tsv), a MedMNIST file (.npz), or a card.yaml"
     )
 
 

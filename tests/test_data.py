@@ -6,16 +6,18 @@ import random
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from clip_adapt.config.cards import DataCard
 from clip_adapt.data import leaks
 from clip_adapt.data.dataset import Dataset
-from clip_adapt.data.items import Item, Splits, Support, write_manifest
+from clip_adapt.data.items import Context, Item, Splits, Support, write_manifest
+from clip_adapt.data.splitting import split_by_content
 from clip_adapt.errors import InputError
 from clip_adapt.system.files import sha256
 
-PUBLISHED = Path(__file__).parents[2] / "shared" / "splits"
 PARTS = ("train", "val", "test")
 
 
@@ -94,6 +96,27 @@ def test_a_folder_without_splits_is_split_in_fixed_shares(make_folder, tmp_path)
     assert len(set(every)) == len(every) == 60
 
 
+# Images of a class: training, validation and test images. 30 and 10 % of them, each rounded to the
+# nearest whole number (halves to the even one), and at least one to test on of two or more.
+SHARES = {
+    1: (1, 0, 0), 2: (1, 0, 1), 3: (2, 0, 1), 5: (3, 0, 2), 6: (3, 1, 2), 12: (7, 1, 4),
+    14: (9, 1, 4), 15: (9, 2, 4), 16: (9, 2, 5), 18: (11, 2, 5), 25: (15, 2, 8), 35: (21, 4, 10),
+}  # fmt: skip
+
+
+def test_the_shares_of_a_split_by_content(tmp_path):
+    stream, items = np.random.default_rng(0), []
+    for label, count in enumerate(SHARES):
+        for n in range(count):
+            path = tmp_path / f"{label}-{n}.png"
+            Image.fromarray(stream.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(path)
+            items.append(Item(str(path), label))
+    made = split_by_content([str(n) for n in SHARES], items, Context(tmp_path / "cache"), "it")
+    for label, expected in enumerate(SHARES.values()):
+        parts = made.parts().values()
+        assert tuple(sum(i.label == label for i in part) for part in parts) == expected
+
+
 def test_the_split_depends_on_content_and_not_on_names(make_folder, tmp_path):
     first = make_folder(tmp_path / "one", splits=(), per_class=10)
     second = shutil.copytree(first, tmp_path / "two")
@@ -169,17 +192,39 @@ def test_few_shot_is_the_draw_of_the_protocol(shots, seed):
     assert random.getstate() == state
 
 
-@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published splits are not here")
-def test_few_shot_draws_the_published_subsets_of_eurosat():
-    stored = json.loads((PUBLISHED / "split_zhou_EuroSAT.json").read_text())
-    train, val = ([Item(p, label) for p, label, _ in stored[s]] for s in ("train", "val"))
-    expected = json.loads((PUBLISHED / "eurosat_subsets.json").read_text())
-    assert len(expected) >= 3
-    for key, subset in expected.items():
-        shots, seed = (int(word.split("=")[1]) for word in key.split())
-        drawn = dataset_of(train, val).few_shot(shots, seed)
-        assert [i.path for i in drawn.train] == subset["train"], key
-        assert [i.path for i in drawn.val] == subset["val"], key
+DRAWS = json.loads((Path(__file__).parent / "data" / "eurosat_draws.json").read_text())
+
+
+def published_pool(split):
+    """Return EuroSAT's items of a split: published names where a draw falls, others elsewhere."""
+    numbers = {}
+    for subset in DRAWS["subsets"].values():
+        for label, drawn in enumerate(subset[split]):
+            for place, number in drawn:
+                assert numbers.setdefault((label, place), number) == number
+    return [
+        Item(f"{name}/{name}_{numbers.get((label, place), 'other')}.jpg", label)
+        for label, (name, size) in enumerate(
+            zip(DRAWS["classes"], DRAWS["sizes"][split], strict=True)
+        )
+        for place in range(size)
+    ]
+
+
+@pytest.mark.parametrize("key", DRAWS["subsets"])
+def test_few_shot_draws_the_published_subsets_of_eurosat(key):
+    shots, seed = (int(word.split("=")[1]) for word in key.split())
+    data = dataset_of(published_pool("train"), published_pool("val"))
+    assert (len(data.train), len(data.val)) == (13500, 5400)
+    drawn = data.few_shot(shots, seed)
+    for split, count in (("train", shots), ("val", min(shots, 4))):
+        expected = [
+            f"{name}/{name}_{number}.jpg"
+            for name, numbers in zip(DRAWS["classes"], DRAWS["subsets"][key][split], strict=True)
+            for _, number in numbers
+        ]
+        assert [i.path for i in getattr(drawn, split)] == expected
+        assert len(expected) == 10 * count
 
 
 def test_a_class_with_fewer_images_gives_all_and_is_noted():

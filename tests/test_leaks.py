@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import imagehash
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
@@ -116,11 +117,24 @@ def test_nearest_is_the_plain_search(monkeypatch):
     theirs = rng.integers(0, 2**63, 50, dtype=np.uint64)
     mine = rng.integers(0, 2**63, 40, dtype=np.uint64)
     mine[7], mine[23] = theirs[3] ^ np.uint64(0b1011), theirs[49] ^ np.uint64(0b1111111)
-    mine[39] = theirs[0]
+    mine[31], mine[39] = theirs[17] ^ np.uint64(0b111111 << 40), theirs[0]
     for block in (1, 100, 1 << 22):
         monkeypatch.setattr(leaks, "BLOCK", block)
-        assert leaks._nearest(mine, theirs) == [(7, 3), (39, 0)]
+        assert leaks._nearest(mine, theirs) == [(7, 3), (31, 17), (39, 0)]
     assert leaks._nearest(mine, theirs[:0]) == []
+
+
+@pytest.mark.parametrize(("bits", "expected"), [(0, [0]), (31, [31]), (32, [32]), (33, [])])
+def test_a_finer_hash_confirms_what_looks_alike_up_to_32_of_256_bits(monkeypatch, bits, expected):
+    def phash(path, hash_size):
+        flat = np.zeros(hash_size**2, dtype=bool)
+        flat[: bits if path == "twin.png" else 0] = True
+        return imagehash.ImageHash(flat.reshape(hash_size, hash_size))
+
+    monkeypatch.setattr(imagehash, "phash", phash)
+    monkeypatch.setattr(decoding, "decode", lambda path: path)
+    found = leaks._confirmed("one.png", "test", "twin.png", "train")
+    assert found == [leaks.Twin("one.png", "test", "twin.png", "train", n) for n in expected]
 
 
 def test_copies_in_other_formats_fall_into_one_split(make_folder, tmp_path):

@@ -13,6 +13,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
@@ -43,6 +44,28 @@ class Between:
         low = None if self.low is None else f"{'above' if self.strict else 'at least'} {self.low:g}"
         high = None if self.high is None else f"at most {self.high:g}"
         return " and ".join(part for part in (low, high) if part)
+
+
+@dataclass(frozen=True)
+class IsPath:
+    """Marks ``Annotated`` text as the path of a file or a folder.
+
+    ``or_name`` says that it may also be a name, which it is unless such a path exists.
+    """
+
+    or_name: bool = False
+
+    def make_absolute(self, value: str, folder: Path) -> str:
+        """Return the path, relative to the folder, as an absolute one; a name as it is."""
+        path = (folder / Path(value).expanduser()).absolute()
+        return value if self.or_name and not path.exists() else str(path)
+
+    def __str__(self) -> str:
+        return "a name or a path" if self.or_name else "a path"
+
+
+FilePath = Annotated[str, IsPath()]
+NameOrPath = Annotated[str, IsPath(or_name=True)]
 
 
 @dataclass(frozen=True)
@@ -136,12 +159,41 @@ def check(value: Any, annotation: Any) -> Any:
     return _scalar(value, annotation)
 
 
+def make_paths_absolute(value: Any, annotation: Any, folder: Path) -> Any:
+    """Return a checked value in which what is annotated as a path (``IsPath``) is absolute.
+
+    Args:
+        value: what ``check`` gave.
+        annotation: that of its option.
+        folder: what relative paths are relative to.
+    """
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        mark = _path_mark(annotation)
+        if mark is not None and isinstance(value, str):
+            return mark.make_absolute(value, folder)
+        return make_paths_absolute(value, args[0], folder)
+    if origin in (Union, types.UnionType):
+        for member in args:
+            value = make_paths_absolute(value, member, folder)
+        return value
+    if origin is list and isinstance(value, list):
+        return [make_paths_absolute(v, args[0], folder) for v in value]
+    return value
+
+
+def holds_path(annotation: Any) -> bool:
+    """Tell whether a value of the annotation holds a path (``IsPath``)."""
+    return _path_mark(annotation) is not None or any(map(holds_path, get_args(annotation)))
+
+
 def describe(annotation: Any) -> str:
     """Return the annotation in words: ``a whole number, at least 1``."""
     origin, args = get_origin(annotation), get_args(annotation)
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
     if origin is Annotated:
-        return ", ".join([describe(args[0]), *map(str, args[1:])])
+        mark = _path_mark(annotation)
+        return str(mark) if mark else ", ".join([describe(args[0]), *map(str, args[1:])])
     if origin in (Union, types.UnionType):
         words = [describe(a) for a in args if a is not type(None)]
         return " or ".join(words + ["null"] * (type(None) in args))
@@ -180,8 +232,13 @@ def _literal_text(annotation: Any) -> bool:
     )
 
 
+def _path_mark(annotation: Any) -> IsPath | None:
+    return next((mark for mark in get_args(annotation)[1:] if isinstance(mark, IsPath)), None)
+
+
 def _bounded(value: Any, annotation: Any) -> Any:
-    inner, *bounds = get_args(annotation)
+    inner, *marks = get_args(annotation)
+    bounds = [mark for mark in marks if isinstance(mark, Between)]
     try:
         checked = check(value, inner)
     except ValueError:

@@ -9,9 +9,10 @@ from clip_adapt.system.lazy import export_lazily
 if TYPE_CHECKING:
     from clip_adapt.data.dataset import Dataset
     from clip_adapt.data.items import Context, Item, Splits, Support
+    from clip_adapt.data.splitting import split_by_content
     from clip_adapt.data.task import Task
 
-__all__ = ["Context", "Dataset", "Item", "Splits", "Support", "Task"]
+__all__ = ["Context", "Dataset", "Item", "Splits", "Support", "Task", "split_by_content"]
 
 __getattr__ = export_lazily(
     __name__,
@@ -22,5 +23,6 @@ __getattr__ = export_lazily(
         "Splits": "items",
         "Support": "items",
         "Task": "task",
+        "split_by_content": "splitting",
     },
 )

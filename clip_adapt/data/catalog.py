@@ -1,90 +1,157 @@
-"""Data cards by name or by what a path points at, and the source that reads each."""
+"""Data cards: by name, from a card.yaml, or made up for what a path points at."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 from clip_adapt.config import options, yamls
 from clip_adapt.config.cards import DataCard, card_path, names, templates_without_slot
+from clip_adapt.data.source import Gives, Source, describe_recognised, find_source, recognise_path
 from clip_adapt.errors import InputError, nearest
-from clip_adapt.system.files import resource
 
-Gives = Literal["classes", "captions"]
-TABLES = (".csv", ".tsv")
-CAPTIONS = "pairs"  # the source that reads a table for its captions
+
+@dataclass(frozen=True)
+class Written:
+    """What a card says, as it is written.
+
+    Attributes:
+        values: its keys and values.
+        folder: what its paths are relative to; None leaves them as they are, below data_dir.
+        where: its file, for messages.
+    """
+
+    values: dict[str, Any]
+    folder: Path | None
+    where: str = ""
 
 
 def find_dataset(
     name: str, overrides: Mapping[str, Any] | None = None, wants: Gives = "classes"
 ) -> DataCard:
-    """Return the card of a shipped data set, of a card.yaml, or made up for a folder.
+    """Return the card of a shipped data set, of a card.yaml, or made up for what a path points at.
 
     Args:
-        name: a card's name or path, or the path of a folder or a table.
-        overrides: values in place of the card's.
-        wants: what a table is read for, where it says nothing of its source itself.
+        name: a card's name or path, or the path of something that a source recognises.
+        overrides: values in place of the card's; paths in it are relative to the working folder.
+            A ``source`` in it may be the path of the user's own .py, which is run.
+        wants: what is read of the images, where a path says nothing of its source itself.
 
     Raises:
         InputError: when nothing of that name exists, or when the card is not valid.
     """
-    path = Path(name).expanduser()
-    where = ""
-    if name in names("dataset"):
-        values, where = yamls.read(card_path("dataset", name)), f"datasets/{name}.yaml"
-    elif path.suffix in (".yaml", ".yml"):
-        values, where = yamls.read(path), name
-        values = _absolute(values, path.parent)
-    else:
-        values = _absolute(_guessed(path), Path.cwd())
-    if not values:
-        known = names("dataset")
-        raise InputError(
-            f"unknown data set {name!r}{nearest(name, known)} There is: {', '.join(known)}; or "
-            "give the path of a folder of class folders, a table (.csv), a split file (.json), or "
-            f"a card.yaml. No such folder or file exists: {path.absolute()}"
-        )
-    if wants == "captions" and path.suffix.lower() in TABLES:
-        values["source"] = CAPTIONS
-    values = {**values, **_absolute(overrides or {}, Path.cwd())}
-    if values.get("source") == "indices" and values.get("of"):
-        values = {**_inherited(str(values["of"])), **values}
-    return _data_card(values, where)
+    given = dict(overrides or {})
+    source = _find_given(given.pop("source", None))
+    written = _read_card(name) or _recognise(Path(name).expanduser(), source, wants)
+    if written is None:
+        raise InputError(_unknown(name))
+    source = source or _find_written(written)
+    return make_card(source, written, given)
+
+
+def make_card(source: Source, written: Written, given: Mapping[str, Any]) -> DataCard:
+    """Return the checked card of a source: what is written, with what is given in its place.
+
+    Raises:
+        InputError: with one line for each problem.
+    """
+    values = {
+        **_make_absolute(written.values, source, written.folder),
+        **_make_absolute(given, source, Path.cwd()),
+    }
+    values = {**source.inherit(values), **values, "source": source.name}
+    common = options.of_dataclass(DataCard)
+    del common["options"]
+    schema = {**common, **source.options}
+    checked, problems = options.validate(values, schema, "dataset.", written.where)
+    problems += _card_problems(checked, written.where) if not problems else []
+    if problems:
+        raise InputError("\n".join(problems))
+    own = {key: checked.pop(key) for key in source.options}
+    return DataCard(**checked, options=own)
 
 
 def gives(card: DataCard) -> Gives:
     """Return what a data set's source gives its images: ``classes`` or ``captions``."""
-    return getattr(source_module(card.source), "GIVES", "classes")
+    return find_source(card.source).gives
 
 
-def source_module(source: str) -> ModuleType:
-    """Return the module that reads a source (sources/<source>.py).
+def _find_given(name: Any) -> Source | None:
+    return None if name is None else find_source(_require_text(name))
 
-    Raises:
-        InputError: when there is none of that name.
-    """
-    known = sorted(p.stem for p in resource("data", "sources").glob("*.py") if p.stem[0] != "_")
-    if source not in known:
+
+def _find_written(written: Written) -> Source:
+    # A card may be somebody else's, and code is run only when the user himself names its file.
+    name = _require_text(written.values.get("source", "folder"), written.where)
+    if name.endswith(".py"):
+        path = (written.folder or Path.cwd()) / Path(name).expanduser()
         raise InputError(
-            f"unknown source {source!r}{nearest(source, known)} There is: {', '.join(known)}."
+            f"{written.where} names the source {name}, a Python file, which would be run. If you "
+            f"trust it, say so yourself: dataset.source={path.absolute()}"
         )
-    return importlib.import_module(f"clip_adapt.data.sources.{source}")
+    return find_source(name)
 
 
-def _data_card(values: Mapping[str, Any], where: str) -> DataCard:
-    common = options.of_dataclass(DataCard)
-    del common["options"]
-    module = source_module(str(options.check(values.get("source", "folder"), str)))
-    own = options.of_signature(module.read)
-    checked, problems = options.validate(values, {**common, **own}, "dataset.", where)
-    problems += _card_problems(checked, where) if not problems else []
-    if problems:
-        raise InputError("\n".join(problems))
-    given = {key: checked.pop(key) for key in own}
-    return DataCard(**checked, options=given)
+def _require_text(name: Any, where: str = "") -> str:
+    try:
+        return options.check(name, str)
+    except ValueError as expected:
+        at = f" in {where}" if where else ""
+        raise InputError(f"dataset.source={name}{at}: expected {expected}") from None
+
+
+def _read_card(name: str) -> Written | None:
+    path = Path(name).expanduser()
+    if name in names("dataset"):
+        return Written(yamls.read(card_path("dataset", name)), None, f"datasets/{name}.yaml")
+    if path.suffix in (".yaml", ".yml"):
+        return Written(yamls.read(path), path.parent, name)
+    return None
+
+
+def _recognise(path: Path, source: Source | None, wants: Gives) -> Written | None:
+    # A source that is given is asked first; what others say of the path may fit it as well.
+    if not path.exists():
+        return None
+    values = source.recognise(path) if source else None
+    values = values or recognise_path(path, wants)
+    if values is None and source is not None:
+        raise InputError(
+            f"source {source.name} does not say that it recognises {path}: give its options in a "
+            "card.yaml, or define recognises(path) in it"
+        )
+    if values is None:
+        raise InputError(
+            f"{path} is not a data set that can be read: expected {describe_recognised()}, or a "
+            "card.yaml"
+        )
+    return Written(values, Path.cwd())
+
+
+def _unknown(name: str) -> str:
+    known = names("dataset")
+    return (
+        f"unknown data set {name!r}{nearest(name, known)} There is: {', '.join(known)}; or give "
+        f"the path of {describe_recognised()}, or a card.yaml. No such folder or file exists: "
+        f"{Path(name).expanduser().absolute()}"
+    )
+
+
+def _make_absolute(
+    values: Mapping[str, Any], source: Source, folder: Path | None
+) -> dict[str, Any]:
+    # A value that does not fit its option stays as it is, to be refused with all the others.
+    made = dict(values)
+    for key, option in source.options.items():
+        if key in values and folder is not None:
+            try:
+                checked = options.check(values[key], option.annotation)
+            except ValueError:
+                continue
+            made[key] = options.make_paths_absolute(checked, option.annotation, folder)
+    return made
 
 
 def _card_problems(checked: Mapping[str, Any], where: str) -> list[str]:
@@ -107,54 +174,3 @@ def _card_problems(checked: Mapping[str, Any], where: str) -> list[str]:
         if spoken and name not in spoken
     ]
     return problems
-
-
-def _inherited(name: str) -> dict[str, Any]:
-    # A subset is spoken of as the data set is that it was drawn from.
-    base = find_dataset(name)
-    kept = ("classes", "templates", "descriptions", "licence", "citation", "on_leak", "get")
-    return {key: getattr(base, key) for key in kept}
-
-
-PATHS = ("root", "file", "images", "of")  # options of sources that are paths
-
-
-def _absolute(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    # What a card says is relative to it, what a command line says to where it is typed.
-    def full(key: str, value: Any) -> Any:
-        if isinstance(value, list):
-            return [full(key, v) for v in value]
-        exists = isinstance(value, str) and (folder / Path(value).expanduser()).exists()
-        text = isinstance(value, str) and (key != "of" or exists)
-        return str((folder / Path(value).expanduser()).absolute()) if text else value
-
-    return {key: full(key, value) if key in PATHS else value for key, value in values.items()}
-
-
-def _guessed(path: Path) -> dict[str, Any]:
-    # What a path points at says which source reads it.
-    if path.is_dir():
-        splits = sorted(path.glob("split_zhou_*.json"))
-        if len(splits) == 1:
-            return {"name": path.resolve().name, "source": "coop_split", "file": str(splits[0])}
-        return {"name": path.resolve().name, "source": "folder", "root": str(path)}
-    if not path.is_file():
-        return {}
-    suffix, name = path.suffix.lower(), path.stem
-    if suffix in TABLES:
-        return {"name": name, "source": "csv", "file": str(path)}
-    if suffix == ".json" and name.startswith("split_zhou_"):
-        name = name.removeprefix("split_zhou_")
-        return {"name": name, "source": "coop_split", "file": str(path)}
-    if suffix in (".json", ".jsonl"):
-        return {"name": name, "source": "indices", "file": str(path)}
-    if suffix == ".npz":
-        flag, _, size = name.partition("_")
-        shipped = yamls.read(card_path("dataset", flag)) if flag in names("dataset") else {}
-        own = {"source": "medmnist", "flag": flag, "root": str(path.parent)}
-        return {"name": name, **shipped, **own, **({"size": int(size)} if size.isdigit() else {})}
-    raise InputError(
-        f"{path} is no data set that can be read: expected a folder of class folders, a table "
-        "(.csv or .tsv), a split file or a subset (.json, .jsonl), a MedMNIST file (.npz), or a "
-        "card.yaml"
-    )

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from clip_adapt.config.cards import SPLITS, DataCard
 from clip_adapt.data import catalog, leaks, scan
-from clip_adapt.data.items import Context, Item, Splits, Support
+from clip_adapt.data.items import Context, Item, Support
 from clip_adapt.data.sampling import SAMPLERS, VAL_SHOTS, Sampling
+from clip_adapt.data.source import find_source
 from clip_adapt.data.task import Prompts, Task
 from clip_adapt.errors import InputError
 from clip_adapt.system.files import cache_folder, data_folder
@@ -47,6 +49,7 @@ class Dataset:
     def load(
         cls,
         name: str | Path,
+        options: Mapping[str, Any] | None = None,
         *,
         cache_dir: str | None = None,
         data_dir: str | None = None,
@@ -57,6 +60,8 @@ class Dataset:
         Args:
             name: the name of a card that ships, a card.yaml, a folder of class folders, a table
                 (.csv, .tsv), a split file of the CoOp protocol, or a subset (.json, .jsonl).
+            options: in place of the card's, as ``dataset.KEY=VALUE`` on a command line; a
+                ``source`` may be the path of your own .py, which is run.
             cache_dir: where caches lie.
             data_dir: where the data sets of cards that ship lie.
             download: fetch what is missing.
@@ -64,7 +69,7 @@ class Dataset:
         Raises:
             InputError: when it does not exist, holds no classes, or leaks between its splits.
         """
-        card = catalog.find_dataset(str(name))
+        card = catalog.find_dataset(str(name), options)
         return cls.from_card(card, cache_dir=cache_dir, data_dir=data_dir, download=download)
 
     @classmethod
@@ -78,7 +83,7 @@ class Dataset:
     ) -> Dataset:
         """Load the data set that a card describes; see ``load``."""
         context = Context(cache_folder(cache_dir), data_folder(data_dir), download)
-        splits: Splits = catalog.source_module(card.source).read(card, context, **card.options)
+        splits = find_source(card.source).read(card, context)
         names = [card.names_of(stored) for stored in splits.classes]
         classes = [spoken[0] for spoken in names]
         _refuse_same_names(classes, splits.classes)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from clip_adapt.data import catalog
+from clip_adapt.data.source import Gives
 from clip_adapt.errors import InputError
 from clip_adapt.system.files import require_writable, write_text
 from clip_adapt.system.run_files import METRICS, PREDICTIONS, RETRIEVAL
@@ -98,7 +99,7 @@ def _load(
     return loaded
 
 
-def _wanted(models: dict[str, Classifier], dataset: str, classes: str) -> catalog.Gives:
+def _wanted(models: dict[str, Classifier], dataset: str, classes: str) -> Gives:
     # What a delta without classes is measured on: captions, or the data set's own classes.
     if classes == "dataset" or all(model.classes for model in models.values()):
         return "classes"

@@ -17,6 +17,7 @@ from clip_adapt.config import cards, options, yamls
 from clip_adapt.config.cards import DataCard, ModelCard
 from clip_adapt.config.run_options import RunOptions
 from clip_adapt.data import catalog
+from clip_adapt.data.source import Gives
 from clip_adapt.data.task import GENERAL_TEMPLATES
 from clip_adapt.errors import InputError
 from clip_adapt.method.contract import Method
@@ -169,7 +170,7 @@ def _set(tree: dict[str, Any], key: str, value: Any) -> None:
     tree[key] = value
 
 
-def _dataset(name: str, overrides: dict[str, Any], wants: catalog.Gives) -> DataCard:
+def _dataset(name: str, overrides: dict[str, Any], wants: Gives) -> DataCard:
     nested = {k: v for k, v in overrides.items() if isinstance(v, dict)}
     if not nested:
         return catalog.find_dataset(name, overrides, wants=wants)

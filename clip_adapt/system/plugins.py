@@ -102,13 +102,14 @@ def import_file(path: Path, word: str) -> ModuleType:
         raise InputError(f"{word} file {path} does not exist (looked at {path.absolute()})")
     resolved = path.resolve()
     try:
-        return _run_once(resolved, resolved.stat().st_mtime_ns)
+        stat = resolved.stat()
+        return _run_once(resolved, (stat.st_mtime_ns, stat.st_size))
     except Exception as error:
         raise InputError(f"{word} file {path} fails on import: {error!r}") from error
 
 
 @functools.cache
-def _run_once(path: Path, changed: int) -> ModuleType:
+def _run_once(path: Path, state: tuple[int, int]) -> ModuleType:
     # Two files of one name in different folders must not replace each other.
     name = f"clip_adapt_user_{path.stem}_{hashlib.sha256(bytes(path)).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)

@@ -12,17 +12,31 @@ from pathlib import Path
 from typing import Any
 
 from clip_adapt.config.cards import SPLITS, DataCard
+from clip_adapt.config.options import FilePath
 from clip_adapt.data.items import Context, Item, Splits
 from clip_adapt.data.sources._fetch import fetch_images
 from clip_adapt.errors import InputError, listed, nearest
+
+RECOGNISES = "a split file (split_zhou_*.json)"
+PREFIX = "split_zhou_"
+
+
+def recognises(path: Path) -> dict[str, Any] | None:
+    """Return what a card would say of a split file, or of a folder that holds one."""
+    if path.is_dir():
+        found = list(path.glob(f"{PREFIX}*.json"))
+        return {"name": path.resolve().name, "file": str(found[0])} if len(found) == 1 else None
+    if path.suffix.lower() == ".json" and path.stem.startswith(PREFIX):
+        return {"name": path.stem.removeprefix(PREFIX), "file": str(path)}
+    return None
 
 
 def read(
     card: DataCard,
     context: Context,
     *,
-    file: str,
-    images: list[str] | None = None,
+    file: FilePath,
+    images: list[FilePath] | None = None,
     fetch: str | None = None,
 ) -> Splits:
     """Read a split file.

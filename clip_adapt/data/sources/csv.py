@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from pathlib import Path
 
 from clip_adapt.config.cards import SPLITS, DataCard
+from clip_adapt.config.options import FilePath
 from clip_adapt.data.items import Context, Item, Splits
-from clip_adapt.data.sources._columns import (
-    filled,
-    find_column,
-    group_of,
-    path_of,
-    require_splits,
-    split_of,
-)
-from clip_adapt.data.sources._splitting import by_content
-from clip_adapt.data.sources._table import Table, read_table
-from clip_adapt.errors import InputError, listed, nearest
+from clip_adapt.data.sources._columns import RECOGNISES, ImageTable, open_table, recognise_table
+from clip_adapt.data.splitting import split_by_content
+from clip_adapt.errors import InputError, nearest
+
+__all__ = ["RECOGNISES", "read", "recognises"]
+
+recognises = recognise_table
 
 
 def read(
     card: DataCard,
     context: Context,
     *,
-    file: str,
-    root: str | None = None,
+    file: FilePath,
+    root: FilePath | None = None,
     image: str | None = None,
     label: str | None = None,
     split: str | None = None,
@@ -51,23 +46,18 @@ def read(
     Raises:
         InputError: with the line, when something in it cannot be used.
     """
-    path = context.place(file)
-    table = read_table(path, encoding, delimiter)
-    columns = {
-        kind: find_column(table, kind, given)
-        for kind, given in {"image": image, "label": label, "split": split, "group": group}.items()
-    }
-    folder = Path(os.path.abspath(context.place(root) if root else path.parent))
-    classes = _classes(table, columns["label"] or "", card)
-    items = _items(table, columns, classes, folder)
-    if columns["split"] is None:
-        order = sorted(range(len(items)), key=lambda i: items[i].label)
-        return by_content(classes, [items[i] for i in order], context, str(path))
-    return _by_column(table, columns["split"], items, classes)
+    given = {"image": image, "label": label, "split": split, "group": group}
+    table = open_table(context, file, root, given, delimiter, encoding)
+    classes = _list_classes(table, card)
+    items = _read_items(table, classes)
+    if table.is_split:
+        return _split_by_column(table, items, classes)
+    order = sorted(range(len(items)), key=lambda i: items[i].label)
+    return split_by_content(classes, [items[i] for i in order], context, str(table.path))
 
 
-def _classes(table: Table, column: str, card: DataCard) -> list[str]:
-    counts = Counter(filled(table, row, column) for row in table.rows)
+def _list_classes(table: ImageTable, card: DataCard) -> list[str]:
+    counts = Counter(table.read_value(row, "label") for row in table.rows)
     unknown_names = [name for name in card.classes if name not in counts]
     if unknown_names:
         raise InputError(f"no row of {table.path} has the label {', '.join(unknown_names)}")
@@ -76,15 +66,15 @@ def _classes(table: Table, column: str, card: DataCard) -> list[str]:
         raise InputError(
             f"{table.path} has labels that the card's classes do not list: {', '.join(others)}"
         )
-    _refuse_single(table, counts, column)
+    _refuse_single(table, counts)
     numbers = all(name.isdigit() for name in counts)
     return list(card.classes) or sorted(counts, key=int if numbers else str)
 
 
-def _refuse_single(table: Table, counts: Counter[str], column: str) -> None:
+def _refuse_single(table: ImageTable, counts: Counter[str]) -> None:
     for name, count in counts.items():
         if count == 1:
-            line = next(row.line for row in table.rows if row[column].strip() == name)
+            line = next(r.line for r in table.rows if table.read_value(r, "label") == name)
             others = [other for other in counts if other != name]
             raise InputError(
                 f"{table.path}, line {line}: the label {name!r} stands in one row only"
@@ -96,32 +86,27 @@ def _refuse_single(table: Table, counts: Counter[str], column: str) -> None:
         )
 
 
-def _items(
-    table: Table, columns: dict[str, str | None], classes: list[str], folder: Path
-) -> list[Item]:
-    image, label, group = (columns[kind] or "" for kind in ("image", "label", "group"))
-    index = {name: i for i, name in enumerate(classes)}
-    items, seen, gone = [], dict[str, int](), []
+def _read_items(table: ImageTable, classes: list[str]) -> list[Item]:
+    index = {name: label for label, name in enumerate(classes)}
+    items, lines = [], dict[str, int]()
     for row in table.rows:
-        path = path_of(table, row, image, folder)
-        if path in seen:
+        path = table.read_path(row)
+        if path in lines:
             raise InputError(
-                f"{table.path}: {row[image]} stands in two rows, lines {seen[path]} and {row.line}"
+                f"{table.path}: {table.read_value(row, 'image')} stands in two rows, lines "
+                f"{lines[path]} and {row.line}"
             )
-        seen[path] = row.line
-        if not os.path.isfile(path):
-            gone.append(f"line {row.line}: {path}")
-        items.append(Item(path, index[row[label].strip()], group_of(row, group)))
-    if gone:
-        raise InputError(f"{len(gone)} images of {table.path} do not exist:\n{listed(gone)}")
+        lines[path] = row.line
+        items.append(Item(path, index[table.read_value(row, "label")], table.read_group(row)))
+    table.refuse_missing(lines)
     return items
 
 
-def _by_column(table: Table, column: str, items: list[Item], classes: list[str]) -> Splits:
+def _split_by_column(table: ImageTable, items: list[Item], classes: list[str]) -> Splits:
     parts: dict[str, list[Item]] = {split: [] for split in SPLITS}
     for row, item in zip(table.rows, items, strict=True):
-        parts[split_of(table, row, column)].append(item)
-    require_splits(table, parts, column)
+        parts[table.read_split(row)].append(item)
+    table.require_splits(parts)
     untrained = {i.label for i in items} - {i.label for i in parts["train"]}
     if untrained:
         names = ", ".join(classes[label] for label in sorted(untrained))

@@ -7,19 +7,29 @@ splits on every machine, whatever their file names; copies of one image stay tog
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from clip_adapt.config.cards import DataCard
+from clip_adapt.config.options import FilePath
 from clip_adapt.data.decoding import SUFFIXES
 from clip_adapt.data.items import Context, Item, Splits
-from clip_adapt.data.sources._splitting import SPLIT_NAMES, by_content
+from clip_adapt.data.splitting import SPLIT_NAMES, split_by_content
 from clip_adapt.errors import InputError
+
+RECOGNISES = "a folder of class folders"
+ASKED_LAST = True  # any folder may be one
+
+
+def recognises(path: Path) -> dict[str, Any] | None:
+    """Return what a card would say of a folder."""
+    return {"name": path.resolve().name, "root": str(path)} if path.is_dir() else None
 
 
 def read(
     card: DataCard,
     context: Context,
     *,
-    root: str,
+    root: FilePath,
     splits: dict[str, str] | None = None,
 ) -> Splits:
     """Read a folder.
@@ -39,7 +49,7 @@ def read(
     folders = _split_folders(top, splits)
     if folders["train"] is None:
         classes = _classes(top, card)
-        return by_content(classes, _items(top, classes), context, str(top))
+        return split_by_content(classes, _items(top, classes), context, str(top))
     return _read_splits(top, folders, card)
 
 

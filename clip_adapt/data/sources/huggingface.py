@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from clip_adapt.config.cards import SPLITS, DataCard
+from clip_adapt.config.options import NameOrPath
 from clip_adapt.data.items import Context, Splits
-from clip_adapt.data.sources._splitting import SPLIT_NAMES, by_content
 from clip_adapt.data.sources._unpacked import Row, unpack
+from clip_adapt.data.splitting import SPLIT_NAMES, split_by_content
 from clip_adapt.errors import InputError, unknown
 
 SUFFIXES = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"RIFF": ".webp", b"GIF8": ".gif",
@@ -24,7 +25,7 @@ def read(
     card: DataCard,
     context: Context,
     *,
-    repo: str,
+    repo: NameOrPath,
     config: str | None = None,
     revision: str | None = None,
     image: str = "image",
@@ -62,7 +63,7 @@ def read(
     if len(chosen) > 1:
         return made
     items = sorted(made.train, key=lambda item: (item.label, item.path))
-    return by_content(classes, items, context, repo)
+    return split_by_content(classes, items, context, repo)
 
 
 def _load(repo: str, config: str | None, revision: str | None, context: Context) -> Any:

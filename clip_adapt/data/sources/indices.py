@@ -10,23 +10,46 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from clip_adapt.config.cards import DataCard
+from clip_adapt.config.options import FilePath, NameOrPath
 from clip_adapt.data import catalog, scan
 from clip_adapt.data.items import Context, Item, Splits
+from clip_adapt.data.source import find_source
 from clip_adapt.errors import InputError, listed, unknown
 
+RECOGNISES = "a subset (.json or .jsonl)"
+ASKED_LAST = True  # other sources have JSON files of their own form
+# A subset is spoken of as the data set is that it was drawn from.
+INHERITED = (
+    "classes", "templates", "descriptions", "licence", "citation", "on_leak", "get",
+)  # fmt: skip
+
 Entry = Any  # a position, a path, [path, label, name], or {path, label, sha256}
+
+
+def recognises(path: Path) -> dict[str, Any] | None:
+    """Return what a card would say of a subset."""
+    return {"file": str(path)} if path.suffix.lower() in (".json", ".jsonl") else None
+
+
+def inherit(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the card of the whole data set says."""
+    if not isinstance(values.get("of"), str):
+        return {}
+    base = catalog.find_dataset(values["of"])
+    return {key: getattr(base, key) for key in INHERITED}
 
 
 def read(
     card: DataCard,
     context: Context,
     *,
-    file: str,
-    of: str | None = None,
+    file: FilePath,
+    of: NameOrPath | None = None,
     key: str | None = None,
 ) -> Splits:
     """Read a subset.
@@ -48,7 +71,7 @@ def read(
             "folder or a card.yaml; its test images are measured on"
         )
     base = catalog.find_dataset(of)
-    pools: Splits = catalog.source_module(base.source).read(base, context, **base.options)
+    pools = find_source(base.source).read(base, context)
     subset = _subset(path, key)
     names = [base.names_of(stored)[0] for stored in pools.classes]
     finder = _Finder(path, pools, context, names)

@@ -10,18 +10,31 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 from PIL import Image
 
-from clip_adapt.config.cards import SPLITS, DataCard
+from clip_adapt.config import yamls
+from clip_adapt.config.cards import SPLITS, DataCard, card_path, names
+from clip_adapt.config.options import FilePath
 from clip_adapt.data.items import Context, Splits
 from clip_adapt.data.sources._fetch import build
 from clip_adapt.data.sources._unpacked import Row, stamp, unpack
 from clip_adapt.errors import InputError
 
+RECOGNISES = "a MedMNIST file (.npz)"
 SIZES = (28, 64, 128, 224)
+
+
+def recognises(path: Path) -> dict[str, Any] | None:
+    """Return what the set's own card says, or a card would say, of a file of MedMNIST."""
+    if path.suffix.lower() != ".npz":
+        return None
+    flag, _, size = path.stem.partition("_")
+    shipped = yamls.read(card_path("dataset", flag)) if flag in names("dataset") else {}
+    own = {"name": path.stem, **shipped, "flag": flag, "root": str(path.parent)}
+    return {**own, "size": int(size)} if size.isdigit() else own
 
 
 def read(
@@ -30,7 +43,7 @@ def read(
     *,
     flag: str,
     size: Literal[28, 64, 128, 224] = 28,
-    root: str = "medmnist",
+    root: FilePath = "medmnist",
 ) -> Splits:
     """Read one of MedMNIST's files.
 

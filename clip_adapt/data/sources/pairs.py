@@ -5,26 +5,22 @@ Where there are any, also split and group (patient, site). Only ``objective=cont
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import TypeVar
 
 from clip_adapt.config.cards import SPLITS, DataCard
+from clip_adapt.config.options import FilePath
 from clip_adapt.data.items import Context, Item, Splits
-from clip_adapt.data.sources._columns import (
-    find_column,
-    group_of,
-    path_of,
-    require_splits,
-    split_of,
-)
-from clip_adapt.data.sources._splitting import by_content
-from clip_adapt.data.sources._table import Row, Table, read_table
-from clip_adapt.errors import InputError, listed
+from clip_adapt.data.sources._columns import RECOGNISES, ImageTable, open_table, recognise_table
+from clip_adapt.data.sources._table import Row
+from clip_adapt.data.splitting import split_by_content
+from clip_adapt.errors import InputError
 
-GIVES = "captions"  # every other source gives classes
+__all__ = ["GIVES", "RECOGNISES", "Caption", "read", "recognises"]
+
+GIVES = "captions"
+recognises = recognise_table
 
 T = TypeVar("T")
 
@@ -47,8 +43,8 @@ def read(
     card: DataCard,
     context: Context,
     *,
-    file: str,
-    root: str | None = None,
+    file: FilePath,
+    root: FilePath | None = None,
     image: str | None = None,
     caption: str | None = None,
     split: str | None = None,
@@ -73,28 +69,24 @@ def read(
     Raises:
         InputError: with the lines, when something in it cannot be used.
     """
-    path = context.place(file)
-    table = read_table(path, encoding, delimiter)
     given = {"image": image, "caption": caption, "split": split, "group": group}
-    columns = {kind: find_column(table, kind, name) for kind, name in given.items()}
-    folder = Path(os.path.abspath(context.place(root) if root else path.parent))
-    _refuse_empty(table, columns["caption"] or "")
-    by_path = _by_path(table, columns["image"] or "", folder)
-    _refuse_missing(table, by_path)
-    items = {
-        place: Item(place, 0, _group(table, rows, columns["group"]), _captions(rows, columns))
-        for place, rows in by_path.items()
-    }
-    if columns["split"] is None:
-        return replace(by_content([""], list(items.values()), context, str(path)), classes=[])
+    table = open_table(context, file, root, given, delimiter, encoding)
+    _refuse_empty(table)
+    by_path = _group_by_path(table)
+    table.refuse_missing({path: rows[0].line for path, rows in by_path.items()})
+    items = {path: _make_item(table, path, rows) for path, rows in by_path.items()}
+    if not table.is_split:
+        made = split_by_content([""], list(items.values()), context, str(table.path))
+        return replace(made, classes=[])
     parts: dict[str, list[Item]] = {name: [] for name in SPLITS}
-    for place, rows in by_path.items():
-        parts[_split(table, rows, columns["split"])].append(items[place])
-    require_splits(table, parts, columns["split"])
+    for path, rows in by_path.items():
+        parts[_read_only(table, rows, "split", table.read_split)].append(items[path])
+    table.require_splits(parts)
     return Splits.of([], parts)
 
 
-def _refuse_empty(table: Table, column: str) -> None:
+def _refuse_empty(table: ImageTable) -> None:
+    column = table.columns["caption"] or ""
     empty = [str(row.line) for row in table.rows if not row[column].strip()]
     if empty:
         shown = ", ".join(empty[:20]) + (f" and {len(empty) - 20} more" if len(empty) > 20 else "")
@@ -104,40 +96,32 @@ def _refuse_empty(table: Table, column: str) -> None:
         )
 
 
-def _by_path(table: Table, column: str, folder: Path) -> dict[str, list[Row]]:
+def _group_by_path(table: ImageTable) -> dict[str, list[Row]]:
     found: dict[str, list[Row]] = {}
     for row in table.rows:
-        found.setdefault(path_of(table, row, column, folder), []).append(row)
+        found.setdefault(table.read_path(row), []).append(row)
     return found
 
 
-def _refuse_missing(table: Table, by_path: dict[str, list[Row]]) -> None:
-    gone = [f"line {r[0].line}: {path}" for path, r in by_path.items() if not os.path.isfile(path)]
-    if gone:
-        raise InputError(f"{len(gone)} images of {table.path} do not exist:\n{listed(gone)}")
+def _make_item(table: ImageTable, path: str, rows: list[Row]) -> Item:
+    group = _read_only(table, rows, "group", table.read_group) if table.columns["group"] else None
+    return Item(path, 0, group, _list_captions(table, rows))
 
 
-def _captions(rows: list[Row], columns: dict[str, str | None]) -> tuple[Caption, ...]:
+def _list_captions(table: ImageTable, rows: list[Row]) -> tuple[Caption, ...]:
     # In the order of their rows, each once.
     first: dict[str, int] = {}
     for row in rows:
-        first.setdefault(" ".join(row[columns["caption"] or ""].split()), row.line)
+        first.setdefault(" ".join(table.read_value(row, "caption").split()), row.line)
     return tuple(Caption(text, line) for text, line in first.items())
 
 
-def _group(table: Table, rows: list[Row], column: str | None) -> str | None:
-    return _only(table, rows, column, lambda row: group_of(row, column)) if column else None
-
-
-def _split(table: Table, rows: list[Row], column: str) -> str:
-    return _only(table, rows, column, lambda row: split_of(table, row, column))
-
-
-def _only(table: Table, rows: list[Row], column: str, value: Callable[[Row], T]) -> T:
+def _read_only(table: ImageTable, rows: list[Row], kind: str, read: Callable[[Row], T]) -> T:
     # What all rows of one image say.
-    first = value(rows[0])
+    first = read(rows[0])
     for row in rows[1:]:
-        if value(row) != first:
+        if read(row) != first:
+            column = table.columns[kind] or ""
             raise InputError(
                 f"{table.path}: the rows of one image differ in {column}, lines {rows[0].line} "
                 f"({rows[0][column]!r}) and {row.line} ({row[column]!r})"

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from clip_adapt.config.cards import DataCard
+from clip_adapt.config.options import FilePath
 from clip_adapt.data.items import Context, Item, Splits
 from clip_adapt.data.sources._fetch import build
-from clip_adapt.data.sources._splitting import by_content
 from clip_adapt.data.sources._unpacked import Row, unpack
+from clip_adapt.data.splitting import split_by_content
 from clip_adapt.errors import InputError, unknown
 
 # Arguments that give each split; a data set without splits is split by its content.
@@ -36,7 +37,7 @@ PUBLISHED: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-def read(card: DataCard, context: Context, *, dataset: str, root: str = ".") -> Splits:
+def read(card: DataCard, context: Context, *, dataset: str, root: FilePath = ".") -> Splits:
     """Read a data set of torchvision.
 
     Args:
@@ -60,7 +61,7 @@ def read(card: DataCard, context: Context, *, dataset: str, root: str = ".") -> 
     parts = {split: _items(each) for split, each in made.items()}
     if "all" in parts:
         items = sorted(parts["all"], key=lambda item: (item.label, item.path))
-        return by_content(classes, items, context, dataset)
+        return split_by_content(classes, items, context, dataset)
     return Splits(classes, parts["train"], parts.get("val", []), parts["test"])
 
 

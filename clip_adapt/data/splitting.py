@@ -21,7 +21,7 @@ TEST_SHARE = 0.3
 VAL_SHARE = 0.1
 
 
-def by_content(classes: list[str], items: list[Item], context: Context, where: str) -> Splits:
+def split_by_content(classes: list[str], items: list[Item], context: Context, where: str) -> Splits:
     """Set 30 % of each class aside for testing and 10 % for validation.
 
     Args:
