@@ -177,16 +177,18 @@ def hash_text(text: str) -> str:
 
 
 def show_differences(before: dict[str, Any], after: dict[str, Any]) -> int:
-    """Print every value that is different; return 1 when there is one."""
-    count = 0
+    """Print every value that is different, and what is new; return 1 when a value is different."""
+    count, new = 0, set()
     for name in sorted(before.keys() & after.keys()):
         then, now = flatten(before[name]), flatten(after[name])
-        for key in sorted(then.keys() | now.keys()):
-            if then.get(key) != now.get(key):
+        new |= now.keys() - then.keys()
+        for key in sorted(then):
+            if then[key] != now.get(key):
                 count += 1
-                print(f"{name}: {key}: {then.get(key)!r}, now {now.get(key)!r}")
+                print(f"{name}: {key}: {then[key]!r}, now {now.get(key)!r}")
     only = sorted(before.keys() ^ after.keys())
     print(f"{count} differences in {len(before.keys() & after.keys())} runs; not in both: {only}")
+    print(f"new: {sorted(new)}")
     return int(count > 0)
 
 
