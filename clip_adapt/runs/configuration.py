@@ -26,6 +26,10 @@ from clip_adapt.objectives import Objective, find_objective, list_objectives
 from clip_adapt.objectives._finding import FoundObjective
 from clip_adapt.system.files import resource
 
+WANTED = {
+    "classes": "a folder of class folders, or a table with an image and a label column",
+    "captions": "a table with an image and a caption column (dataset=pairs.csv)",
+}
 AUTO = "auto"  # in place of a method: choose one on the support set
 
 
@@ -141,6 +145,9 @@ def _auto(given: Mapping[str, Any], own: list[str]) -> Config:
         raise InputError("\n".join(dict.fromkeys(problems)))
     first, text = found[0], {key: _as_text(value) for key, value in given.items()}
     o = replace(first.options, method=AUTO)
+    problems = first.objective.find_problems(asdict(o), first.dataset)
+    if problems:
+        raise InputError("\n".join(problems))
     auto = Found(AUTO, Method)
     return replace(
         first, options=o, method=auto, method_options={}, given=text, candidates=(*found,)
@@ -248,7 +255,7 @@ def _data_problems(found: FoundObjective, card: DataCard | None) -> list[str]:
     return [
         f"dataset {card.name} has {catalog.gives(card)} (source: {card.source}), and "
         f"objective={found.name} learns from {found.objective.gives}: use "
-        f"objective={' or '.join(able)}, or another data set"
+        f"objective={' or '.join(able)}, or {WANTED[found.objective.gives]}"
     ]
 
 
