@@ -23,6 +23,7 @@ from clip_adapt.data.items import Item, Support
 from clip_adapt.data.task import Task
 from clip_adapt.inputs.features import FeatureCache
 from clip_adapt.method.contract import Method
+from clip_adapt.pages import plain_page
 from clip_adapt.pages.facts import Facts
 from clip_adapt.system.clock import Clock
 from clip_adapt.system.run_files import EVENTS
@@ -233,7 +234,7 @@ class Objective:
         Raises:
             InputError: when a file of the run is damaged.
         """
-        raise NotImplementedError
+        return plain_page.render(facts)
 
 
 def recipe_of(o: RunOptions) -> Recipe:
