@@ -31,6 +31,7 @@ from clip_adapt.runs.configuration import Config
 from clip_adapt.runs.preparation import Run, recipe_of
 from clip_adapt.runs.shared import Shared
 from clip_adapt.system.files import sha256
+from clip_adapt.system.run_files import RETRIEVAL
 from clip_adapt.training import contrastive_loop
 from clip_adapt.training.contrastive_loop import CaptionLoop
 from clip_adapt.training.loop import Examples, curve_of, train
@@ -162,7 +163,7 @@ def _write(
         measured={"objective": "contrastive", **found.facts()},
         facts={"n_support": len(this.dataset.train), "notes": notes, "curve": curve},
         seconds=seconds,
-        files={"retrieval.csv": retrieval.table(found.z, found.t, found.texts, found.items)},
+        files={RETRIEVAL: retrieval.write_csv(found)},
     )
 
 
