@@ -464,7 +464,7 @@ def test_a_run_on_captions(train_pairs, pairs, tmp_path, everything_in, run_cli)
     assert len(rows) == 11 and rows[0]["captions"] == ["green noise", "picture 1"]
     with open(folder / "retrieval.csv", newline="") as file:
         table = list(csv.DictReader(file))
-    assert table[0]["captions"] == "blue noise | picture 2"
+    assert json.loads(table[0]["captions"]) == ["blue noise", "picture 2"]
     assert float(table[0]["cos1"]) >= float(table[0]["cos2"])
     assert "Classes: none" in (folder / "adapter" / "README.md").read_text()
     picture = pairs.parent / "2.png"

@@ -1,7 +1,6 @@
 """The page of a run and the index over runs: what stands on them, and that they stand alone."""
 
 import csv
-import html.parser
 import json
 import re
 import shutil
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from html_page import Page
 from PIL import Image
 
 from clip_adapt.pages import facts, numbers, pictures, plots, run_page, tables
@@ -18,42 +18,6 @@ from clip_adapt.system.files import write_text
 
 INJECTED = "<script>alert('x')</script>"
 CLASSES = ["cat", "dog & fox", INJECTED]
-VOID = {"meta", "img", "br", "link", "input", "hr", "path", "use"}
-
-
-class Page(html.parser.HTMLParser):
-    """What a browser would find: elements in order, text, and whether every tag is closed."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.elements, self.open, self.words, self.wrong = [], [], [], []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        if tag in VOID:
-            return
-        if not self.open or self.open.pop() != tag:
-            self.wrong.append((tag, self.getpos()))
-
-    def handle_data(self, data):
-        if self.open[-1:] not in (["style"], ["script"]):
-            self.words.append(data)
-
-    @property
-    def text(self):
-        return " ".join(" ".join(self.words).split())
-
-    def all(self, tag):
-        return [attributes for name, attributes in self.elements if name == tag]
 
 
 @pytest.fixture

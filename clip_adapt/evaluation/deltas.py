@@ -133,8 +133,7 @@ def _retrieval(
     found = retrieval.beside_zero_shot(model.method, items, kept)
     result = {**found.facts(), "notes": []}
     if folder is not None:
-        table = retrieval.table(found.z, found.t, found.texts, found.items)
-        write_text(folder / RETRIEVAL, table)
+        write_text(folder / RETRIEVAL, retrieval.write_csv(found))
         text = jsonlib.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
         write_text(folder / METRICS, f"{text}\n")
     return result

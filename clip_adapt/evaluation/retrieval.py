@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,21 +112,6 @@ def _resampled(top: NDArray[Any], bottom: NDArray[Any], drawn: Sequence[Floats])
     return np.concatenate([(top @ weights) / (bottom @ weights) for weights in drawn])
 
 
-def table(z: Tensor, t: Tensor, texts: Sequence[str], items: Sequence[Item]) -> str:
-    """Return retrieval.csv: path, its captions, and the nearest captions with their cosines."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    best = range(1, min(SHOWN, len(texts)) + 1)
-    writer.writerow(["path", "captions", *(f"{what}{i}" for i in best for what in ("text", "cos"))])
-    for start in range(0, len(items), BLOCK):
-        nearest = (z[start : start + BLOCK] @ t.T).topk(len(best))
-        for row, item in enumerate(items[start : start + BLOCK]):
-            pairs = zip(nearest.indices[row].tolist(), nearest.values[row].tolist(), strict=True)
-            shown = [cell for i, cosine in pairs for cell in (texts[i], f"{cosine:.4f}")]
-            writer.writerow([item.path, " | ".join(item.captions), *shown])
-    return text.getvalue()
-
-
 @dataclass(frozen=True)
 class Retrieval:
     """A method on the captioned images of a test split, and the frozen backbone on the same.
@@ -133,16 +119,20 @@ class Retrieval:
     Attributes:
         items: the test images.
         texts: their captions, each different one once.
+        own: for every image the indices of its texts; copies of an image share theirs.
         z: unit features of the images (N, D).
         t: unit features of the texts (M, D).
+        ranks: the method's ranks.
         ours: the method's recalls.
         zero_shot: those of the backbone without training.
     """
 
     items: list[Item]
     texts: list[str]
+    own: list[list[int]]
     z: Tensor
     t: Tensor
+    ranks: Ranks
     ours: Measured
     zero_shot: Measured
 
@@ -170,12 +160,18 @@ def beside_zero_shot(
     frozen = Method(method.backbone, method.task).eval()
     groups = groups_of(items)
 
-    def measured(one: Method) -> tuple[Tensor, Tensor, Measured]:
+    def measured(one: Method) -> tuple[Tensor, Tensor, Ranks, Measured]:
         z, t = _images(one, items, cache), _texts(one, captions.texts)
-        return z, t, measure(ranks(z, t, captions.own), groups, seed)
+        found = ranks(z, t, captions.own)
+        return z, t, found, measure(found, groups, seed)
 
-    z, t, ours = measured(method.eval())
-    return Retrieval(items, captions.texts, z, t, ours, measured(frozen)[2])
+    return Retrieval(
+        items,
+        captions.texts,
+        captions.own,
+        *measured(method.eval()),
+        measured(frozen)[-1],
+    )
 
 
 def _images(method: Method, items: list[Item], cache: FeatureCache) -> Tensor:
@@ -192,3 +188,59 @@ def _images(method: Method, items: list[Item], cache: FeatureCache) -> Tensor:
 def _texts(method: Method, texts: Sequence[str]) -> Tensor:
     with torch.no_grad():
         return method.text_features(encode_texts(method, texts)).float().cpu()
+
+
+def write_csv(found: Retrieval) -> str:
+    """Return retrieval.csv: for every test image what is right, what is near, and the ranks.
+
+    captions        a JSON list of the texts that are right for the image
+    text1, cos1     the nearest text and its cosine, and so on
+    rank            of the best right text among all texts; 1 is the first
+    right, wrong    the nearest right and the nearest wrong text, and their cosines; ``wrong`` is
+                    empty when every text is right
+    image_ranks     a JSON list: for each of the captions, the rank of its best image among all
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    k = min(SHOWN, len(found.texts))
+    near = [f"{what}{i}" for i in range(1, k + 1) for what in ("text", "cos")]
+    best = ["right", "right_cos", "wrong", "wrong_cos"]
+    writer.writerow(["path", "captions", *near, "rank", *best, "image_ranks"])
+    image_ranks = (found.ranks.of_pairs + 1).split([len(own) for own in found.own])
+    for row, cosines in enumerate(_similarities(found.z, found.t)):
+        own = found.own[row]
+        captions = _write_json([found.texts[i] for i in own])
+        near = _list_nearest(found.texts, cosines, k)
+        rank = int(found.ranks.of_images[row]) + 1
+        best = _list_best(found.texts, cosines, own)
+        ranks_of_captions = _write_json(image_ranks[row].tolist())
+        writer.writerow([found.items[row].path, captions, *near, rank, *best, ranks_of_captions])
+    return text.getvalue()
+
+
+def _similarities(z: Tensor, t: Tensor) -> Iterator[Tensor]:
+    # The cosines of every image with all texts (M,), in the blocks that are ranked, so that no
+    # rounding puts a text elsewhere than its rank.
+    for start in range(0, len(z), BLOCK):
+        yield from z[start : start + BLOCK] @ t.T
+
+
+def _list_nearest(texts: Sequence[str], cosines: Tensor, k: int) -> list[str]:
+    values, indices = cosines.topk(k)
+    pairs = zip(indices.tolist(), values.tolist(), strict=True)
+    return [cell for i, cosine in pairs for cell in (texts[i], f"{cosine:.4f}")]
+
+
+def _list_best(texts: Sequence[str], cosines: Tensor, own: Sequence[int]) -> list[str]:
+    # The nearest right and the nearest wrong text; six digits, because a hit can be that narrow.
+    right = torch.zeros_like(cosines, dtype=torch.bool)
+    right[own] = True
+    cells = []
+    for kind in (right, ~right):
+        value, index = cosines.masked_fill(~kind, float("-inf")).max(0)
+        cells += [texts[int(index)], f"{float(value):.6f}"] if kind.any() else ["", ""]
+    return cells
+
+
+def _write_json(values: Sequence[object]) -> str:
+    return json.dumps(values, ensure_ascii=False)

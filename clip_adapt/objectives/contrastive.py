@@ -131,7 +131,7 @@ class Contrastive(Objective):
         return Outcome(
             Classifier(training.method),
             measured=found.facts(),
-            files={RETRIEVAL: retrieval.table(found)},
+            files={RETRIEVAL: retrieval.write_csv(found)},
         )
 
     def render_page(self, facts: Facts) -> str:

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clip_adapt.config import yamls
+from clip_adapt.data.leaks import Twin
 from clip_adapt.errors import InputError
-from clip_adapt.system.run_files import CONFIG, METRICS, PREDICTIONS, SUPPORT
+from clip_adapt.system.run_files import CONFIG, METRICS, PREDICTIONS, SUPPORT, TWINS
 
 
 @dataclass(frozen=True)
@@ -92,12 +93,37 @@ class Facts:
         """
         return _predictions(self.folder / PREDICTIONS)
 
-    def support(self) -> list[dict[str, str]]:
-        """Return the rows of support.jsonl: path, label, split."""
+    def support(self) -> list[dict[str, Any]]:
+        """Return the rows of support.jsonl: path, split, and label or captions.
+
+        Raises:
+            InputError: when it is damaged.
+        """
         path = self.folder / SUPPORT
         if not path.is_file():
             return []
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        try:
+            lines = path.read_text(encoding="utf-8").split("\n")
+            return [json.loads(line) for line in lines if line]
+        except ValueError as error:
+            raise InputError(f"{path} is damaged: {error}. Run again: {self.command}") from error
+
+    def near_duplicates(self) -> list[Twin]:
+        """Return the rows of near_duplicates.csv.
+
+        Raises:
+            InputError: when it is damaged.
+        """
+        path = self.folder / TWINS
+        if not path.is_file():
+            return []
+        try:
+            with path.open(encoding="utf-8", newline="") as file:
+                rows = csv.reader(file, strict=True)
+                next(rows)  # the names of the columns
+                return [Twin(a, split, b, other, int(bits)) for a, split, b, other, bits in rows]
+        except (ValueError, StopIteration, csv.Error) as error:
+            raise InputError(f"{path} is damaged: {error!r}. Run again: {self.command}") from error
 
 
 def read(folder: Path, metrics: dict[str, Any] | None = None) -> Facts:

@@ -25,6 +25,7 @@ VARIABLES = {
     SECOND: "var(--second)",
 }
 BINS = 10
+ACCURACIES = {"accuracy": "support set", "val_accuracy": "val"}
 STYLE: Any = {  # matplotlib's type for this names each of its 300 keys
     "svg.fonttype": "none",
     "font.size": 10,
@@ -44,32 +45,39 @@ STYLE: Any = {  # matplotlib's type for this names each of its 300 keys
 }
 
 
-def learning_curve(curve: Mapping[str, Sequence[float]]) -> str:
-    """Return the loss, and below it the accuracies, over the epochs.
+def learning_curve(
+    curve: Mapping[str, Sequence[float]],
+    labels: Mapping[str, str] = ACCURACIES,
+    axis: str = "accuracy in %",
+) -> str:
+    """Return the loss, and below it the shares from 0 to 1 that are measured, over the epochs.
 
     Args:
-        curve: ``loss`` and ``accuracy`` on the support set, perhaps ``val_accuracy``: a number an
-            epoch each.
+        curve: ``loss``, and shares by name: a number for each epoch.
+        labels: what the lines of the shares are called, by name; those that ``curve`` lacks are
+            left out.
+        axis: what the shares are.
     """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(5, 4), layout="constrained")
-        loss, accuracy = figure.subplots(2, 1, sharex=True)
+        loss, shares = figure.subplots(2, 1, sharex=True)
         epochs = range(1, len(curve["loss"]) + 1)
         marker = "o" if len(epochs) < 12 else None
         loss.plot(epochs, curve["loss"], color=ACCENT, marker=marker, markersize=4)
         loss.set_ylabel("loss")
         loss.set_ylim(bottom=0)
-        parts = {"accuracy": ("support set", ACCENT, "-"), "val_accuracy": ("val", SECOND, "--")}
-        for name, (label, colour, line) in parts.items():
+        for name, colour, line in zip(labels, (ACCENT, SECOND), ("-", "--"), strict=False):
             if name in curve:
-                values = 100 * np.array(curve[name])
-                accuracy.plot(
+                label, values = labels[name], 100 * np.array(curve[name])
+                shares.plot(
                     epochs, values, line, color=colour, label=label, marker=marker, markersize=4
                 )
-        accuracy.set_ylim(0, 102)
-        accuracy.set_ylabel("accuracy in %")
-        accuracy.set_xlabel("epoch")
-        accuracy.legend(frameon=False, loc="lower right", labelcolor=INK)
+        shares.set_ylim(0, 102)
+        shares.set_ylabel(axis)
+        shares.set_xlabel("epoch")
+        ends = [curve[name][-1] for name in labels if name in curve]
+        free = "lower right" if max(ends, default=0) > 0.5 else "upper right"
+        shares.legend(frameon=False, loc=free, labelcolor=INK)
         return _svg(figure, "curve")
 
 

@@ -55,7 +55,7 @@ def render(facts: Facts) -> str:
             facts=facts,
             m=facts.metrics,
             classes=p.classes,
-            headline=_headline(facts.metrics),
+            headline=list_headline(facts.metrics),
             rows=tables.per_class(p, confusion),
             matrix=_matrix(confusion),
             heat=_heat(confusion),
@@ -65,12 +65,13 @@ def render(facts: Facts) -> str:
             mistakes=_shots(p, mistakes, pool),
             hits=_shots(p, hits, pool),
             support=[(name, [(q, pool.get(q)) for q in few], n) for name, few, n in support],
-            learned=_cut(facts.metrics.get("learned") or []),
+            learned=cut_tables(facts.metrics.get("learned") or []),
         )
     )
 
 
-def _headline(metrics: dict[str, Any]) -> list[numbers.Metric]:
+def list_headline(metrics: dict[str, Any]) -> list[numbers.Metric]:
+    """Return the metrics of the test split with zero-shot beside them, in their order."""
     before = metrics.get("zero_shot") or {}
     return [numbers.metric(name, ours, before.get(name)) for name, ours in metrics["test"].items()]
 
@@ -131,7 +132,8 @@ def _curve(metrics: dict[str, Any]) -> Markup | None:
     return Markup(plots.learning_curve(curve)) if curve else None
 
 
-def _cut(learned: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def cut_tables(learned: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return tables that a method gives, with as many rows as a page shows."""
     return [
         {**table, "rows": table["rows"][:ROWS], "more": max(0, len(table["rows"]) - ROWS)}
         for table in learned
