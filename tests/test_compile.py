@@ -27,9 +27,9 @@ def compilations(monkeypatch):
         return real(function, *args, backend="aot_eager", **kwargs)
 
     monkeypatch.setattr(torch, "compile", quick)
-    compiling.compiled.cache_clear()
+    compiling.compile_function.cache_clear()
     yield compiled
-    compiling.compiled.cache_clear()
+    compiling.compile_function.cache_clear()
     torch._dynamo.reset()
 
 
@@ -119,19 +119,19 @@ def test_what_cannot_be_compiled_runs_as_it_is(tiny_card, monkeypatch, caplog):
 
     real = torch.compile
     monkeypatch.setattr(torch, "compile", lambda f, **how: real(f, backend=refuses))
-    compiling.compiled.cache_clear()
+    compiling.compile_function.cache_clear()
     recipe = Recipe(epochs=2, batch_size=5, lr=0.05)
     backbones = [Backbone.from_card(tiny_card, device="cpu", compile=way) for way in (False, True)]
     (plain, _), (fast, _) = (trained("taskres", backbone, recipe) for backbone in backbones)
     assert torch.equal(plain.residual, fast.residual)
     pixels = torch.randn(2, 3, 32, 32)
     assert torch.equal(*(backbone.encode_image(pixels) for backbone in backbones))
-    compiling.compiled.cache_clear()
+    compiling.compile_function.cache_clear()
     torch._dynamo.reset()
     for what in (
         "the training step",
         "VisionTransformer",
-        "clip_adapt.backbone.text_tower._through",
+        "clip_adapt.backbone.text_tower._run_block",
     ):
         assert sum(f"compile=true: {what} is not compiled" in m for m in caplog.messages) == 1
 
@@ -154,7 +154,7 @@ def test_errors_of_the_function_are_its_own():
 @pytest.mark.parametrize("name", ["adapter", "coop"])
 def test_the_real_compiler_trains_the_same(name, both):
     recipe = Recipe(epochs=2, batch_size=5, lr=0.05)
-    compiling.compiled.cache_clear()
+    compiling.compile_function.cache_clear()
     (plain, _), (fast, _) = (trained(name, backbone, recipe) for backbone in both)
     torch._dynamo.reset()
     for key, tensor in plain.state_dict().items():

@@ -92,7 +92,7 @@ def _require_pairs(this: Run) -> None:
 def _require_short(this: Run, method: Method) -> None:
     backbone, room = this.backbone, this.backbone.context_length
     texts = [c for items in this.dataset.parts().values() for i in items for c in i.captions]
-    lengths = prompts.lengths(backbone.tokenizer, list(map(str, texts)), room)
+    lengths = prompts.count_tokens(backbone.tokenizer, list(map(str, texts)), room)
     pairs = list(zip(texts, lengths, strict=True))
     long = [(text, length) for text, length in pairs if length > room]
     if long:
