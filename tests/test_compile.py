@@ -113,6 +113,44 @@ def test_compilation_reaches_the_packed_text_and_the_twin(name, both, compilatio
         assert float(theirs.grad.abs().max()) > 0
 
 
+def test_deep_prompts_share_the_compiled_block(both, compilations, graphs):
+    outcomes = []
+    for backbone in both:
+        generator = torch.Generator().manual_seed(1)
+        context, deep = (
+            torch.randn(shape, generator=generator).requires_grad_()
+            for shape in ((2, 32), (1, 2, 32))
+        )
+        graphs()
+        w = backbone.encode_prompts(context, ["cat.", "tall dog."], deep=deep)
+        (w @ torch.ones(backbone.embed_dim)).sum().backward()
+        first = graphs()
+        backbone.encode_prompts(context + 1, ["cat.", "tall dog."], deep=deep + 1)
+        outcomes.append((first, graphs(), w, context.grad, deep.grad))
+    (*nothing, w, context, deep), (*made, fast_w, fast_context, fast_deep) = outcomes
+    assert nothing == [0, 0] and made == [1, 0]  # one, which other vectors use again
+    assert torch.allclose(fast_w, w, atol=1e-6)
+    assert torch.allclose(fast_context, context, atol=1e-5)
+    assert torch.allclose(fast_deep, deep, atol=1e-5) and float(deep.abs().max()) > 1e-4
+
+
+@pytest.mark.parametrize("family", ["siglip", "bert"])
+def test_hooks_of_deep_prompts_and_maps_compile_nothing(family, tmp_path, compilations, graphs):
+    card = families.write(family, tmp_path)
+    plain, fast = (Backbone.from_card(card, device="cpu", compile=way) for way in (False, True))
+    context, deep = torch.randn(2, 32), torch.randn(1, 2, 32)
+    pixels = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        w, maps = (
+            [b.encode_prompts(context, ["cat.", "dog."], deep=deep) for b in (plain, fast)],
+            [b.dense(pixels, [0])[0] for b in (plain, fast)],
+        )
+        assert graphs() == 0 and torch.equal(*w) and torch.equal(*maps)
+        fast.encode_text(["cat.", "dog."])
+        fast.encode_image(pixels)
+        assert graphs() == 2  # and what was compiled before is so again
+
+
 def test_what_cannot_be_compiled_runs_as_it_is(tiny_card, monkeypatch, caplog):
     def refuses(graph, inputs):
         raise NotImplementedError("no such operator")

@@ -111,10 +111,11 @@ def _find_resblocks(transformer: Any, layout: Layout, **more: Any) -> list[Block
 def _find_resnet_layers(tower: Any) -> list[Block]:
     found = []
     for index in range(1, 5):
-        layer = getattr(tower, f"layer{index}")
-        width = layer[-1].conv3.out_channels
-        stride = 2 ** (index + 1)  # the stem halves the image twice, each later layer once more
-        found.append(Block(f"layer{index}", layer, width, "channels_first", stride=stride))
+        # The stem halves the image twice and the first layer widens four times; each later layer
+        # halves it and doubles the channels.
+        times, layer = 2 ** (index + 1), getattr(tower, f"layer{index}")
+        width = times * tower.conv3.out_channels
+        found.append(Block(f"layer{index}", layer, width, "channels_first", stride=times))
     return found
 
 
@@ -141,7 +142,7 @@ def _find_timm_blocks(trunk: Any) -> list[Block]:
     found = []
     for stage in getattr(trunk, "feature_info", ()):
         module = trunk.get_submodule(stage["module"])
-        if any(module.children()):
+        if next(module.children(), None) is not None:
             name, stride = f"trunk.{stage['module']}", int(stage["reduction"])
             width = int(stage["num_chs"])
             found.append(Block(name, module, width, layout, prefix=prefix or 0, stride=stride))

@@ -158,7 +158,8 @@ def count_columns(tower: Any, ids: Tensor) -> int:
     if not isinstance(tower, TextTransformer) or tower.attn_mask is None:
         return ids.shape[1]
     # Only our own attention cuts the causal mask to shorter prompts.
-    cuts_its_mask = all(type(b.attn) is SeparateAttention for b in tower.transformer.resblocks)
+    attentions = [getattr(block, "attn", None) for block in tower.transformer.resblocks]
+    cuts_its_mask = all(type(attention) is SeparateAttention for attention in attentions)
     if not cuts_its_mask or tower.cls_emb is not None or tower.pool_type not in ("argmax", "eos"):
         return ids.shape[1]
     return int(_find_ends(tower, ids).max()) + 1
