@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from clip_adapt.backbone import dense, encoding_plan
+from clip_adapt.backbone import dense, encoding_plan, tunable_layers
 from clip_adapt.backbone.backbone import Backbone
 from clip_adapt.backbone.blocks import find_blocks
 from clip_adapt.errors import InputError
@@ -319,3 +319,17 @@ def test_a_larger_image_gives_a_larger_map(load):
     backbone = load("timm-vit")  # one of timm's that takes any size
     pixels = torch.randn(1, 3, 64, 32).double()
     assert backbone.dense(pixels, [2])[0].shape == (1, 4, 2, 64)
+
+
+def test_a_tuner_counts_the_blocks_of_a_transformer(load, family):
+    backbone = load(family)
+    for side, tower in (("image", backbone.model.visual), ("text", backbone.model.text)):
+        found, blocks = tunable_layers.find_layers(tower), find_blocks(tower)
+        if found.kind == "convolution":
+            assert side == "image" and blocks[0].layout == "channels_first"
+            continue
+        for block, group in zip(blocks, found.groups, strict=False):
+            assert set(group) == {"q", "k", "v", "out"}
+            assert all(name.startswith(f"{block.name}.") for name in group.values())
+        behind = [name for group in found.groups[len(blocks) :] for name in group.values()]
+        assert len(found.groups) >= len(blocks) and all("attn_pool" in name for name in behind)
