@@ -17,16 +17,18 @@ from typing import Annotated, Any, Literal
 
 from torch import Tensor
 
-from clip_adapt.backbone import tuning
+from clip_adapt.backbone import tunable_layers, tuning
 from clip_adapt.backbone.backbone import Backbone
-from clip_adapt.backbone.tuning import Role
+from clip_adapt.backbone.blocks import Side
+from clip_adapt.backbone.tunable_layers import Role
 from clip_adapt.config.options import Between
 from clip_adapt.data.task import Task
 from clip_adapt.errors import InputError
 from clip_adapt.method.contract import Method
 
 TOWERS = {"image": ("visual",), "text": ("text",), "both": ("visual", "text")}
-SPOKEN = {"visual": "image", "text": "text"}
+SIDES: dict[str, Side] = {"visual": "image", "text": "text"}
+PROJECTIONS: tuple[Role, ...] = ("q", "k", "v")
 
 
 class LoRA(Method):
@@ -45,7 +47,8 @@ class LoRA(Method):
         dora: learn the size of each output apart from its direction
             (https://arxiv.org/abs/2402.09353).
         peft: a configuration class of PEFT (IA3, VeRA, OFT, LNTuning ...) in place of LoRA; rank,
-            alpha, dropout, rslora and dora then do not apply.
+            alpha, dropout, rslora and dora then do not apply. LNTuning tunes the layer
+            normalisations of the ``layers``, and takes no target.
         peft_options: that class's own options.
         checkpointing: compute activations again in the backward pass; less memory, slower.
     """
@@ -63,7 +66,7 @@ class LoRA(Method):
         rank: Annotated[int, Between(1)] = 2,
         alpha: Annotated[float, Between(0, strict=True)] = 1.0,
         dropout: Annotated[float, Between(0, 0.99)] = 0.25,
-        target: list[Role] = ["q", "k", "v"],  # noqa: B006 - a constructor only stores
+        target: list[Role] = [*PROJECTIONS],  # noqa: B006 - a constructor only stores
         towers: Literal["both", "image", "text"] = "both",
         layers: str | list[int] = "all",
         rslora: bool = True,
@@ -90,9 +93,9 @@ class LoRA(Method):
             for tower in TOWERS[towers]
             for layer in self._layers(twin, tower, target, layers, peft)
         ]
-        settings = tuning.config(peft or "Lora", (peft_options or {}) if peft else lora, names)
-        for name, tensor in tuning.inject(twin.model, settings).items():
-            tuning.plant(self, name, tensor)
+        settings = tuning.make_config(peft or "Lora", (peft_options or {}) if peft else lora, names)
+        for name, tensor in tuning.inject_tuner(twin.model, settings).items():
+            tuning.register_tensor(self, name, tensor)
         if checkpointing:
             self._checkpoint(twin, TOWERS[towers])
         # Set past nn.Module: the towers' frozen tensors are no part of the method.
@@ -132,16 +135,21 @@ class LoRA(Method):
         Raises:
             InputError: when the tuner cannot be merged.
         """
-        return tuning.merged(self.tuned.model)
+        return tuning.merge_tensors(self.tuned.model)
 
     @staticmethod
     def _layers(
         twin: Backbone, tower: str, target: list[Role], layers: str | list[int], peft: str | None
     ) -> list[str]:
         module = getattr(twin.model, tower)
-        if peft is not None and peft.startswith("LNTuning"):
-            return tuning.norms_of(module)
-        return tuning.choose(tuning.blocks_of(module), SPOKEN[tower], target, layers)
+        if peft is None or not tuning.is_named(peft, "LNTuning"):
+            return tunable_layers.choose_layers(module, SIDES[tower], target, layers)
+        if target != [*PROJECTIONS]:
+            raise InputError(
+                f"method.target={target}: method.peft={peft} tunes layer normalisations, which "
+                "have no projections; leave the target out"
+            )
+        return tunable_layers.choose_norms(module, SIDES[tower], layers)
 
     @staticmethod
     def _checkpoint(twin: Backbone, towers: tuple[str, ...]) -> None:
@@ -149,7 +157,7 @@ class LoRA(Method):
             module = getattr(twin.model, tower)
             if not hasattr(module, "set_grad_checkpointing"):
                 raise InputError(
-                    f"method.checkpointing=true: the {SPOKEN[tower]} tower of "
+                    f"method.checkpointing=true: the {SIDES[tower]} tower of "
                     f"{twin.card.architecture} cannot do it; leave it out"
                 )
             module.set_grad_checkpointing(True)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from clip_adapt.backbone import attention, prompts, text_tower
+from clip_adapt.backbone import attention, encoding_plan, prompts
 from clip_adapt.backbone.backbone import Backbone
 from clip_adapt.config.cards import ModelCard
 from clip_adapt.errors import InputError
@@ -52,7 +52,11 @@ def test_a_truncated_run_equals_all_77_positions(double_backbone):
     ids = double_backbone.tokenizer(TEXTS)
     full = F.normalize(double_backbone.model.text(ids), dim=1)
     short = double_backbone.encode_text(TEXTS)
-    assert text_tower.needed(double_backbone.model.text, ids) == int((ids != 0).sum(1).max()) < 77
+    assert (
+        encoding_plan.count_columns(double_backbone.model.text, ids)
+        == int((ids != 0).sum(1).max())
+        < 77
+    )
     assert torch.allclose(short, full, rtol=0, atol=1e-12)
 
 
@@ -82,7 +86,7 @@ def test_a_failing_prompt_leaves_no_hook(tiny_backbone):
     prompt = prompts.PromptTokens(ids, slots)
     with (
         pytest.raises(ZeroDivisionError),
-        prompts.replaced_embeddings(
+        prompts.replace_embeddings(
             tiny_backbone.token_embedding, prompt, torch.zeros(77, tiny_backbone.token_width)
         ),
     ):

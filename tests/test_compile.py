@@ -28,9 +28,9 @@ def compilations(monkeypatch):
         return real(function, *args, backend="aot_eager", **kwargs)
 
     monkeypatch.setattr(torch, "compile", quick)
-    compiling.compiled.cache_clear()
+    compiling.compile_function.cache_clear()
     yield compiled
-    compiling.compiled.cache_clear()
+    compiling.compile_function.cache_clear()
     torch._dynamo.reset()
 
 
@@ -114,25 +114,63 @@ def test_compilation_reaches_the_packed_text_and_the_twin(name, both, compilatio
         assert float(theirs.grad.abs().max()) > 0
 
 
+def test_deep_prompts_share_the_compiled_block(both, compilations, graphs):
+    outcomes = []
+    for backbone in both:
+        generator = torch.Generator().manual_seed(1)
+        context, deep = (
+            torch.randn(shape, generator=generator).requires_grad_()
+            for shape in ((2, 32), (1, 2, 32))
+        )
+        graphs()
+        w = backbone.encode_prompts(context, ["cat.", "tall dog."], deep=deep)
+        (w @ torch.ones(backbone.embed_dim)).sum().backward()
+        first = graphs()
+        backbone.encode_prompts(context + 1, ["cat.", "tall dog."], deep=deep + 1)
+        outcomes.append((first, graphs(), w, context.grad, deep.grad))
+    (*nothing, w, context, deep), (*made, fast_w, fast_context, fast_deep) = outcomes
+    assert nothing == [0, 0] and made == [1, 0]  # one, which other vectors use again
+    assert torch.allclose(fast_w, w, atol=1e-6)
+    assert torch.allclose(fast_context, context, atol=1e-5)
+    assert torch.allclose(fast_deep, deep, atol=1e-5) and float(deep.abs().max()) > 1e-4
+
+
+@pytest.mark.parametrize("family", ["siglip", "bert"])
+def test_hooks_of_deep_prompts_and_maps_compile_nothing(family, tmp_path, compilations, graphs):
+    card = families.write(family, tmp_path)
+    plain, fast = (Backbone.from_card(card, device="cpu", compile=way) for way in (False, True))
+    context, deep = torch.randn(2, 32), torch.randn(1, 2, 32)
+    pixels = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        w, maps = (
+            [b.encode_prompts(context, ["cat.", "dog."], deep=deep) for b in (plain, fast)],
+            [b.dense(pixels, [0])[0] for b in (plain, fast)],
+        )
+        assert graphs() == 0 and torch.equal(*w) and torch.equal(*maps)
+        fast.encode_text(["cat.", "dog."])
+        fast.encode_image(pixels)
+        assert graphs() == 2  # and what was compiled before is so again
+
+
 def test_what_cannot_be_compiled_runs_as_it_is(tiny_card, monkeypatch, caplog):
     def refuses(graph, inputs):
         raise NotImplementedError("no such operator")
 
     real = torch.compile
     monkeypatch.setattr(torch, "compile", lambda f, **how: real(f, backend=refuses))
-    compiling.compiled.cache_clear()
+    compiling.compile_function.cache_clear()
     recipe = Recipe(epochs=2, batch_size=5, lr=0.05)
     backbones = [Backbone.from_card(tiny_card, device="cpu", compile=way) for way in (False, True)]
     (plain, _), (fast, _) = (trained("taskres", backbone, recipe) for backbone in backbones)
     assert torch.equal(plain.residual, fast.residual)
     pixels = torch.randn(2, 3, 32, 32)
     assert torch.equal(*(backbone.encode_image(pixels) for backbone in backbones))
-    compiling.compiled.cache_clear()
+    compiling.compile_function.cache_clear()
     torch._dynamo.reset()
     for what in (
         "the training step",
         "VisionTransformer",
-        "clip_adapt.backbone.text_tower._through",
+        "clip_adapt.backbone.text_tower._run_block",
     ):
         assert sum(f"compile=true: {what} is not compiled" in m for m in caplog.messages) == 1
 
@@ -155,7 +193,7 @@ def test_errors_of_the_function_are_its_own():
 @pytest.mark.parametrize("name", ["adapter", "coop"])
 def test_the_real_compiler_trains_the_same(name, both):
     recipe = Recipe(epochs=2, batch_size=5, lr=0.05)
-    compiling.compiled.cache_clear()
+    compiling.compile_function.cache_clear()
     (plain, _), (fast, _) = (trained(name, backbone, recipe) for backbone in both)
     torch._dynamo.reset()
     for key, tensor in plain.state_dict().items():

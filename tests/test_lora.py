@@ -13,7 +13,7 @@ from torch.func import functional_call
 
 import clip_adapt
 from clip_adapt.adapted.classifier import Classifier
-from clip_adapt.backbone import attention, tuning
+from clip_adapt.backbone import attention, tunable_layers, tuning
 from clip_adapt.backbone.backbone import Backbone
 from clip_adapt.data.task import Task
 from clip_adapt.errors import InputError
@@ -106,17 +106,70 @@ def test_the_layers_are_those_that_were_asked_for(tiny_backbone):
     }
 
 
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        ("all", [0, 1, 2, 3]),
+        ("top:1", [3]),
+        ("top:3", [1, 2, 3]),
+        ("top:4", [0, 1, 2, 3]),
+        ([0], [0]),
+        ([3, 1, 1], [1, 3]),
+    ],
+)
+def test_layers_are_counted_from_the_input(layers, expected):
+    assert tunable_layers.choose_indices(layers, 4, "image") == expected
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [[], [-1], [0, -4], [4], [0, 4], "top", "top:", "top:0", "top:5", "top:-1", "last:1", "3"],
+)
+def test_layers_that_are_not_there_are_refused(layers):
+    with pytest.raises(InputError) as error:
+        tunable_layers.choose_indices(layers, 4, "text")
+    assert str(error.value) == (
+        f"method.layers={layers}: the text tower has 4 blocks; expected all, top:1 to top:4, or a "
+        "list of 0 to 3"
+    )
+
+
+@pytest.mark.parametrize("peft", ["LNTuning", "lntuningconfig"])
+@pytest.mark.filterwarnings("ignore:Unsupported layer type")
+def test_layer_normalisations_are_tuned_in_the_layers_that_were_asked_for(tiny_backbone, peft):
+    def norms(**options):
+        method = LoRA(tiny_backbone, TASK, peft=peft, **options)
+        return {name.partition(".ln_tuning_layers")[0] for name in method.state_dict()}
+
+    inside = {
+        f"{tower}.transformer.resblocks.{i}.{norm}"
+        for tower in ("visual", "text")
+        for i in (0, 1)
+        for norm in ("ln_1", "ln_2")
+    }
+    assert norms() == inside | {"visual.ln_pre", "visual.ln_post", "text.ln_final"}
+    assert norms(layers="top:1") == {name for name in inside if ".1." in name}
+    assert norms(layers=[0], towers="text") == {
+        f"text.transformer.resblocks.0.{norm}" for norm in ("ln_1", "ln_2")
+    }
+
+
+def test_a_tower_without_layer_normalisations_says_so():
+    with pytest.raises(InputError, match="the image tower has no layer normalisation there"):
+        tunable_layers.choose_norms(torch.nn.Sequential(torch.nn.BatchNorm2d(2)), "image", "all")
+
+
 def test_the_recipe_trains_184320_numbers_on_vit_b_16():
     model = open_clip.create_model("ViT-B-16", force_custom_text=True).requires_grad_(False)
     attention.separate(model)
     names = [
         f"{side}.{name}"
         for side in ("visual", "text")
-        for name in tuning.choose(
-            tuning.blocks_of(getattr(model, side)), side, ["q", "k", "v"], "all"
-        )
+        for name in tunable_layers.choose_layers(getattr(model, side), side, ["q", "k", "v"], "all")
     ]
-    added = tuning.inject(model, tuning.config("Lora", {"r": 2, "lora_alpha": 1.0}, names))
+    added = tuning.inject_tuner(
+        model, tuning.make_config("Lora", {"r": 2, "lora_alpha": 1.0}, names)
+    )
     assert len(names) == 3 * (12 + 12)
     assert sum(tensor.numel() for tensor in added.values()) == 184_320
     assert sum(tensor.nbytes for tensor in added.values()) < 1_000_000
@@ -222,6 +275,19 @@ def test_other_tuners_of_peft_go_into_the_same_place(tiny_backbone, name):
         ({"layers": "top:3"}, r"layers=top:3: the image tower has 2 blocks; expected all, top:1"),
         ({"layers": [0, 7]}, r"layers=\[0, 7\]: the image tower has 2 blocks"),
         ({"layers": "last"}, r"expected all, top:1 to top:2, or a list of 0 to 1"),
+        ({"layers": [-1]}, r"layers=\[-1\]: the image tower has 2 blocks; expected all, top:1 to"),
+        ({"layers": []}, r"layers=\[\]: the image tower has 2 blocks; expected all, top:1 to"),
+        ({"layers": "top:0"}, r"layers=top:0: the image tower has 2 blocks; expected all, top:1"),
+        ({"layers": "top:\u00b2"}, r"the image tower has 2 blocks; expected all, top:1 to top:2"),
+        ({"layers": [-1], "peft": "LNTuning"}, r"layers=\[-1\]: the image tower has 2 blocks; exp"),
+        (
+            {"layers": [2], "peft": "lntuning", "towers": "text"},
+            r"the text tower has 2 blocks; exp",
+        ),
+        (
+            {"peft": "LNTuningConfig", "target": ["v"]},
+            r"which have no projections; leave the targe",
+        ),
         ({"target": []}, r"expected at least one of q, k, v, out"),
         ({"peft": "Lorra"}, r"PEFT has no such tuner of a model's layers - did you mean 'Lora'"),
         ({"peft": "PromptTuning"}, r"PEFT has no such tuner"),

@@ -19,7 +19,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from clip_adapt.backbone import text_tower
+from clip_adapt.backbone import encoding_plan
 from clip_adapt.backbone.backbone import Backbone
 from clip_adapt.data.captions import Captions
 from clip_adapt.data.items import Item
@@ -117,7 +117,8 @@ def on_device(monkeypatch):
             patch.setattr(nn.Parameter, "__deepcopy__", move)
             return copy.deepcopy(made, {id(made.backbone.tokenizer): made.backbone.tokenizer})
 
-    monkeypatch.setattr(text_tower, "_is_causal", lambda mask, version: True)  # asked once a tower
+    # Asked once a tower.
+    monkeypatch.setattr(encoding_plan, "_is_causal", lambda mask, version: True)
     monkeypatch.setattr(loop, "make_accelerator", lambda *args: Bare())
     return copied
 
@@ -196,7 +197,7 @@ def test_other_ways_through_the_text_tower_wait_for_nothing(
 ):
     backbone = Backbone.from_card(tiny_card, device="cpu")
     if way == "plain tower":
-        monkeypatch.setattr(text_tower, "is_packable", lambda tower: False)
+        monkeypatch.setattr(encoding_plan, "is_packable", lambda tower: False)
     else:
         backbone.text_chunk = 2
     options = {"dropout": 0.0} if name == "lora" else {}  # parts draw their dropout again

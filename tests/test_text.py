@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from clip_adapt.backbone import packing, prompts, text_tower
+from clip_adapt.backbone import encoding_plan, packing, prompts
 from clip_adapt.backbone.backbone import Backbone
 from clip_adapt.config.cards import ModelCard
 from clip_adapt.errors import InputError
@@ -29,14 +29,14 @@ def names_of_every_length(count, longest):
 
 def plain(backbone, prompt, context):
     """All 77 positions of every prompt, one tower pass: the published computation."""
-    with prompts.replaced_embeddings(backbone.token_embedding, prompt, context):
+    with prompts.replace_embeddings(backbone.token_embedding, prompt, context):
         return F.normalize(backbone.model.text(prompt.ids), dim=-1)
 
 
 def both(backbone, names, context, position):
     """Features and gradients with respect to the context, packed and plain."""
     ours, theirs = (context.detach().clone().requires_grad_() for _ in range(2))
-    prompt = prompts.with_slots(backbone.tokenizer, names, context.shape[-2], position, 77)
+    prompt = prompts.tokenize_with_slots(backbone.tokenizer, names, context.shape[-2], position, 77)
     packed = backbone.encode_prompts(ours, names, position)
     expected = plain(backbone, prompt, theirs)
     weight = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1)).double()
@@ -72,7 +72,7 @@ def computed(tower):
 def test_prompts_equal_the_plain_tower(double_backbone, position, own, count):
     names = names_of_every_length(count, 70)  # with 4 vectors, start, stop and end: 77 tokens
     context = a_context(double_backbone, 4, count, own)
-    assert text_tower.is_packable(double_backbone.model.text)
+    assert encoding_plan.is_packable(double_backbone.model.text)
     assert_equal(*both(double_backbone, names, context, position))
 
 
@@ -153,7 +153,7 @@ def test_auto_chunks_when_memory_is_short(double_backbone, monkeypatch):
     with computed(double_backbone.model.text) as counts:
         whole, expected = both(double_backbone, names, context, "end")
         assert len(counts) == 2
-        monkeypatch.setattr(text_tower, "total_memory", lambda device: 100_000)
+        monkeypatch.setattr(encoding_plan, "total_memory", lambda device: 100_000)
         double_backbone._plans.clear()
         chunked, _ = both(double_backbone, names, context, "end")
         assert len(counts) > 6
@@ -189,7 +189,7 @@ def test_lora_in_the_tower_gets_the_plain_gradients(with_lora, chunk):
     texts = ["a cat", "a dog on a tree", "an eel", "x"]
     expected = F.normalize(backbone.model.text(backbone.tokenizer(texts)), dim=-1)
     packed = backbone.encode_text(texts)
-    assert text_tower.is_packable(backbone.model.text)
+    assert encoding_plan.is_packable(backbone.model.text)
     weight = torch.randn(packed.shape).double()
     ours = torch.autograd.grad((packed * weight).sum(), parameters)
     theirs = torch.autograd.grad((expected * weight).sum(), parameters)
@@ -206,7 +206,7 @@ def test_dropout_ends_the_sharing_and_only_dropout_at_work(with_lora):
         for module in tower.modules():
             if isinstance(module, nn.Dropout):
                 module.train()
-        assert text_tower.drops(tower)
+        assert encoding_plan.has_active_dropout(tower)
         first, again = backbone.encode_text(texts), backbone.encode_text(texts)
         for module in tower.modules():
             if isinstance(module, nn.Dropout):
@@ -271,7 +271,7 @@ OTHERS = {
 @pytest.mark.parametrize("name", [*PACKABLE, *OTHERS])
 def test_every_kind_of_tower_equals_itself(tmp_path, name):
     backbone = variant(tmp_path, f"text_{name}", **{**PACKABLE, **OTHERS}[name])
-    assert text_tower.is_packable(backbone.model.text) == (name in PACKABLE)
+    assert encoding_plan.is_packable(backbone.model.text) == (name in PACKABLE)
     context = a_context(backbone, 4, 6, own=False)
     assert_equal(*both(backbone, names_of_every_length(6, 5), context, "end"))
     backbone.text_chunk = 2
@@ -290,7 +290,7 @@ def test_a_hook_or_another_mask_makes_it_another_tower(double_backbone):
     handle.remove()
     assert torch.equal(double_backbone.encode_text(texts), before)
     tower.attn_mask[1, 0] = -math.inf
-    assert not text_tower.is_packable(tower)
+    assert not encoding_plan.is_packable(tower)
     expected = F.normalize(tower(double_backbone.tokenizer(texts)), dim=-1)
     assert torch.allclose(double_backbone.encode_text(texts), expected, rtol=0, atol=1e-12)
 
@@ -326,10 +326,10 @@ def test_half_precision_and_autocast_stay_close(tiny_card, tiny_backbone):
 
 def test_rows_hold_every_prompt_once_and_are_about_full():
     sizes = [3 + (i * 7) % 11 for i in range(200)]
-    rows, length = packing._rows(sizes)
+    rows, length = packing._fill_rows(sizes)
     assert sorted(p for row in rows for p in row) == list(range(200))
     assert len(rows) * length < 1.1 * sum(sizes)
-    assert packing._rows([5]) == ([[0]], 5)
+    assert packing._fill_rows([5]) == ([[0]], 5)
 
 
 def test_too_long_a_text_is_refused_before_anything_runs(tiny_backbone):

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from clip_adapt.backbone import text_tower
+from clip_adapt.backbone import encoding_plan
 from clip_adapt.data.task import Task
 from clip_adapt.errors import InputError
 from clip_adapt.method.contract import Method
@@ -243,11 +243,11 @@ def test_texts_that_pass_in_parts_do_so_beside_others(double_backbone, monkeypat
     first, _ = trainings(methods, supports, recipes)
     kept = side_by_side._kept_by_a_step(first)
     double_backbone._plans.clear()
-    monkeypatch.setattr(text_tower, "SHARE_OF_MEMORY", 1e-12)
+    monkeypatch.setattr(encoding_plan, "SHARE_OF_MEMORY", 1e-12)
     assert side_by_side._kept_by_a_step(first) == kept
     assert double_backbone.text_chunk == "auto"
     outcomes = train_together(trainings(methods, supports, recipes))
-    assert any(len(plan.parts) == len(CLASSES) for plan in double_backbone._plans.values())
+    assert any(len(plan.chunks) == len(CLASSES) for plan in double_backbone._plans.values())
     for index, other in enumerate(alone):
         double_backbone._plans.clear()
         train(other, supports[index], recipes[index])

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,14 +12,17 @@ import torch.nn.functional as F
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from torch import Tensor, nn
 
-from clip_adapt.backbone import attention, image_tower, prompts, text_tower
-from clip_adapt.backbone.compiling import compile_module
+from clip_adapt.backbone import attention, dense, image_tower, prompts, text_tower
+from clip_adapt.backbone.blocks import ATTRIBUTES, Block, Side, find_blocks
+from clip_adapt.backbone.compiling import compile_towers
+from clip_adapt.backbone.devices import cast_towers, resolve_device, resolve_precision
+from clip_adapt.backbone.encoding_plan import ChunkSize, EncodingPlan, Need, plan_encoding
 from clip_adapt.backbone.prompts import Position
 from clip_adapt.backbone.weights import plan
+from clip_adapt.backbone.weights.fingerprint import compute_fingerprint
 from clip_adapt.config.cards import ModelCard, find_model
 from clip_adapt.errors import InputError
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PLANS = 8  # ways of known texts through the text tower that are remembered
 
 
@@ -48,15 +50,15 @@ class Backbone(nn.Module):
         attention.separate(model)
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
-        self.text_chunk: text_tower.Chunk = "auto"
+        self.text_chunk: ChunkSize = "auto"
         self.compiles = False
-        self._plans: dict[Any, text_tower.Plan] = {}
+        self._plans: dict[Any, EncodingPlan] = {}
         self.card = card
         self.transform: dict[str, Any] = dict(self.model.visual.preprocess_cfg)
         self.preprocess: Callable[[Any], Tensor] = image_transform_v2(
             PreprocessCfg(**self.transform), is_train=False
         )
-        self.fingerprint = _fingerprint(self.model, architecture, self.image_size)
+        self.fingerprint = compute_fingerprint(self.model, architecture, self.image_size)
 
     @classmethod
     def load(
@@ -80,8 +82,7 @@ class Backbone(nn.Module):
             image_size: pixels; None is the card's or the weights' own.
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
             precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
-            compile: compile the towers, and the steps of methods that need none; takes a minute or
-                two once, and pays off in long runs.
+            compile: compile towers and steps; takes a minute or two once, and pays in long runs.
 
         Raises:
             InputError: with the reason and the remedy, when that cannot be had.
@@ -104,9 +105,10 @@ class Backbone(nn.Module):
         dtype = resolve_precision(precision, chosen)
         loaded = plan.load(card)
         backbone = cls(loaded.model, loaded.tokenizer, card, loaded.architecture)
-        backbone.to(device=chosen)._towers_to(dtype)
+        cast_towers(backbone.model.to(chosen), dtype)
         if compile:
-            backbone._compile()
+            backbone.compiles = True
+            compile_towers(backbone.model)
         return backbone
 
     def twin(self) -> Backbone:
@@ -114,13 +116,12 @@ class Backbone(nn.Module):
 
         A tuner may be put into it; this one stays as it is, and no memory is spent on weights.
         """
-        tensors = (*self.model.parameters(), *self.model.buffers())
+        shared = {id(t): t for t in (*self.model.parameters(), *self.model.buffers())}
         twin = copy.copy(self)
         twin._plans = {}
-        model = copy.deepcopy(self.model, {id(t): t for t in tensors})
-        twin.__dict__["_modules"] = {"model": model}
+        twin.__dict__["_modules"] = {"model": copy.deepcopy(self.model, shared)}
         if self.compiles:  # at its first call, with what a tuner has put into it by then
-            twin._compile()
+            compile_towers(twin.model)
         return twin
 
     def train(self, mode: bool = True) -> Backbone:
@@ -129,14 +130,37 @@ class Backbone(nn.Module):
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Return the unit image features (N, D) of transformed images (N, 3, S, S)."""
-        # Faster for convolutions; but the way back through some of them (FastViT's) crashes in it
-        # on a CPU (torch 2.15).
-        learns = torch.is_grad_enabled() and self._learns
-        last = self._is_convolutional and not learns
-        layout = torch.channels_last if last else torch.contiguous_format
-        pixels = pixels.to(device=self.device, dtype=self.dtype, memory_format=layout)
-        tower = self.model.visual
-        return _unit(image_tower.encode(tower, pixels) if learns else tower(pixels))
+        pixels = pixels.to(device=self.device, dtype=self.dtype)
+        return _unit(image_tower.encode(self.model.visual, pixels))
+
+    def dense(self, pixels: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        """Return what blocks of the image tower give: a map (N, H, W, C) per layer; gradients flow.
+
+        A Vision Transformer's class token and registers are left out. A convolutional tower's maps
+        are those behind its stages, each of its own size.
+
+        Args:
+            pixels: transformed images (N, 3, S, S).
+            layers: numbers of blocks as in ``blocks("image")``; -1 is the last.
+
+        Raises:
+            InputError: when there is no such block.
+        """
+        pixels = pixels.to(device=self.device, dtype=self.dtype)
+        maps = dense.record_maps(self.model.visual, pixels, layers)
+        return [_at_least_float32(found) for found in maps]
+
+    def blocks(self, side: Side) -> tuple[Block, ...]:
+        """Return the residual blocks of the ``image`` or the ``text`` tower, from input to output.
+
+        Of a ``twin`` they may be replaced, see blocks.py.
+
+        Raises:
+            InputError: when the tower is of a class that is not known.
+        """
+        prefix = ATTRIBUTES[side]
+        found = find_blocks(getattr(self.model, prefix))
+        return tuple(replace(block, name=f"{prefix}.{block.name}") for block in found)
 
     def encode_text(self, texts: list[str]) -> Tensor:
         """Return the unit text features (C, D) of C texts.
@@ -144,10 +168,15 @@ class Backbone(nn.Module):
         Raises:
             InputError: when a text has more tokens than the tower takes.
         """
-        return self._encode(texts, None, "end")
+        return self._encode(texts, None, "end", None)
 
     def encode_prompts(
-        self, context: Tensor, texts: list[str], position: Position = "end"
+        self,
+        context: Tensor,
+        texts: list[str],
+        position: Position = "end",
+        *,
+        deep: Tensor | None = None,
     ) -> Tensor:
         """Return the unit features (C, D) of texts with learned context; gradients flow.
 
@@ -156,11 +185,16 @@ class Backbone(nn.Module):
             texts: C texts, usually class names with a full stop.
             position: where the text stands: at the ``end`` of the context, in its ``middle``, or
                 in ``front`` of it.
+            deep: (blocks, n_ctx, W), or (C, blocks, n_ctx, W) one of each text's own: what replaces
+                the states of the context's tokens at the input of the second block, the third ...
 
         Raises:
-            InputError: when a prompt has more tokens than the tower takes.
+            InputError: when a prompt has more tokens than the tower takes, or ``deep`` is of
+                another shape or for more blocks than there are.
         """
-        return self._encode(texts, context, position)
+        if deep is not None:
+            context, deep = prompts.match_deep(context, deep, self.blocks("text"), len(texts))
+        return self._encode(texts, context, position, deep)
 
     def class_weights(self, texts: list[list[str]]) -> Tensor:
         """Return one unit vector a class (C, D): the mean over its texts' features, normalised.
@@ -178,7 +212,7 @@ class Backbone(nn.Module):
         Raises:
             InputError: when the text holds no words.
         """
-        ids = prompts.word_ids(self.tokenizer, text)
+        ids = prompts.tokenize_words(self.tokenizer, text)
         if not ids:
             raise InputError(f"no words to start the context from: {text!r}")
         table = self.token_embedding  # some towers scale what they look up
@@ -208,7 +242,12 @@ class Backbone(nn.Module):
     @property
     def embed_dim(self) -> int:
         """D, the length of a feature."""
-        return self._text_width_out()
+        projection = getattr(self.model.text, "text_projection", None)
+        if isinstance(projection, nn.Linear):
+            return projection.out_features
+        if projection is not None:
+            return int(projection.shape[1])
+        return int(self.encode_text(["x"]).shape[1])
 
     @property
     def image_size(self) -> int:
@@ -234,98 +273,22 @@ class Backbone(nn.Module):
         """W, the length of a token embedding, and so of a context vector."""
         return int(self.token_embedding.weight.shape[1])
 
-    def _encode(self, texts: list[str], context: Tensor | None, position: Position) -> Tensor:
+    def _encode(
+        self, texts: list[str], context: Tensor | None, position: Position, deep: Tensor | None
+    ) -> Tensor:
         tower = self.model.text
-        need = text_tower.Need.of(tower, context, self.text_chunk, self.device)
-        # Training asks for the same texts at every step.
-        key = (tuple(texts), None if context is None else context.shape[-2], position, need)
-        if key not in self._plans:
+        # What deep prompts change of a plan (gradients, vectors of each text's own) is in the need.
+        need = Need.of(tower, context, deep, self.text_chunk, self.device)
+        n_ctx = 0 if context is None else context.shape[-2]
+        key = (tuple(texts), n_ctx, position, need)
+        if key not in self._plans:  # training asks for the same texts at every step
             if len(self._plans) == PLANS:
                 self._plans.clear()
-            self._plans[key] = text_tower.plan(tower, self._tokens(texts, context, position), need)
-        return _unit(text_tower.encode(tower, self._plans[key], self.token_embedding, context))
-
-    def _tokens(
-        self, texts: list[str], context: Tensor | None, position: Position
-    ) -> prompts.PromptTokens:
-        length = self.context_length
-        if context is not None:
-            n_ctx = context.shape[-2]
-            return prompts.with_slots(self.tokenizer, texts, n_ctx, position, length)
-        ids = prompts.tokenize(self.tokenizer, texts, length)
-        return prompts.PromptTokens(ids, torch.zeros_like(ids, dtype=torch.bool))
-
-    def _text_width_out(self) -> int:
-        projection = getattr(self.model.text, "text_projection", None)
-        if isinstance(projection, nn.Linear):
-            return projection.out_features
-        if projection is not None:
-            return int(projection.shape[1])
-        return int(self.encode_text(["x"]).shape[1])
-
-    @property
-    def _learns(self) -> bool:
-        return any(p.requires_grad for p in self.model.visual.parameters())
-
-    @property
-    def _is_convolutional(self) -> bool:
-        # A transformer has one convolution, which cuts the patches.
-        return sum(isinstance(m, nn.Conv2d) for m in self.model.visual.modules()) > 1
-
-    def _towers_to(self, dtype: torch.dtype) -> None:
-        # The scale and the bias of the logits are no part of a tower: in bf16 a scale of 100 would
-        # be 98.9.
-        both = (getattr(self.model, name) for name in ("logit_scale", "logit_bias"))
-        scalars = [parameter for parameter in both if parameter is not None]
-        kept = [parameter.detach().clone() for parameter in scalars]
-        self.to(dtype=dtype)
-        for parameter, value in zip(scalars, kept, strict=True):
-            parameter.data = value
-
-    def _compile(self) -> None:
-        # The token embedding stays outside: learned context enters by a hook on it that changes
-        # from call to call. Hooks inside what is compiled are looked for at every call.
-        torch._dynamo.config.skip_nnmodule_hook_guards = False
-        # One function serves every block of every tower and method, with and without gradients.
-        torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
-        self.compiles = True
-        text = self.model.text.transformer
-        for module in (self.model.visual, getattr(text, "encoder", text)):
-            compile_module(module)
-
-
-def resolve_device(device: str) -> torch.device:
-    """Return the device, ``auto`` being the best there is.
-
-    Raises:
-        InputError: when it does not exist here.
-    """
-    if device == "auto":
-        mps = torch.backends.mps.is_available()
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"device={device} cannot be used here: {reason} Use device=auto or device=cpu."
-        ) from error
-    return chosen
-
-
-def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
-    """Return the dtype of the frozen towers; ``auto`` is bf16 on a GPU that has it, else fp32.
-
-    Raises:
-        InputError: when the name is not known.
-    """
-    if precision == "auto":
-        half = device.type == "cuda" and torch.cuda.is_bf16_supported()
-        return torch.bfloat16 if half else torch.float32
-    if precision not in DTYPES:
-        raise InputError(f"precision={precision}: expected one of auto, {', '.join(DTYPES)}")
-    return DTYPES[precision]
+            length = self.context_length
+            tokens = prompts.tokenize_prompts(self.tokenizer, texts, n_ctx, position, length)
+            self._plans[key] = plan_encoding(tower, tokens, need)
+        plan, embedding = self._plans[key], self.token_embedding
+        return _unit(text_tower.encode(tower, plan, embedding, context, deep))
 
 
 def _unit(features: Tensor) -> Tensor:
@@ -334,12 +297,3 @@ def _unit(features: Tensor) -> Tensor:
 
 def _at_least_float32(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
-
-
-def _fingerprint(model: nn.Module, architecture: dict[str, Any], image_size: int) -> str:
-    digest = hashlib.sha256()
-    digest.update(json.dumps([architecture, image_size], sort_keys=True).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()

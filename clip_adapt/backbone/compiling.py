@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -47,7 +48,7 @@ class Compiled:
 
 
 @functools.cache
-def compiled(function: Callable[..., Any]) -> Compiled:
+def compile_function(function: Callable[..., Any]) -> Compiled:
     """Return a function of a module, compiled; the same one at every call."""
     return Compiled(function, f"{function.__module__}.{function.__name__}")
 
@@ -60,6 +61,33 @@ def compile_module(module: nn.Module) -> None:
 def is_compiled(module: nn.Module) -> bool:
     """Tell whether a module was compiled in place."""
     return module._compiled_call_impl is not None
+
+
+def compile_towers(model: Any) -> None:
+    """Compile the two towers of a model in place.
+
+    The token embedding stays outside: learned context enters by a hook on it that changes from call
+    to call. Hooks inside what is compiled are looked for at every call.
+    """
+    torch._dynamo.config.skip_nnmodule_hook_guards = False
+    # One function serves every block of every tower and method, with and without gradients.
+    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+    text = model.text.transformer
+    for module in (model.visual, getattr(text, "encoder", text)):
+        compile_module(module)
+
+
+@contextlib.contextmanager
+def run_uncompiled(root: nn.Module) -> Iterator[None]:
+    """While the block runs, modules that were compiled in place run as they are written."""
+    compiled = [(m, m._compiled_call_impl) for m in root.modules() if is_compiled(m)]
+    for module, _ in compiled:
+        module._compiled_call_impl = None
+    try:
+        yield
+    finally:
+        for module, fast in compiled:
+            module._compiled_call_impl = fast
 
 
 def _is_the_compilers(error: Exception) -> bool:

@@ -10,22 +10,24 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
-from clip_adapt.backbone.compiling import compiled, is_compiled
-from clip_adapt.backbone.text_tower import is_plain_block
+from clip_adapt.backbone.blocks import is_plain_block
+from clip_adapt.backbone.compiling import compile_function, is_compiled
 
 
 def encode(tower: Any, pixels: Tensor) -> Tensor:
     """Return what an image tower gives for pixels (N, 3, S, S): features (N, D)."""
-    if not pools_by_class_token(tower):
+    pixels = lay_out(tower, pixels)
+    if not _is_learning(tower) or not pools_by_class_token(tower):
         return tower(pixels)
     x = tower._embeds(pixels)  # (N, L, W), the class token first
     *blocks, last = tower.transformer.resblocks
-    through = compiled(_through) if is_compiled(tower) else _through
+    run = compile_function(_run_block) if is_compiled(tower) else _run_block
     for block in blocks:
-        x = through(block, x)
+        x = run(block, x)
     tokens = last.ln_1(x)
     attended, _ = last.attn(tokens[:, :1], tokens, tokens, need_weights=False)
     x = x[:, :1] + last.ls_1(attended)
@@ -34,7 +36,23 @@ def encode(tower: Any, pixels: Tensor) -> Tensor:
     return pooled if tower.proj is None else pooled @ tower.proj
 
 
-def _through(block: Any, x: Tensor) -> Tensor:
+def lay_out(tower: nn.Module, pixels: Tensor) -> Tensor:
+    """Return pixels (N, 3, S, S) in the order in memory that suits a tower.
+
+    Channels last is faster for convolutions; but the way back through some of them (FastViT's)
+    crashes in it on a CPU (torch 2.15).
+    """
+    # A transformer has one convolution, which cuts the patches.
+    convolutional = sum(isinstance(m, nn.Conv2d) for m in tower.modules()) > 1
+    last = convolutional and not _is_learning(tower)
+    return pixels.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+
+
+def _is_learning(tower: nn.Module) -> bool:
+    return torch.is_grad_enabled() and any(p.requires_grad for p in tower.parameters())
+
+
+def _run_block(block: Any, x: Tensor) -> Tensor:
     return block(x)
 
 

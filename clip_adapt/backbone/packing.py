@@ -59,27 +59,27 @@ class Packed:
         }
         return replace(self, **tensors)
 
-    def vectors(self, context: Tensor) -> Tensor:
+    def spread_context(self, context: Tensor) -> Tensor:
         """Return context (n_ctx, W) or (C, n_ctx, W) as the vectors (S, W) for ``slots``."""
         if context.dim() == 3:
             return context.flatten(0, 1)
         shared, own = context[: self.shared_slots], context[self.shared_slots :]
         return torch.cat([shared, own.expand(len(self.ends), -1, -1).flatten(0, 1)])
 
-    def rows(self, tokens: Tensor, heads: int) -> Tensor:
+    def split_rows(self, tokens: Tensor, heads: int) -> Tensor:
         """Return tokens (R * n, W) row by row and apart by heads (R, heads, n, W / heads)."""
         return tokens.unflatten(1, (heads, -1)).unflatten(0, (len(self.mask), -1)).transpose(1, 2)
 
-    def shared(self, tokens: Tensor, heads: int) -> Tensor:
+    def take_prefix(self, tokens: Tensor, heads: int) -> Tensor:
         """Return the shared ones of the tokens (T, W) by heads (1, heads, prefix, W / heads)."""
         return tokens[None, : self.prefix].unflatten(2, (heads, -1)).transpose(1, 2)
 
-    def behind_prefix(self, tokens: Tensor, heads: int) -> Tensor:
+    def put_behind_prefix(self, tokens: Tensor, heads: int) -> Tensor:
         """Return each row of the tokens (T, W) behind the shared ones (R, heads, prefix + L, d)."""
-        own = self.rows(tokens[self.prefix :], heads)
+        own = self.split_rows(tokens[self.prefix :], heads)
         if not self.prefix:
             return own
-        return torch.cat([self.shared(tokens, heads).expand(len(own), -1, -1, -1), own], 2)
+        return torch.cat([self.take_prefix(tokens, heads).expand(len(own), -1, -1, -1), own], 2)
 
 
 def pack(ids: Tensor, ends: Tensor, slots: Tensor, *, share: bool, own_context: bool) -> Packed:
@@ -92,8 +92,8 @@ def pack(ids: Tensor, ends: Tensor, slots: Tensor, *, share: bool, own_context: 
         share: compute the common beginning once.
         own_context: every prompt has context vectors of its own, so none can be shared.
     """
-    prefix = _common(ids, ends, slots, own_context) if share and len(ids) > 1 else 0
-    rows, length = _rows((ends + 1 - prefix).tolist())
+    prefix = _count_shared(ids, ends, slots, own_context) if share and len(ids) > 1 else 0
+    rows, length = _fill_rows((ends + 1 - prefix).tolist())
     owner = torch.full((len(rows), length), -1)
     place = torch.zeros(len(rows), length, dtype=torch.long)
     for row, prompts in enumerate(rows):
@@ -105,8 +105,8 @@ def pack(ids: Tensor, ends: Tensor, slots: Tensor, *, share: bool, own_context: 
     at = torch.zeros_like(ids)  # (C, L): where a token of a prompt stands in the sequence
     at[:, :prefix] = torch.arange(prefix)
     at[owner[owner >= 0], place[owner >= 0]] = tail[owner >= 0]
-    mask = _mask(owner, prefix)
-    queries, chosen = _queries(rows, at.gather(1, ends[:, None])[:, 0])
+    mask = _make_mask(owner, prefix)
+    queries, chosen = _place_queries(rows, at.gather(1, ends[:, None])[:, 0])
     local = (queries - prefix).view(len(rows), -1) - torch.arange(len(rows))[:, None] * length
     shared_slots = int(slots[0, :prefix].sum())
     own_slots = at[:, prefix:][slots[:, prefix:]]
@@ -124,7 +124,7 @@ def pack(ids: Tensor, ends: Tensor, slots: Tensor, *, share: bool, own_context: 
     )
 
 
-def _common(ids: Tensor, ends: Tensor, slots: Tensor, own_context: bool) -> int:
+def _count_shared(ids: Tensor, ends: Tensor, slots: Tensor, own_context: bool) -> int:
     same = (ids == ids[:1]).all(0)
     if own_context:
         same &= ~slots.any(0)
@@ -132,7 +132,7 @@ def _common(ids: Tensor, ends: Tensor, slots: Tensor, own_context: bool) -> int:
     return min(run, int(ends.min()))  # every prompt keeps its end token for itself
 
 
-def _rows(sizes: list[int]) -> tuple[list[list[int]], int]:
+def _fill_rows(sizes: list[int]) -> tuple[list[list[int]], int]:
     # The longest first, each into the emptiest row: rows differ by less than a prompt.
     count = max(1, round(sum(sizes) / max(ROW, max(sizes))))
     rows: list[list[int]] = [[] for _ in range(count)]
@@ -144,12 +144,12 @@ def _rows(sizes: list[int]) -> tuple[list[list[int]], int]:
     return rows, max(load for load, _ in fill)
 
 
-def _mask(owner: Tensor, prefix: int) -> Tensor:
+def _make_mask(owner: Tensor, prefix: int) -> Tensor:
     same = owner[:, :, None] == owner[:, None, :]  # (R, L, L)
     return F.pad(same.tril(), (prefix, 0), value=True)[:, None]
 
 
-def _queries(rows: list[list[int]], ends: Tensor) -> tuple[Tensor, Tensor]:
+def _place_queries(rows: list[list[int]], ends: Tensor) -> tuple[Tensor, Tensor]:
     most = max(map(len, rows))
     filled = torch.tensor([row + row[-1:] * (most - len(row)) for row in rows])  # (R, E)
     chosen = torch.empty(len(ends), dtype=torch.long)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from clip_adapt.backbone.blocks import Block
 from clip_adapt.errors import InputError
 from clip_adapt.system.machine import send
 
@@ -52,7 +53,7 @@ def tokenize(tokenizer: Tokenizer, texts: list[str], context_length: int) -> Ten
     Raises:
         InputError: when a text does not fit; open_clip's tokenizers would cut it without a word.
     """
-    for text, length in zip(texts, lengths(tokenizer, texts, context_length), strict=True):
+    for text, length in zip(texts, count_tokens(tokenizer, texts, context_length), strict=True):
         if length > context_length:
             raise InputError(
                 f"a prompt of {length} tokens does not fit into the text tower's "
@@ -61,7 +62,7 @@ def tokenize(tokenizer: Tokenizer, texts: list[str], context_length: int) -> Ten
     return tokenizer(texts, context_length=context_length)
 
 
-def lengths(tokenizer: Tokenizer, texts: list[str], context_length: int) -> list[int]:
+def count_tokens(tokenizer: Tokenizer, texts: list[str], context_length: int) -> list[int]:
     """Return how many tokens texts have, counted up to four times the tower's context length."""
     longer = tokenizer(texts, context_length=4 * context_length)
     padding = longer[:, -1:]  # the last column is padding unless a text is absurdly long
@@ -73,7 +74,21 @@ def lengths(tokenizer: Tokenizer, texts: list[str], context_length: int) -> list
     return torch.where(changed, found.clamp_min(context_length + 1), found).tolist()
 
 
-def with_slots(
+def tokenize_prompts(
+    tokenizer: Tokenizer, texts: list[str], n_ctx: int, position: Position, context_length: int
+) -> PromptTokens:
+    """Return tokenised texts with ``n_ctx`` places for context vectors, as many as none.
+
+    Raises:
+        InputError: when a prompt is too long.
+    """
+    if n_ctx:
+        return tokenize_with_slots(tokenizer, texts, n_ctx, position, context_length)
+    ids = tokenize(tokenizer, texts, context_length)
+    return PromptTokens(ids, torch.zeros_like(ids, dtype=torch.bool))
+
+
+def tokenize_with_slots(
     tokenizer: Tokenizer, texts: list[str], n_ctx: int, position: Position, context_length: int
 ) -> PromptTokens:
     """Return the texts with ``n_ctx`` places for context vectors in each.
@@ -90,10 +105,10 @@ def with_slots(
         InputError: when a prompt is too long.
     """
     for word in PLACEHOLDERS:
-        slot = _token_of(tokenizer, word)
+        slot = _find_token(tokenizer, word)
         if slot is None or bool((tokenizer(texts) == slot).any()):
             continue
-        prompts = [_compose(text, word, n_ctx, position) for text in texts]
+        prompts = [_compose_prompt(text, word, n_ctx, position) for text in texts]
         ids = tokenize(tokenizer, prompts, context_length)
         slots = ids == slot
         if bool((slots.sum(1) == n_ctx).all()):
@@ -104,14 +119,14 @@ def with_slots(
     )
 
 
-def word_ids(tokenizer: Tokenizer, text: str) -> list[int]:
+def tokenize_words(tokenizer: Tokenizer, text: str) -> list[int]:
     """Return the token ids of the words of a text, without start, end and padding."""
     special = set(tokenizer([""])[0].tolist())
     return [i for i in tokenizer([text])[0].tolist() if i not in special]
 
 
 @contextlib.contextmanager
-def replaced_embeddings(
+def replace_embeddings(
     embedding: nn.Module, prompt: PromptTokens, context: Tensor
 ) -> Iterator[None]:
     """While the block runs, the embedding gives the context vectors at the slots.
@@ -135,12 +150,75 @@ def replaced_embeddings(
         handle.remove()
 
 
-def _token_of(tokenizer: Tokenizer, word: str) -> int | None:
-    alone, many = word_ids(tokenizer, word), word_ids(tokenizer, f"{word} {word}.")
+@contextlib.contextmanager
+def replace_states(blocks: Sequence[Block], prompt: PromptTokens, deep: Tensor) -> Iterator[None]:
+    """While the block runs, blocks of a text tower find deep prompts at the slots.
+
+    Args:
+        blocks: the first len(deep) of them take one each.
+        prompt: what the tower gets; n_ctx slots in every row.
+        deep: (blocks, n_ctx, W), or (C, blocks, n_ctx, W) with vectors of each class's own.
+    """
+    handles = []
+    for block, vectors in zip(blocks, deep.unbind(-3), strict=False):
+        per_class = vectors if vectors.dim() == 3 else vectors.expand(len(prompt.ids), -1, -1)
+        put = functools.partial(_put_states, block.batch_first, prompt.places, per_class)
+        handles.append(block.module.register_forward_pre_hook(put))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def match_deep(
+    context: Tensor, deep: Tensor, blocks: Sequence[Block], count: int
+) -> tuple[Tensor, Tensor]:
+    """Return context and deep prompts both shared, or both of each text's own.
+
+    Args:
+        context: (n_ctx, W) or (C, n_ctx, W).
+        deep: (blocks, n_ctx, W) or (C, blocks, n_ctx, W).
+        blocks: all of the text tower.
+        count: C, the number of texts.
+
+    Raises:
+        InputError: when the deep prompts do not fit the context, the texts, or the tower.
+    """
+    n_ctx, width, most = context.shape[-2], blocks[0].width, len(blocks) - 1
+    fits = deep.dim() in (3, 4) and deep.shape[-2:] == (n_ctx, width) and deep.shape[-3] <= most
+    if not fits or (deep.dim() == 4 and len(deep) != count):
+        raise InputError(
+            f"deep prompts of shape {tuple(deep.shape)} do not fit: expected (blocks, {n_ctx}, "
+            f"{width}), or ({count}, blocks, {n_ctx}, {width}) with vectors of each text's own, "
+            f"for at most {most} blocks: of the text tower's {most + 1} the first takes the context"
+        )
+    if deep.dim() == 4 and context.dim() == 2:
+        context = context.expand(count, -1, -1)
+    if deep.dim() == 3 and context.dim() == 3:
+        deep = deep.expand(count, -1, -1, -1)
+    return context, deep
+
+
+def _put_states(
+    batch_first: bool,
+    places: tuple[Tensor, Tensor],
+    vectors: Tensor,
+    module: nn.Module,
+    inputs: tuple[Any, ...],
+) -> tuple[Any, ...]:
+    tokens, *more = inputs  # (N, L, W), or (L, N, W)
+    rows, columns = places
+    at = (rows, columns) if batch_first else (columns, rows)
+    return tokens.index_put(at, vectors.to(tokens.dtype).flatten(0, 1)), *more
+
+
+def _find_token(tokenizer: Tokenizer, word: str) -> int | None:
+    alone, many = tokenize_words(tokenizer, word), tokenize_words(tokenizer, f"{word} {word}.")
     return alone[0] if len(alone) == 1 and many[:2] == alone * 2 else None
 
 
-def _compose(text: str, word: str, n_ctx: int, position: Position) -> str:
+def _compose_prompt(text: str, word: str, n_ctx: int, position: Position) -> str:
     if position == "end":
         return " ".join([word] * n_ctx + [text])
     before = n_ctx // 2 if position == "middle" else 0

@@ -53,7 +53,7 @@ def _make_objective(cls: Any) -> Objective:
     return cls()
 
 
-def _find_class(plugin: Plugin) -> type[Objective]:
+def _find_class(plugin: Plugin) -> Any:
     if plugin.installed:  # an entry point names the class itself
         return plugin.content
     found = [

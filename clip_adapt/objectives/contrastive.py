@@ -148,7 +148,7 @@ def _require_short(run: Run, method: Method) -> None:
     backbone, room = run.backbone, run.backbone.context_length
     parts = run.data.dataset.parts().values()
     texts = [caption for items in parts for item in items for caption in item.captions]
-    lengths = prompts.lengths(backbone.tokenizer, list(map(str, texts)), room)
+    lengths = prompts.count_tokens(backbone.tokenizer, list(map(str, texts)), room)
     pairs = list(zip(texts, lengths, strict=True))
     long = [(text, length) for text, length in pairs if length > room]
     if long:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from clip_adapt.backbone.backbone import resolve_device
+from clip_adapt.backbone.devices import resolve_device
 from clip_adapt.backbone.weights.plan import require_known
 from clip_adapt.config import cards, options, yamls
 from clip_adapt.config.cards import DataCard, ModelCard
