@@ -350,11 +350,14 @@ def problems(**given):
 
 
 def test_objective_and_data_set_must_fit(pairs, animals):
-    assert "source: pairs" in problems(dataset=str(animals))
+    message = problems(dataset=str(animals))
+    assert "has classes (source: folder), and objective=contrastive learns from captions" in message
+    assert "objective=classify, or a table with an image and a caption column" in message
     card = pairs.parent / "card.yaml"
     card.write_text("name: mine\nsource: pairs\nfile: pairs.csv\n")
     message = problems(dataset=str(card), objective="classify")
-    assert "add objective=contrastive" in message
+    assert "mine has captions (source: pairs)" in message
+    assert "use objective=contrastive, or a folder of class folders" in message
     assert compose({"dataset": str(card), "objective": "contrastive"}).dataset.name == "mine"
     with pytest.raises(InputError, match="or train on its captions: objective=contrastive"):
         Dataset.load(pairs)
@@ -367,11 +370,12 @@ def test_options_of_classes_are_refused(pairs, option):
     value = {"label_smoothing": 0.1, "conformal": 0.1, "protocol": "base_to_new"}.get(option, True)
     message = problems(dataset=str(pairs), **{option: value})
     assert f"{option}={value} cannot be used with objective=contrastive" in message
-    assert "dedup=false" in problems(objective="classify", dataset="eyes", dedup=False)
+    message = problems(objective="classify", dataset="eyes", dedup=False)
+    assert message.startswith("dedup=False cannot be used with objective=classify: ")
 
 
 def test_the_recipe_of_captions_stands_in_the_place_of_a_methods_own(pairs):
-    recipe = yamls.read(resource("configs") / "contrastive.yaml")
+    recipe = yamls.read(resource("configs") / "objective" / "contrastive.yaml")
     assert set(recipe) < {field.name for field in dataclasses.fields(RunOptions)}
     for name in ("lora", "coop"):
         made = compose({"method": name, "dataset": str(pairs), "objective": "contrastive"})
@@ -451,6 +455,7 @@ def test_a_run_on_captions(train_pairs, pairs, tmp_path, everything_in, run_cli)
         "adapter/adapter.safetensors",
         "config.yaml",
         "metrics.json",
+        "report.html",
         "retrieval.csv",
         "support.jsonl",
     ]

@@ -79,7 +79,7 @@ def make_run(tmp_path):
             "peak_memory_bytes": 1e9,
             "versions": {"torch": "9.9"},
         }
-        write_text(folder / "metrics.json", json.dumps({**usual, **metrics}))
+        write_text(folder / "metrics.json", json.dumps({**usual, "command": command, **metrics}))
         return folder
 
     return make

@@ -140,6 +140,7 @@ class Objective:
         gives: what the source must give its images: ``classes`` or ``captions``.
         headline: the metric that a sweep shows.
         fixed: options that must keep a value, each with that value and the reason.
+        unused: options that play no part, each with what to tell a user who gives it.
         recipe: general options in place of a method's own recipe, for an objective that has no
             file in configs/objective; None leaves the method's.
     """
@@ -147,6 +148,7 @@ class Objective:
     gives: ClassVar[Literal["classes", "captions"]] = "classes"
     headline: ClassVar[str] = "accuracy"
     fixed: ClassVar[Mapping[str, tuple[Any, str]]] = {}
+    unused: ClassVar[Mapping[str, str]] = {}
     recipe: ClassVar[Mapping[str, Any] | None] = None
 
     def find_problems(self, options: Mapping[str, Any], card: DataCard | None) -> list[str]:

@@ -42,6 +42,9 @@ class Contrastive(Objective):
 
     gives = "captions"
     headline = "image_to_text_recall@5"
+    unused = {
+        "shots": "draws nothing: captions have no classes, and all training images are used",
+    }
     fixed = {
         "class_balanced": (False, "captions have no classes to balance"),
         "label_smoothing": (0.0, "its loss has no class labels to smooth"),

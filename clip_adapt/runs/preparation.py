@@ -50,14 +50,16 @@ class Prepared:
         config: what is done; of the chosen method when ``method=auto``.
         run: what the objective has at hand.
         method: before training.
-        checked: what was seen of the data sets.
+        notes: what a user should know about data and draw.
+        twins: images that look like one of another split.
         choice: the candidates of ``method=auto`` and which was taken; None for any other method.
     """
 
     config: Config
     run: Run
     method: Method
-    checked: Checked
+    notes: list[str]
+    twins: list[Twin]
     choice: dict[str, Any] | None = None
 
 
@@ -81,7 +83,8 @@ def prepare_run(config: Config, shared: Shared, clock: Clock) -> Prepared:
     backbone, cache = shared.backbone(config.model, o), shared.cache(o)
     checked = check_images(data, o.on_bad_image, o.cache_dir)
     draw = objective.draw(o, checked.data)
-    for note in (*checked.notes, *draw.support.notes):
+    notes = [*checked.notes, *_list_unused(config), *draw.support.notes]
+    for note in notes:
         log.warning(note)
     task = objective.make_task(o, checked.data, draw)
     choice = None
@@ -111,7 +114,7 @@ def prepare_run(config: Config, shared: Shared, clock: Clock) -> Prepared:
     )
     method = run.make_method()
     objective.require_fit(run, method, config.method.name)
-    return Prepared(config, run, method, checked, choice)
+    return Prepared(config, run, method, notes, checked.twins, choice)
 
 
 def check_images(data: Data, on_bad_image: str, cache_dir: str | None) -> Checked:
@@ -152,6 +155,15 @@ def make_method(config: Config, backbone: Backbone, task: Task) -> Method:
     except ValueError as error:
         raise InputError(f"method {config.method.name}: {error}") from error
     return made.to(backbone.device)
+
+
+def _list_unused(config: Config) -> list[str]:
+    o = config.options
+    return [
+        f"{key}={getattr(o, key)} {reason}"
+        for key, reason in config.objective.unused.items()
+        if key in config.given
+    ]
 
 
 def _maker(config: Config, backbone: Backbone, task: Task) -> Callable[[], Method]:

@@ -46,7 +46,7 @@ def write_run(prepared: Prepared, outcome: Outcome, trained: Trained) -> Classif
     metrics |= {"adapter_bytes": file.stat().st_size, "versions": header.versions}
     for name in (METRICS, PAGE):  # of an older run
         (folder / name).unlink(missing_ok=True)
-    twins = prepared.checked.twins
+    twins = prepared.twins
     _write_files(
         folder,
         {
@@ -90,7 +90,7 @@ def _list_metrics(prepared: Prepared, outcome: Outcome, trained: Trained) -> dic
         "peak_memory_bytes": peak_memory(run.backbone.device),
         **outcome.facts,
         "n_support": len(support.train),
-        "notes": [*prepared.checked.notes, *support.notes, *outcome.notes],
+        "notes": [*prepared.notes, *outcome.notes],
         "curve": describe_curve(trained.curve),
         **({"side_by_side": trained.runs} if trained.runs > 1 else {}),
         **({"choice": prepared.choice} if prepared.choice else {}),
