@@ -104,5 +104,5 @@ def extract(run: Run, paths: list[str], views: int) -> Tensor:
 
 def find_hits(z: Tensor, labels: Tensor) -> Tensor:
     """Return which images (N,) have a nearest other image of their own class."""
-    similar = (z @ z.T).fill_diagonal_(float("-inf"))
-    return labels[similar.argmax(1)] == labels
+    itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
+    return labels[(z @ z.T).masked_fill(itself, float("-inf")).argmax(1)] == labels
