@@ -15,6 +15,7 @@ WITHOUT_CLASSES: dict[str, tuple[Any, str]] = {
     "guard": (False, "zero-shot classification has no part in it"),
     "calibrate": (False, "there are no class probabilities to calibrate"),
     "conformal": (None, "there are no sets of classes"),
+    "metrics": (None, "they measure probabilities of classes"),
     "protocol": ("few_shot", "captions have no classes to hold back"),
     "prompts": ("templates", "captions have no descriptions besides themselves"),
     "iterations_per_shot": (None, "captions have no shots; give the length as epochs=10"),

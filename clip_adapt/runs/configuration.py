@@ -19,14 +19,13 @@ from clip_adapt.config.run_options import RunOptions
 from clip_adapt.data import catalog
 from clip_adapt.data.task import GENERAL_TEMPLATES
 from clip_adapt.errors import InputError
+from clip_adapt.evaluation.finding import find_metrics
 from clip_adapt.method.contract import Method
 from clip_adapt.method.finding import Found, find, names
 from clip_adapt.runs import captioned
 from clip_adapt.system.files import resource
 
 AUTO = "auto"  # in place of a method: choose one on the support set
-
-
 
 
 @dataclass(frozen=True)
@@ -89,6 +88,7 @@ def compose(given: Mapping[str, Any]) -> Config:
     general = {**defaults, **recipe, **cpu_recipe, **tree["general"], **chosen}
     checked, wrong = options.validate(general, options.of_dataclass(RunOptions))
     problems += wrong or (_contradictions(checked) + captioned.contradictions(checked, dataset))
+    _try(problems, find_metrics, checked.get("metrics"))
     if problems or not (method and dataset and model):
         raise InputError("\n".join(problems))
     dataset = _override_templates(dataset, checked)

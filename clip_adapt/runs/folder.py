@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from clip_adapt.adapted import delta, readme
 from clip_adapt.adapted.classifier import Classifier
 from clip_adapt.data import leaks
+from clip_adapt.evaluation.reading import write_rows
 from clip_adapt.method.contract import Method
 from clip_adapt.pages import report
 from clip_adapt.runs.configuration import Config
@@ -104,7 +105,8 @@ def write(
         **learned,
     )
     text = config.to_yaml()
-    card = readme.write(header, config.dataset.licence, text.splitlines()[0].lstrip("# "))
+    command = text.splitlines()[0].lstrip("# ")
+    card = readme.write_card(header, config.dataset.licence, command, write_rows(measured))
     file = delta.save(folder / ADAPTER, method, header, card)
     metrics = {
         **measured,

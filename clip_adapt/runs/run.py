@@ -16,6 +16,7 @@ from clip_adapt.adapted.classifier import Classifier
 from clip_adapt.data.items import Item, Support, write_manifest
 from clip_adapt.evaluation import calibration, classification, protocols
 from clip_adapt.evaluation.classification import Evaluation
+from clip_adapt.evaluation.finding import find_metrics
 from clip_adapt.inputs import features
 from clip_adapt.inputs.pixels import Pixels
 from clip_adapt.inputs.views import Augment
@@ -195,11 +196,13 @@ def _measure(
     this: Run, classifier: Classifier, seconds: dict[str, float]
 ) -> tuple[Evaluation, dict[str, Evaluation]]:
     begin, o, others = time.perf_counter(), this.options, {}
-    measured = classification.beside_zero_shot(classifier, this.dataset.test, this.cache)
+    more = find_metrics(o.metrics)
+    test = this.dataset.test
+    measured = classification.beside_zero_shot(classifier, test, this.cache, more=more)
     for name, dataset in this.others.items():
         task = dataset.task(prompts=o.prompts, shots=o.shots, seed=o.seed)
         moved = classifier.for_task(task, this.config.method_options)
-        others[name] = protocols.measure(moved, dataset, this.cache)
+        others[name] = protocols.measure(moved, dataset, this.cache, more)
     seconds["evaluate"] = time.perf_counter() - begin
     return measured, others
 

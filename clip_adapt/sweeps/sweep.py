@@ -27,6 +27,7 @@ from clip_adapt.system.files import write_text
 from clip_adapt.system.run_files import CONFIG, METRICS
 
 if TYPE_CHECKING:
+    from clip_adapt.evaluation.quantities import Quantity
     from clip_adapt.runs.shared import Shared
     from clip_adapt.sweeps.grid import Cell
     from clip_adapt.sweeps.results import Result
@@ -94,8 +95,10 @@ class Sweep:
 
         if self.leads:
             found = self.results()
-            text = results.summary(found, self.metric, self.command, list(self.failed.items()))
-            write_text(self.folder / "results.csv", results.table(found))
+            text = results.write_summary(
+                found, self._find_metric(found), self.command, list(self.failed.items())
+            )
+            write_text(self.folder / "results.csv", results.write_table(found))
             write_text(self.folder / "results.md", text)
 
     def pictures(self) -> None:
@@ -104,15 +107,22 @@ class Sweep:
         from clip_adapt.sweeps import curve, results
 
         found = self.results()
-        series = results.series(found, self.metric)
+        series = results.group_points(found, self.metric)
         if not self.leads or not series:
             return
-        before = results.zero_shot(found, self.metric)
+        before = results.list_zero_shot(found, self.metric)
         names = {result.cell.config.dataset.name for result in found}
         models = {result.cell.config.model.name for result in found}
         title = f"{', '.join(sorted(names))}, backbone {', '.join(sorted(models))}"
-        curve.draw(self.folder, results.not_zero_shot(found, series), before, self.metric, title)
+        lines = results.leave_out_zero_shot(found, series)
+        curve.draw_curve(self.folder, lines, before, self._find_metric(found), title)
         report.write_index(self.folder)
+
+    def _find_metric(self, found: list[Result]) -> Quantity:
+        # Every run of the sweep measures the same, so each describes the metric.
+        from clip_adapt.evaluation.reading import find_quantity
+
+        return find_quantity(self.metric, found[0].metrics if found else {})
 
     def _make(
         self, cell: Cell, pending: dict[Path, Cell], shared: Shared, say: Callable[[str], None]
@@ -205,10 +215,13 @@ def _state(cell: Cell) -> list[str] | None:
 
 
 def _told(metrics: Mapping[str, Any], name: str) -> str:
-    from clip_adapt.pages.numbers import of_metric, spoken
+    from clip_adapt.evaluation.reading import find_quantity
 
-    ours, before = (metrics[kind][name]["value"] for kind in ("test", "zero_shot"))
-    return f"{spoken(name)} {of_metric(name, ours)} (zero-shot {of_metric(name, before)})"
+    quantity = find_quantity(name, metrics)
+    ours, before = (
+        quantity.write_value(metrics[kind][name]["value"]) for kind in ("test", "zero_shot")
+    )
+    return f"{quantity.spoken} {ours} (zero-shot {before})"
 
 
 def run_sweep(
@@ -233,17 +246,13 @@ def run_sweep(
         InputError: when a run cannot be, or another sweep works in the folder.
     """
     rank, processes = _alone()
-    from clip_adapt.evaluation import metrics
     from clip_adapt.runs.shared import Shared
     from clip_adapt.sweeps import grid
     from clip_adapt.system import locks
 
     say = say or (lambda line: None)
-    if metric not in metrics.METRICS:
-        from clip_adapt.errors import unknown
-
-        raise InputError(unknown("metric", metric, metrics.METRICS))
     folder, cells = grid.expand(given, output)
+    _require_measured(metric, cells)
     words = [f"{key}={value}" for key, value in given.items()]
     words += [f"output={output}"] * (output is not None)
     command = shlex.join(["python", "-m", "clip_adapt.sweep", *words])
@@ -257,6 +266,18 @@ def run_sweep(
             with contextlib.suppress(OSError):
                 (folder / ".claims").rmdir()
     return this
+
+
+def _require_measured(metric: str, cells: list[Cell]) -> None:
+    from clip_adapt.errors import unknown
+    from clip_adapt.evaluation.finding import find_metrics, list_shipped
+    from clip_adapt.evaluation.quantities import RECALLS
+
+    for cell in cells:
+        more = find_metrics(cell.config.options.metrics)
+        known = [quantity.name for quantity in (*list_shipped(), *RECALLS, *more)]
+        if metric not in known:
+            raise InputError(unknown("metric", metric, known))
 
 
 def _alone() -> tuple[int, int]:
