@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.metadata
 import json
 import math
 from dataclasses import replace
@@ -185,14 +184,22 @@ def test_the_blocks_change_no_resample_of_a_metric_without_a_twin(tmp_path, monk
 # Found
 
 
-def test_a_metric_of_a_file_and_of_an_entry_point(monkeypatch):
+def test_a_metric_of_a_file_and_of_an_entry_point(tmp_path, monkeypatch):
     (matthews,) = find_metrics([str(MATTHEWS)])
     assert (matthews.name, matthews.low) == ("matthews", -1.0)
     assert find_metrics(None) == find_metrics([]) == ()
-    entry = importlib.metadata.EntryPoint("mine", "my_package:metric", finding.GROUP)
-    monkeypatch.setattr(importlib.metadata.EntryPoint, "load", lambda self: matthews)
-    monkeypatch.setattr(finding, "_list_entry_points", lambda: [entry])
-    assert find_metrics("mine") == (matthews,)
+    package = tmp_path / "my_metrics"
+    package.mkdir()
+    (package / "__init__.py").write_text(SLOW)
+    facts = tmp_path / "my_metrics-1.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: my-metrics\nVersion: 1\n")
+    (facts / "entry_points.txt").write_text(
+        f"[{finding.KIND.group}]\nmine = my_metrics:slow\nall = my_metrics\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    (slow,) = find_metrics("mine")
+    assert slow.name == "slow" and find_metrics(["all", str(MATTHEWS)]) == (slow, matthews)
     with pytest.raises(InputError, match="unknown metric 'mime' - did you mean 'mine'"):
         find_metrics("mime")
 
