@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from clip_adapt import cli
 from clip_adapt.backbone.backbone import Backbone
 from clip_adapt.config.cards import ModelCard
-from clip_adapt.evaluation import metrics
+from clip_adapt.evaluation import resampling
 
 TINY = {
     "embed_dim": 16,
@@ -124,7 +124,7 @@ def animals(make_folder, tmp_path_factory):
 @pytest.fixture
 def train_tiny(run_cli, tiny_model, monkeypatch):
     """A function that trains the tiny CLIP shortly: (exit code, stdout, stderr)."""
-    monkeypatch.setattr(metrics, "RESAMPLES", 20)  # 1000 take longer than all the rest
+    monkeypatch.setattr(resampling, "RESAMPLES", 20)  # 1000 take longer than all the rest
 
     def train(dataset, *words):
         usual = {

@@ -178,7 +178,7 @@ def test_a_run_of_auto(train_tiny, animals, tmp_path, monkeypatch):
 
 
 def test_a_sweep_keeps_runs_of_auto(run_cli, animals, tiny_model, monkeypatch):
-    monkeypatch.setattr("clip_adapt.evaluation.metrics.RESAMPLES", 20)
+    monkeypatch.setattr("clip_adapt.evaluation.resampling.RESAMPLES", 20)
     words = ("method=[auto]", "shots=[2]", f"dataset={animals}", f"model={tiny_model}")
     code, out, err = run_cli("sweep", *words, "output=out", "report=false", "tensorboard=false")
     assert code == 0 and "| auto |" in Path("out/results.md").read_text(), err

@@ -85,7 +85,7 @@ def test_no_temperature_where_the_likelihood_has_no_maximum():
 @pytest.fixture
 def adapt(make_folder, tiny_model, tmp_path, monkeypatch):
     """A function that adapts the tiny CLIP to a folder of its own: the finished classifier."""
-    monkeypatch.setattr("clip_adapt.evaluation.metrics.RESAMPLES", 20)
+    monkeypatch.setattr("clip_adapt.evaluation.resampling.RESAMPLES", 20)
 
     def run(folder=None, output="run", **options):
         usual = {"method": "coop", "shots": 2, "epochs": 2, "tensorboard": False} | options

@@ -168,7 +168,7 @@ def test_what_a_run_prints(trained):
         "training: 2 epochs, sgd, lr 0.002, cosine, batches of 32, 1 view an image",
         "writes to out",
         "18 test images (95 % intervals)",
-        "64 trained numbers",
+        "64 trainable parameters",
         "saved: out/adapter",
         "page:  out/report.html",
         "try:   python -m clip_adapt.predict out/adapter IMAGE top_k=3",
@@ -177,7 +177,7 @@ def test_what_a_run_prints(trained):
 
 
 def test_a_run_without_output_lands_under_its_name(run_cli, animals, tiny_card, monkeypatch):
-    monkeypatch.setattr("clip_adapt.evaluation.metrics.RESAMPLES", 20)
+    monkeypatch.setattr("clip_adapt.evaluation.resampling.RESAMPLES", 20)
     words = (f"dataset={animals}", f"model={tiny_card.architecture}", "method=zero_shot")
     path = Path("tiny.yaml")
     path.write_text(f"architecture: {tiny_card.architecture}\npretrained: {tiny_card.pretrained}\n")

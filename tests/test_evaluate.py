@@ -11,9 +11,9 @@ import pytest
 
 from clip_adapt.adapted import delta
 from clip_adapt.backbone.backbone import Backbone
-from clip_adapt.evaluation import metrics, resampling
+from clip_adapt.evaluation import resampling
 from clip_adapt.evaluation.deltas import measure_deltas
-from clip_adapt.evaluation.resampling import Predictions, Resampled
+from clip_adapt.evaluation.predictions import Predictions, Resampled
 
 CLASSES = ["cat", "dog", "eel"]
 
@@ -47,7 +47,8 @@ def test_several_deltas_with_paired_differences(deltas, run_cli, animals, tmp_pa
         for kind in ("test", "zero_shot", "per_class", "confusion", "n_test"):
             assert result["deltas"][name][kind] == alone[kind], (name, kind)
         labels, p = probabilities(tmp_path / "both" / name / "predictions.csv")
-        weights = np.concatenate(list(resampling.draw(18, None, metrics.RESAMPLES, 0)), axis=1)
+        blocks = list(resampling.draw_resamples(18, None, resampling.RESAMPLES, 0))
+        weights = np.concatenate(blocks, axis=1)
         samples[name] = Resampled(Predictions(labels, p), weights).accuracy
     (row,) = [row["accuracy"] for title, row in result["differences"].items()]
     assert list(result["differences"]) == ["two - one"]
@@ -157,7 +158,7 @@ def test_a_run_with_one_class_alone_in_the_test_split(train_tiny, make_folder, t
     written = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert written["test"]["auroc"]["value"] is None
     assert (
-        "| auroc | not defined | not defined |" in (tmp_path / "out/adapter/README.md").read_text()
+        "| AUROC | not defined | not defined |" in (tmp_path / "out/adapter/README.md").read_text()
     )
     assert written["notes"][0].startswith("all test images are of one class, 'cat'")
 

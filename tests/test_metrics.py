@@ -11,8 +11,9 @@ import torch
 from sklearn import metrics as library
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from clip_adapt.evaluation import metrics, resampling
-from clip_adapt.evaluation.resampling import Predictions, Resampled
+from clip_adapt.evaluation import measuring, resampling
+from clip_adapt.evaluation.finding import list_shipped
+from clip_adapt.evaluation.predictions import Predictions, Resampled, measure_ranking
 
 CLASSES = ["a", "b", "c", "d"]
 
@@ -52,7 +53,7 @@ def by_library(y, p):
 @pytest.mark.parametrize("ties", [True, False])
 def test_values_are_the_librarys(seed, ties):
     y, p = sample(seed=seed, ties=ties)
-    table = metrics.measure(y, p, CLASSES).table
+    table = measuring.measure(y, p, CLASSES).table
     expected = by_library(y, p)
     assert list(table) == list(expected)
     for name, value in expected.items():
@@ -63,9 +64,9 @@ def test_values_are_the_librarys(seed, ties):
 @pytest.mark.parametrize("ties", [True, False])
 def test_resamples_are_the_librarys_on_repeated_images(seed, ties):
     y, p = sample(seed=seed, ties=ties)
-    weights = np.concatenate(list(resampling.draw(len(y), None, 6, seed)), axis=1)
+    weights = np.concatenate(list(resampling.draw_resamples(len(y), None, 6, seed)), axis=1)
     resampled = Resampled(Predictions(y, p), weights)
-    found = {name: metric.resampled(resampled) for name, metric in metrics.METRICS.items()}
+    found = {metric.name: metric.resample(resampled) for metric in list_shipped()}
     for index, counts in enumerate(weights.T.astype(int)):
         drawn = np.repeat(np.arange(len(y)), counts)
         for name, value in by_library(y[drawn], p[drawn]).items():
@@ -74,7 +75,7 @@ def test_resamples_are_the_librarys_on_repeated_images(seed, ties):
 
 def test_per_class_numbers_are_the_librarys():
     y, p = sample(seed=3)
-    measured = metrics.measure(y, p, CLASSES)
+    measured = measuring.measure(y, p, CLASSES)
     precision, recall, f1, support = library.precision_recall_fscore_support(y, p.argmax(1))
     for c, name in enumerate(CLASSES):
         row = measured.per_class[name]
@@ -93,7 +94,7 @@ def test_weights_of_any_size_rank_as_in_the_library():
     positive = stream.random(50) < 0.3
     scores = np.round(stream.normal(size=50) + positive, 1)
     weights = stream.random((50, 4))
-    auroc, average = resampling.ranking(positive, scores, weights)
+    auroc, average = measure_ranking(positive, scores, weights)
     for r, w in enumerate(weights.T):
         one = library.roc_auc_score(positive, scores, sample_weight=w)
         other = library.average_precision_score(positive, scores, sample_weight=w)
@@ -102,7 +103,7 @@ def test_weights_of_any_size_rank_as_in_the_library():
 
 def test_intervals_repeat_with_the_seed_and_hold_the_value():
     y, p = sample(n=200)
-    first, again, other = (metrics.measure(y, p, CLASSES, seed=s) for s in (1, 1, 2))
+    first, again, other = (measuring.measure(y, p, CLASSES, seed=s) for s in (1, 1, 2))
     assert first.table == again.table and first.per_class == again.per_class
     assert first.table["accuracy"]["value"] == other.table["accuracy"]["value"]
     assert first.table["accuracy"] != other.table["accuracy"]
@@ -112,27 +113,27 @@ def test_intervals_repeat_with_the_seed_and_hold_the_value():
 
 def test_the_width_is_that_of_the_binomial():
     y, p = sample(n=400, ties=False)
-    row = metrics.measure(y, p, CLASSES).table["accuracy"]
+    row = measuring.measure(y, p, CLASSES).table["accuracy"]
     deviation = np.sqrt(row["value"] * (1 - row["value"]) / 400)
     assert row["high"] - row["low"] == pytest.approx(2 * 1.96 * deviation, rel=0.1)
 
 
 def test_the_blocks_change_no_resample_of_a_test_set(monkeypatch):
     y, p = sample()
-    whole = metrics.measure(y, p, CLASSES).table
+    whole = measuring.measure(y, p, CLASSES).table
     monkeypatch.setattr(resampling, "BLOCK", 7 * len(y))
-    assert metrics.measure(y, p, CLASSES).table == whole
+    assert measuring.measure(y, p, CLASSES).table == whole
 
 
 def test_whole_groups_are_drawn():
     groups = ["x", None, "x", "y", None]
-    weights = np.concatenate(list(resampling.draw(5, groups, 100, 0)), axis=1)
+    weights = np.concatenate(list(resampling.draw_resamples(5, groups, 100, 0)), axis=1)
     assert (weights[0] == weights[2]).all()
     assert any((weights[1] != weights[4]).tolist())
     # Four units are drawn: x counts twice, and None is a unit of its own each time.
     assert (weights[[0, 1, 3, 4]].sum(0) == 4).all()
-    assert metrics.bootstrap(5, 4, groups)["units"] == 4
-    assert metrics.bootstrap(5, 4, None) == {
+    assert resampling.describe_bootstrap(5, 4, groups)["units"] == 4
+    assert resampling.describe_bootstrap(5, 4, None) == {
         "resamples": 1000, "seed": 0, "unit": "image", "units": 5,
     }  # fmt: skip
 
@@ -140,9 +141,9 @@ def test_whole_groups_are_drawn():
 def test_images_of_one_patient_are_no_independent_evidence():
     y, p = sample(n=50, ties=False)
     copies = np.repeat(np.arange(50), 8)
-    alone = metrics.measure(y, p, CLASSES).table["accuracy"]
-    naive = metrics.measure(y[copies], p[copies], CLASSES).table["accuracy"]
-    grouped = metrics.measure(y[copies], p[copies], CLASSES, [str(i) for i in copies])
+    alone = measuring.measure(y, p, CLASSES).table["accuracy"]
+    naive = measuring.measure(y[copies], p[copies], CLASSES).table["accuracy"]
+    grouped = measuring.measure(y[copies], p[copies], CLASSES, [str(i) for i in copies])
     width = {
         name: row["high"] - row["low"]
         for name, row in (("alone", alone), ("naive", naive), ("g", grouped.table["accuracy"]))
@@ -156,7 +157,7 @@ def test_one_class_alone_is_said_and_not_crashed():
     y = np.full(10, 2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        measured = metrics.measure(y, p, CLASSES)
+        measured = measuring.measure(y, p, CLASSES)
     nothing = {"value": None, "low": None, "high": None}
     for name in ("auroc", "average_precision"):
         assert measured.table[name] == nothing
@@ -167,7 +168,7 @@ def test_one_class_alone_is_said_and_not_crashed():
     assert measured.per_class["a"]["support"] == 0
     assert measured.per_class["a"]["recall"] == nothing
     json.dumps(measured.table, allow_nan=False)
-    assert metrics.notes(y, CLASSES) == [
+    assert measuring.list_notes(y, CLASSES) == [
         "all test images are of one class, 'c': AUROC, average precision and kappa are not defined"
     ]
 
@@ -176,35 +177,35 @@ def test_an_absent_class_is_left_out_and_said():
     y, p = sample(seed=1)
     p = p[y != 3] / p[y != 3].sum(1, keepdims=True)
     y = y[y != 3]
-    measured = metrics.measure(y, p, CLASSES)
+    measured = measuring.measure(y, p, CLASSES)
     expected = np.mean([library.roc_auc_score(y == c, p[:, c]) for c in range(3)])
     assert measured.table["auroc"]["value"] == pytest.approx(expected, abs=1e-9)
     assert measured.table["auroc"]["low"] < expected < measured.table["auroc"]["high"]
-    assert metrics.notes(y, CLASSES)[0].startswith("no test image of d: left out of")
-    assert metrics.notes(np.arange(4), CLASSES) == []
+    assert measuring.list_notes(y, CLASSES)[0].startswith("no test image of d: left out of")
+    assert measuring.list_notes(np.arange(4), CLASSES) == []
 
 
 def test_a_paired_difference_is_narrower_than_its_parts():
     y, p = sample(n=300, ties=False)
     worse = p.copy()
     worse[:15] = np.roll(worse[:15], 1, axis=1)
-    a, b = metrics.measure(y, p, CLASSES), metrics.measure(y, worse, CLASSES)
-    found = metrics.difference(a, b)
+    a, b = measuring.measure(y, p, CLASSES), measuring.measure(y, worse, CLASSES)
+    found = measuring.compare(a, b)
     for name, row in found.items():
         assert row["value"] == pytest.approx(a.table[name]["value"] - b.table[name]["value"])
     width = found["accuracy"]["high"] - found["accuracy"]["low"]
     assert width < 0.7 * (a.table["accuracy"]["high"] - a.table["accuracy"]["low"])
-    same = metrics.difference(a, a)["accuracy"]
+    same = measuring.compare(a, a)["accuracy"]
     assert same == {"value": 0, "low": 0, "high": 0}
 
 
 def test_a_certain_and_wrong_answer_costs_a_finite_likelihood():
     p = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
-    row = metrics.measure(np.array([0, 1, 1]), p, ["a", "b"]).table["nll"]
+    row = measuring.measure(np.array([0, 1, 1]), p, ["a", "b"]).table["nll"]
     assert row["value"] == pytest.approx(-np.log(np.finfo(np.float64).eps) / 3)
 
 
 def test_large_test_sets_are_resampled_less_often():
-    assert metrics.resamples(1000, 13) == 1000
-    assert metrics.resamples(50_000, 1000) == 200
-    assert 200 < metrics.resamples(30_300, 101) < 1000
+    assert resampling.count_resamples(1000, 13) == 1000
+    assert resampling.count_resamples(50_000, 1000) == 200
+    assert 200 < resampling.count_resamples(30_300, 101) < 1000

@@ -15,7 +15,7 @@ from clip_adapt.data import decoding
 from clip_adapt.data.dataset import Dataset
 from clip_adapt.data.task import Task
 from clip_adapt.errors import InputError
-from clip_adapt.evaluation import classification, metrics, protocols
+from clip_adapt.evaluation import classification, measuring, protocols
 from clip_adapt.method import finding
 from clip_adapt.method.contract import Method
 from clip_adapt.objectives import classify
@@ -33,7 +33,7 @@ def five(make_folder, tmp_path):
 @pytest.fixture
 def adapt(tiny_model, tmp_path, monkeypatch):
     """A function that adapts the tiny CLIP to a folder: the finished classifier."""
-    monkeypatch.setattr("clip_adapt.evaluation.metrics.RESAMPLES", 20)
+    monkeypatch.setattr("clip_adapt.evaluation.resampling.RESAMPLES", 20)
 
     def train(folder, **options):
         usual = {"method": "coop", "shots": 2, "epochs": 2, "tensorboard": False} | options
@@ -89,7 +89,7 @@ def test_the_harmonic_mean_of_zero_is_zero():
     def measured(right):
         labels = np.array([0, 1] * 10)
         p = np.eye(2)[labels if right else 1 - labels]
-        return metrics.measure(labels, p, ["a", "b"])
+        return measuring.measure(labels, p, ["a", "b"])
 
     both = protocols.harmonic_mean(measured(True), measured(True))
     assert both == {"value": 1, "low": 1, "high": 1}

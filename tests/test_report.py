@@ -11,6 +11,7 @@ import pytest
 from html_page import Page
 from PIL import Image
 
+from clip_adapt.evaluation.reading import find_quantity
 from clip_adapt.pages import facts, numbers, pictures, plots, run_page, tables
 from clip_adapt.pages.facts import Predictions
 from clip_adapt.runs.pages import write_index, write_page
@@ -113,11 +114,11 @@ def test_the_numbers_of_a_page(make_run):
     for part in (
         "made on pets",
         "4 shots a class, seed 0, backbone tiny; 3 classes, 12 test images",
-        "50.0 % 95 % interval 40.0 % to 90.0 %",
+        "50.0 % 95 % interval 40.0 to 90.0",
         "chance 33.3 %",
         "NLL lower is better 1.250 1.000 to 1.500 2.250 -1.000",
         "AUROC – 0.700 –",
-        "trained numbers 1,234",
+        "trainable parameters 1,234",
         "size of the delta 5.7 kB",
         "time: total 2 min 10 s",
         "peak memory 1.5 GB",
@@ -130,10 +131,11 @@ def test_the_numbers_of_a_page(make_run):
 def test_better_and_worse_follow_the_direction_of_a_metric():
     interval = {"value": 0.3, "low": 0.2, "high": 0.4}
     before = {"value": 0.2}
-    assert numbers.metric("accuracy", interval, before).better is True
-    assert numbers.metric("ece", interval, before).better is False
-    assert numbers.metric("accuracy", interval, {"value": 0.3}).better is None
-    assert numbers.metric("accuracy", interval, None).better is None
+    accuracy, ece = (find_quantity(name, {}) for name in ("accuracy", "ece"))
+    assert numbers.make_row(accuracy, interval, before).better is True
+    assert numbers.make_row(ece, interval, before).better is False
+    assert numbers.make_row(accuracy, interval, {"value": 0.3}).better is None
+    assert numbers.make_row(accuracy, interval, None).better is None
 
 
 def hand_made():

@@ -14,13 +14,14 @@ from matplotlib.text import Text
 from PIL import Image
 
 from clip_adapt.backbone.backbone import Backbone
-from clip_adapt.evaluation import metrics
+from clip_adapt.evaluation import reading, resampling
 from clip_adapt.runs import run as run_module
 from clip_adapt.sweeps import curve, results
 from clip_adapt.sweeps.results import Point
 from clip_adapt.system import locks
 
 ROOT = Path(__file__).parents[1]
+ACCURACY, NLL = (reading.find_quantity(name, {}) for name in ("accuracy", "nll"))
 FAILING = """
 from clip_adapt import Method
 
@@ -37,7 +38,7 @@ class Failing(Method):
 @pytest.fixture
 def sweep(run_cli, animals, tiny_model, monkeypatch):
     """A function that sweeps over the tiny CLIP: (exit code, stdout, stderr)."""
-    monkeypatch.setattr(metrics, "RESAMPLES", 20)
+    monkeypatch.setattr(resampling, "RESAMPLES", 20)
 
     def swept(*words):
         usual = ["method=[zero_shot,coop]", "shots=[1,2]", "seed=[1,2]", "epochs=2"]
@@ -241,18 +242,18 @@ def found():
 
 
 def test_mean_and_standard_deviation_over_seeds(found):
-    series = results.series(found, "accuracy")
+    series = results.group_points(found, "accuracy")
     assert list(series) == ["one", "two"]
     assert [p.shots for p in series["one"]] == [1, 4]
     assert series["one"][0].mean == pytest.approx(0.3)
     assert series["one"][0].deviation == pytest.approx(np.std([0.2, 0.3, 0.4], ddof=1))
     assert series["one"][1].deviation == 0
     assert series["two"][0].deviation == pytest.approx(statistics.stdev([0.6, 0.7, 0.7]))
-    assert results.zero_shot(found, "accuracy") == [0.25]
+    assert results.list_zero_shot(found, "accuracy") == [0.25]
 
 
 def test_the_summary_of_a_sweep(found):
-    text = results.summary(found, "accuracy", "the command", [("three", "no memory")])
+    text = results.write_summary(found, ACCURACY, "the command", [("three", "no memory")])
     assert "| | 1 shot | 4 shots |\n|---|--:|--:|\n" in text
     assert "| one | 30.0 ± 10.0 % | 50.0 ± 0.0 % |\n" in text
     assert "| two |  | 66.7 ± 5.8 % |\n" in text
@@ -264,18 +265,18 @@ def test_places_of_labels_keep_their_distance_order_and_room():
     stream = np.random.default_rng(0)
     for count in (1, 2, 5, 9):
         wanted = sorted(stream.uniform(0, 100, count))
-        places = curve.spread(wanted, 10, 0, 100)
+        places = curve.spread_places(wanted, 10, 0, 100)
         assert all(b - a >= 10 - 1e-9 for a, b in itertools.pairwise(places))
         assert places[0] >= -1e-9 and places[-1] <= 100 + 1e-9
-    assert curve.spread([10, 50], 10, 0, 100) == [10, 50]
-    assert curve.spread([49, 51], 10, 0, 100) == [45, 55]
-    assert curve.spread([100, 100], 10, 0, 100) == [90, 100]
-    assert curve.spread([], 10, 0, 100) == []
+    assert curve.spread_places([10, 50], 10, 0, 100) == [10, 50]
+    assert curve.spread_places([49, 51], 10, 0, 100) == [45, 55]
+    assert curve.spread_places([100, 100], 10, 0, 100) == [90, 100]
+    assert curve.spread_places([], 10, 0, 100) == []
 
 
 def test_the_labels_of_a_curve_do_not_overlap():
     series = {f"method {i}": [Point(s, 0.5 + 0.001 * i, 0.01, 3) for s in (1, 2)] for i in range(8)}
-    figure = curve._figure(series, [0.5], "accuracy", "title")
+    figure = curve._make_figure(series, [0.5], ACCURACY, "title")
     figure.canvas.draw()
     (axes,) = figure.axes
     assert {t.get_text() for t in axes.texts} == {*series, "zero-shot"}
@@ -288,10 +289,10 @@ def test_the_labels_of_a_curve_do_not_overlap():
 
 def test_a_curve_is_two_pictures(tmp_path):
     series = {"a $x$": [Point(1, 0.2, 0.1, 2), Point(16, 0.4, 0.0, 1)]}
-    curve.draw(tmp_path, series, [0.1], "nll", "a title")
+    curve.draw_curve(tmp_path, series, [0.1], NLL, "a title")
     with Image.open(tmp_path / "curve.png") as picture:
         assert picture.width > 800
     text = (tmp_path / "curve.svg").read_text()
     assert text.startswith("<?xml") and "</svg>" in text
-    curve.draw(tmp_path, series, [0.1], "nll", "a title")
+    curve.draw_curve(tmp_path, series, [0.1], NLL, "a title")
     assert (tmp_path / "curve.svg").read_text() == text

@@ -10,7 +10,7 @@ import yaml
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from clip_adapt.evaluation import metrics
+from clip_adapt.evaluation import resampling
 from clip_adapt.sweeps import making
 from clip_adapt.system import locks
 from clip_adapt.training import side_by_side
@@ -54,7 +54,7 @@ def words(animals, tiny_model):
 @pytest.fixture
 def sweep(run_cli, words, monkeypatch):
     """A function that sweeps two seeds by two rates: (exit code, stdout, stderr)."""
-    monkeypatch.setattr(metrics, "RESAMPLES", 20)
+    monkeypatch.setattr(resampling, "RESAMPLES", 20)
 
     def swept(*more):
         usual = ["method=adapter", "seed=[1,2]", "lr=[0.01,0.05]", "output=out"]
@@ -123,7 +123,7 @@ CASES = [
 
 @pytest.mark.parametrize(("method", "more"), CASES)
 def test_a_run_beside_others_is_the_run_alone(run_cli, words, monkeypatch, method, more):
-    monkeypatch.setattr(metrics, "RESAMPLES", 20)
+    monkeypatch.setattr(resampling, "RESAMPLES", 20)
     words = [*words, f"method={method}", *more]
     code, out, err = run_cli("sweep", *words, "seed=[1,2]", "lr=[0.01,0.05]", "output=out")
     assert code == 0, err

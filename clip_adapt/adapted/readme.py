@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from clip_adapt.adapted.delta import Header
 
-PERCENT = ("accuracy", "balanced_accuracy", "macro_f1", "ece", "coverage")
 
+def write_card(
+    header: Header, licence: str | None, command: str, rows: Sequence[tuple[str, str, str]]
+) -> str:
+    """Return the card as Markdown with the front matter that the hub reads.
 
-def write(header: Header, licence: str | None, command: str) -> str:
-    """Return the card as Markdown with the front matter that the hub reads."""
+    Args:
+        header: of the delta.
+        licence: of the training images.
+        command: what makes the delta anew.
+        rows: a metric each: its name, zero-shot, and what the delta gives.
+    """
     task = header.task
     drawn = f"{task['shots']} shots" if task["classes"] else "trained on captions"
     kind = "image-classification" if task["classes"] else "zero-shot-image-classification"
@@ -30,7 +38,7 @@ def write(header: Header, licence: str | None, command: str) -> str:
             "",
             "    import clip_adapt",
             '    model = clip_adapt.load("path/of/this/folder")',
-            *_classifies(task),
+            *_show_use(task),
             "",
             f"- Backbone: {header.backbone['name']} at {header.backbone['image_size']} pixels, "
             f"fingerprint `{header.backbone['fingerprint'][:16]}`",
@@ -41,7 +49,7 @@ def write(header: Header, licence: str | None, command: str) -> str:
             f"- Support set: sha256 `{header.support_sha256[:16]}`, seed {task['seed']}",
             f"- Made by: `{command}`",
             "",
-            *_table(header.metrics or {}),
+            *_write_table(rows),
             "",
             "Measured once on the test split, which chose nothing. This is no medical device.",
             "",
@@ -49,7 +57,7 @@ def write(header: Header, licence: str | None, command: str) -> str:
     )
 
 
-def _classifies(task: dict[str, Any]) -> list[str]:
+def _show_use(task: dict[str, Any]) -> list[str]:
     if task["classes"]:
         return ['    model.predict("photo.jpg", top_k=3)']
     return [
@@ -58,21 +66,8 @@ def _classifies(task: dict[str, Any]) -> list[str]:
     ]
 
 
-def _table(metrics: dict[str, Any]) -> list[str]:
-    if not metrics:
+def _write_table(rows: Sequence[tuple[str, str, str]]) -> list[str]:
+    if not rows:
         return []
-    rows = ["| | zero-shot | this delta |", "|---|---|---|"]
-    for name, row in metrics["test"].items():
-        ours, base = shown(name, row), shown(name, metrics["zero_shot"][name])
-        rows.append(f"| {name} | {base} | {ours} |")
-    return rows
-
-
-def shown(name: str, row: dict[str, float | None]) -> str:
-    """Return ``49.1 % (45.2 to 53.0)`` or ``0.912 (0.901 to 0.923)``: value and 95 % interval."""
-    if row["value"] is None:
-        return "not defined"
-    scale, digits, unit = (100, 1, " %") if name in PERCENT or "recall@" in name else (1, 3, "")
-    numbers = (round(scale * (row[k] or 0), digits) + 0.0 for k in ("value", "low", "high"))
-    value, low, high = (f"{number:.{digits}f}" for number in numbers)  # + 0.0: no minus zero
-    return f"{value}{unit} ({low} to {high})"
+    head = ["| | zero-shot | this delta |", "|---|---|---|"]
+    return head + [f"| {' | '.join(row)} |" for row in rows]

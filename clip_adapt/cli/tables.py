@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clip_adapt.adapted.readme import shown
+from clip_adapt.evaluation.quantities import COVERAGE, SET_SIZE
 from clip_adapt.system.run_files import CURVE, INDEX, PAGE, RESULTS, SUMMARY
 
 if TYPE_CHECKING:
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from clip_adapt.config.run_options import RunOptions
     from clip_adapt.runs.configuration import Config
     from clip_adapt.sweeps.sweep import Sweep
-
-HEADLINE = ("accuracy", "balanced_accuracy", "auroc")  # more does not fit beside each other
 
 
 def show_config(config: Config, folder: Path) -> None:
@@ -28,8 +26,8 @@ def show_config(config: Config, folder: Path) -> None:
     if names:
         details, training = f"the best of {names} on the support set", "that of the chosen method"
     _console().print(
-        f"[bold]{config.method.name}[/] on [bold]{config.dataset.name}[/], {config.objective.describe_draw(o)}, "
-        f"seed {o.seed}, backbone {config.model.name}",
+        f"[bold]{config.method.name}[/] on [bold]{config.dataset.name}[/], "
+        f"{config.objective.describe_draw(o)}, seed {o.seed}, backbone {config.model.name}",
         f"  method: {details or 'no options'}",
         f"  training: {training}",
         *_shorter(config),
@@ -52,7 +50,11 @@ def show_run(classifier: Classifier) -> None:
         _console().print(f"not trained: {name}, {len(other['per_class'])} classes", highlight=False)
         show_metrics(other, "adapted")
     if "harmonic_mean" in metrics:
-        base, ours = (shown("accuracy", metrics["harmonic_mean"][k]) for k in ("zero_shot", "test"))
+        from clip_adapt.evaluation.reading import find_quantity
+
+        accuracy = find_quantity("accuracy", metrics)
+        mean = metrics["harmonic_mean"]
+        base, ours = (accuracy.write_estimate(mean[kind]) for kind in ("zero_shot", "test"))
         _console().print(
             f"harmonic mean of both accuracies: {ours}, zero-shot {base}",
             highlight=False,
@@ -60,7 +62,7 @@ def show_run(classifier: Classifier) -> None:
         )
     seconds = metrics["seconds"]
     _console().print(
-        f"{metrics['trainable_parameters']:,} trained numbers, "
+        f"{metrics['trainable_parameters']:,} trainable parameters, "
         f"{metrics['adapter_bytes'] / 1000:.0f} kB delta, {seconds['total']:.0f} s "
         f"(features {seconds['features']:.0f}, fit {seconds['fit']:.0f})",
         f"saved: {folder / 'adapter'}",
@@ -111,15 +113,16 @@ def show_metrics(metrics: dict[str, Any], title: str) -> None:
     from rich.table import Table
     from rich.text import Text as Cell
 
+    from clip_adapt.evaluation.reading import write_rows
+
     table = Table(title=f"{metrics['n_test']} test images (95 % intervals)", title_justify="left")
     for column in ("", "zero-shot", title):
         table.add_column(column, justify="right" if column else "left", no_wrap=True)
-    for name, row in metrics["test"].items():
-        base = metrics["zero_shot"][name]
-        table.add_row(name.replace("_", " "), shown(name, base), shown(name, row))
+    for row in write_rows(metrics):
+        table.add_row(*row)
     _console().print(table)
     if "conformal" in metrics:
-        _show_coverage(metrics["conformal"])
+        _show_sets(metrics["conformal"])
     for note in metrics["notes"]:
         _console().print(Cell(f"note: {note}"), soft_wrap=True)
 
@@ -129,7 +132,10 @@ def show_comparison(result: dict[str, Any]) -> None:
     from rich.table import Table
     from rich.text import Text as Cell
 
+    from clip_adapt.evaluation.reading import list_quantities
+
     deltas = result["deltas"]
+    headline = [q for q in list_quantities(next(iter(deltas.values()))) if q.headline]
     rows = {f"{name}, zero-shot": one["zero_shot"] for name, one in deltas.items()}
     if all(one == next(iter(rows.values())) for one in rows.values()):
         rows = {"zero-shot": next(iter(rows.values()))}
@@ -141,21 +147,21 @@ def show_comparison(result: dict[str, Any]) -> None:
     }
     for title, content in titles.items():
         table = Table(title=title, title_justify="left")
-        for column in ("", *HEADLINE):
-            table.add_column(column.replace("_", " "), justify="right" if column else "left")
+        for column in ("", *(quantity.spoken for quantity in headline)):
+            table.add_column(column, justify="right" if column else "left")
         for name, row in content.items():
-            table.add_row(Cell(name), *(shown(metric, row[metric]) for metric in HEADLINE))
+            table.add_row(Cell(name), *(q.write_estimate(row[q.name]) for q in headline))
         _console().print(table)
     for note in result["notes"]:
         _console().print(Cell(f"note: {note}"), soft_wrap=True)
 
 
-def _show_coverage(sets: dict[str, Any]) -> None:
+def _show_sets(sets: dict[str, Any]) -> None:
     for score in ("lac", "aps"):
-        coverage, size = sets[score]["coverage"], sets[score]["set_size"]
+        coverage, size = (sets[score][q.name] for q in (COVERAGE, SET_SIZE))
         _console().print(
-            f"sets ({score}): {shown('coverage', coverage)} hold the true class, "
-            f"{1 - sets['alpha']:.0%} promised; {size['value']:.2f} classes on average",
+            f"sets ({score}): {COVERAGE.write_estimate(coverage)} hold the true class, "
+            f"{1 - sets['alpha']:.0%} promised; {SET_SIZE.write_value(size['value'])} on average",
             highlight=False,
             soft_wrap=True,
         )

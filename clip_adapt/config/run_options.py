@@ -55,6 +55,7 @@ class RunOptions:
     calibration: Count | str | None
     protocol: Literal["few_shot", "base_to_new", "cross_dataset"]
     test_on: list[str] | str | None
+    metrics: list[str] | str | None
     device: str
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     text_chunk: Literal["auto"] | Count

@@ -17,8 +17,10 @@ from clip_adapt.adapted.classifier import Classifier
 from clip_adapt.adapted.conformal import Labels, Thresholds
 from clip_adapt.data.items import Item
 from clip_adapt.errors import InputError, nearest
-from clip_adapt.evaluation import metrics
-from clip_adapt.evaluation.metrics import Measured
+from clip_adapt.evaluation.measuring import Measured, compare, list_notes, measure
+from clip_adapt.evaluation.metric import Metric
+from clip_adapt.evaluation.quantities import COVERAGE, EMPTY, SET_SIZE
+from clip_adapt.evaluation.resampling import describe_bootstrap, estimate_mean
 from clip_adapt.inputs.features import FeatureCache, extract
 from clip_adapt.method.contract import Method
 
@@ -34,6 +36,7 @@ class Evaluation:
         ours: its metrics.
         zero_shot: those of the same backbone and prompts without training.
         sets: what its conformal sets are worth; None when it gives none.
+        more: metrics besides those that ship.
     """
 
     classes: list[str]
@@ -42,6 +45,7 @@ class Evaluation:
     ours: Measured
     zero_shot: Measured
     sets: dict[str, Any] | None = None
+    more: Sequence[Metric] = ()
 
     def facts(self) -> dict[str, Any]:
         """Return what metrics.json says of it; every value can be written as JSON."""
@@ -49,22 +53,32 @@ class Evaluation:
         return {
             "test": self.ours.table,
             "zero_shot": self.zero_shot.table,
-            "difference": metrics.difference(self.ours, self.zero_shot),
+            "difference": compare(self.ours, self.zero_shot),
+            **({"metrics": {m.name: m.describe() for m in self.more}} if self.more else {}),
             **({"conformal": self.sets} if self.sets else {}),
             "per_class": self.ours.per_class,
             "confusion": self.ours.confusion,
             "n_test": len(self.items),
-            "bootstrap": metrics.bootstrap(len(self.items), len(self.classes), groups),
-            "notes": metrics.notes(labels, self.classes),
+            "bootstrap": describe_bootstrap(len(self.items), len(self.classes), groups),
+            "notes": list_notes(labels, self.classes),
         }
 
 
 def beside_zero_shot(
-    classifier: Classifier, items: list[Item], cache: FeatureCache, seed: int = 0
+    classifier: Classifier,
+    items: list[Item],
+    cache: FeatureCache,
+    seed: int = 0,
+    more: Sequence[Metric] = (),
 ) -> Evaluation:
     """Measure a classifier on test items, and zero-shot CLIP on the same features.
 
-    ``seed`` is that of the bootstrap; equal seeds draw equal resamples of the same items.
+    Args:
+        classifier: adapted.
+        items: the test images, labelled in the order of its classes.
+        cache: where features are kept.
+        seed: of the bootstrap; equal seeds draw equal resamples of the same items.
+        more: metrics besides those that ship.
     """
     baseline = Classifier(Method(classifier.backbone, classifier.method.task))
     ours = probabilities(classifier, items, cache)
@@ -74,9 +88,10 @@ def beside_zero_shot(
         names,
         items,
         ours,
-        metrics.measure(labels, ours.numpy(), names, groups, seed),
-        metrics.measure(labels, base.numpy(), names, groups, seed),
-        _coverage(classifier.conformal, ours, labels, groups, seed),
+        measure(labels, ours.numpy(), names, groups, seed, more),
+        measure(labels, base.numpy(), names, groups, seed, more),
+        _measure_sets(classifier.conformal, ours, labels, groups, seed),
+        more,
     )
 
 
@@ -102,7 +117,7 @@ def logits(
     return classifier.logits_of_features(z).cpu()
 
 
-def _coverage(
+def _measure_sets(
     thresholds: Thresholds | None,
     probabilities: Tensor,
     labels: Labels,
@@ -117,9 +132,9 @@ def _coverage(
         inside = conformal.sets(probabilities.numpy(), thresholds, score)
         covered, sizes = inside[np.arange(len(labels)), labels], inside.sum(1)
         found[score] = {
-            "coverage": metrics.mean(covered, groups, seed),
-            "set_size": metrics.mean(sizes, groups, seed, most=float(inside.shape[1])),
-            "empty": metrics.mean(sizes == 0, groups, seed),
+            COVERAGE.name: estimate_mean(covered, groups, seed),
+            SET_SIZE.name: estimate_mean(sizes, groups, seed, high=float(inside.shape[1])),
+            EMPTY.name: estimate_mean(sizes == 0, groups, seed),
         }
     return found
 

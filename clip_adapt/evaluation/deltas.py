@@ -34,6 +34,7 @@ def measure_deltas(
     cache: bool = True,
     cache_dir: str | None = None,
     method_file: str | None = None,
+    metrics: list[str] | str | None = None,
     output: str | None = None,
 ) -> dict[str, Any]:
     """Measure deltas on a data set's test split; configs/evaluate.yaml describes the options.
@@ -48,15 +49,19 @@ def measure_deltas(
     """
     from clip_adapt.data.dataset import Dataset
     from clip_adapt.evaluation import classification
+    from clip_adapt.evaluation.finding import find_metrics
     from clip_adapt.inputs.features import FeatureCache
     from clip_adapt.system.files import cache_folder
 
+    more = find_metrics(metrics)
     catalog.find_dataset(dataset)  # says what is wrong with it before anything is loaded
     folder = Path(output).expanduser() if output is not None else None
     models = _load(adapters, method_file, device, precision)
     card = catalog.find_dataset(dataset, wants=_wanted(models, dataset, classes))
     data = Dataset.from_card(card, cache_dir=cache_dir, data_dir=data_dir, download=download)
     if catalog.gives(card) == "captions":
+        if more:
+            raise InputError("metrics= measures probabilities of classes, and captions have none")
         return _retrieval(models, data, on_bad_image, cache, cache_dir, folder)
     if classes == "dataset":
         models = {name: _moved(name, model, data) for name, model in models.items()}
@@ -69,7 +74,7 @@ def measure_deltas(
         require_writable(folder)
     kept = FeatureCache(cache_folder(cache_dir) / "features" if cache else None)
     found = {
-        name: classification.beside_zero_shot(model, _without(items[name], broken), kept)
+        name: classification.beside_zero_shot(model, _without(items[name], broken), kept, more=more)
         for name, model in models.items()
     }
     result = _one(found) if len(found) == 1 else _several(found)
@@ -194,12 +199,12 @@ def _one(found: dict[str, Evaluation]) -> dict[str, Any]:
 
 
 def _several(found: dict[str, Evaluation]) -> dict[str, Any]:
-    from clip_adapt.evaluation import metrics
+    from clip_adapt.evaluation.measuring import compare
 
     pairs = [(f"{a} - {b}", found[a].ours, found[b].ours) for b, a in combinations(found, 2)]
     return {
         "deltas": {name: one.facts() for name, one in found.items()},
-        "differences": {title: metrics.difference(one, other) for title, one, other in pairs},
+        "differences": {title: compare(one, other) for title, one, other in pairs},
         "n_test": len(next(iter(found.values())).items),
         "notes": next(iter(found.values())).facts()["notes"],
     }

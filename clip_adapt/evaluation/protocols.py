@@ -24,7 +24,10 @@ from clip_adapt.data.items import Item, Support
 from clip_adapt.errors import InputError
 from clip_adapt.evaluation import classification
 from clip_adapt.evaluation.classification import Evaluation
-from clip_adapt.evaluation.metrics import Interval, Measured, interval
+from clip_adapt.evaluation.measuring import Measured
+from clip_adapt.evaluation.metric import Metric
+from clip_adapt.evaluation.quantities import Estimate
+from clip_adapt.evaluation.resampling import make_estimate
 from clip_adapt.inputs.features import FeatureCache
 from clip_adapt.method.contract import Method
 
@@ -71,9 +74,11 @@ def require_transfer(method: Method, name: str, protocol: Protocol) -> None:
         )
 
 
-def measure(classifier: Classifier, dataset: Dataset, cache: FeatureCache) -> Evaluation:
+def measure(
+    classifier: Classifier, dataset: Dataset, cache: FeatureCache, more: Sequence[Metric] = ()
+) -> Evaluation:
     """Measure a classifier of other classes on the test images of its data set."""
-    return classification.beside_zero_shot(classifier, dataset.test, cache, SEED)
+    return classification.beside_zero_shot(classifier, dataset.test, cache, SEED, more)
 
 
 def facts(protocol: Protocol, main: Evaluation, others: Mapping[str, Evaluation]) -> dict[str, Any]:
@@ -90,14 +95,14 @@ def facts(protocol: Protocol, main: Evaluation, others: Mapping[str, Evaluation]
     return found
 
 
-def harmonic_mean(base: Measured, new: Measured) -> Interval:
+def harmonic_mean(base: Measured, new: Measured) -> Estimate:
     """Return 2 ab / (a + b) of the accuracies on base and new classes, with its interval."""
     rows = [m.table["accuracy"]["value"] for m in (base, new)]
     assert rows[0] is not None and rows[1] is not None, "accuracy is always defined"
     samples = [m.samples["accuracy"] for m in (base, new)]
     shorter = min(map(len, samples))  # a large test set is resampled less often
     means = _harmonic(samples[0][:shorter], samples[1][:shorter])
-    return interval(float(_harmonic(np.array(rows[0]), np.array(rows[1]))), means)
+    return make_estimate(float(_harmonic(np.array(rows[0]), np.array(rows[1]))), means, 0.0, 1.0)
 
 
 def _harmonic(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

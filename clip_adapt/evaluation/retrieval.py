@@ -27,15 +27,20 @@ from clip_adapt.adapted.classifier import Classifier
 from clip_adapt.data import scan
 from clip_adapt.data.captions import Captions
 from clip_adapt.data.items import Item
-from clip_adapt.evaluation import metrics, resampling
 from clip_adapt.evaluation.classification import groups_of
-from clip_adapt.evaluation.metrics import Measured
-from clip_adapt.evaluation.resampling import Floats
+from clip_adapt.evaluation.measuring import Measured, compare
+from clip_adapt.evaluation.predictions import Floats
+from clip_adapt.evaluation.quantities import RECALL_AT, RECALLS
+from clip_adapt.evaluation.resampling import (
+    count_resamples,
+    describe_bootstrap,
+    draw_resamples,
+    make_estimate,
+)
 from clip_adapt.inputs.features import FeatureCache, extract
 from clip_adapt.method.contract import Method
 from clip_adapt.method.encoding import encode_texts
 
-AT = (1, 5, 10)
 SHOWN = 5  # captions of an image in retrieval.csv
 BLOCK = 1024  # rows of similarities at a time
 
@@ -91,24 +96,22 @@ def measure(found: Ranks, groups: Sequence[str | None] | None = None, seed: int 
     """Return the recalls with their 95 % intervals; ``groups`` are drawn whole."""
     n = len(found.of_images)
     image = found.image.numpy()
-    of_image = {k: (found.of_images < k).numpy().astype(np.float64) for k in AT}
+    of_image = {k: (found.of_images < k).numpy().astype(np.float64) for k in RECALL_AT}
     # For every image how many of its captions are right, and how many it has.
-    of_text = {k: np.bincount(image, (found.of_pairs < k).numpy(), minlength=n) for k in AT}
+    of_text = {k: np.bincount(image, (found.of_pairs < k).numpy(), minlength=n) for k in RECALL_AT}
     count = np.bincount(image, minlength=n).astype(np.float64)
     ways = {
-        **{f"image_to_text_recall@{k}": (of_image[k], np.ones(n)) for k in AT},
-        **{f"text_to_image_recall@{k}": (of_text[k], count) for k in AT},
+        **{f"image_to_text_recall@{k}": (of_image[k], np.ones(n)) for k in RECALL_AT},
+        **{f"text_to_image_recall@{k}": (of_text[k], count) for k in RECALL_AT},
     }
-    drawn = list(resampling.draw(n, groups, metrics.resamples(n, 1), seed))
-    samples = {name: _resampled(*way, drawn) for name, way in ways.items()}
-    table = {
-        name: metrics.interval(float(top.sum() / bottom.sum()), samples[name])
-        for name, (top, bottom) in ways.items()
-    }
+    drawn = list(draw_resamples(n, groups, count_resamples(n, 1), seed))
+    samples = {q.name: _resample(*ways[q.name], drawn) for q in RECALLS}
+    values = {name: float(top.sum() / bottom.sum()) for name, (top, bottom) in ways.items()}
+    table = {q.name: make_estimate(values[q.name], samples[q.name], q.low, q.high) for q in RECALLS}
     return Measured(table, {}, [], samples)
 
 
-def _resampled(top: NDArray[Any], bottom: NDArray[Any], drawn: Sequence[Floats]) -> Floats:
+def _resample(top: NDArray[Any], bottom: NDArray[Any], drawn: Sequence[Floats]) -> Floats:
     return np.concatenate([(top @ weights) / (bottom @ weights) for weights in drawn])
 
 
@@ -141,11 +144,11 @@ class Retrieval:
         return {
             "test": self.ours.table,
             "zero_shot": self.zero_shot.table,
-            "difference": metrics.difference(self.ours, self.zero_shot),
+            "difference": compare(self.ours, self.zero_shot),
             "n_test": len(self.items),
             "n_captions": sum(len(item.captions) for item in self.items),
             "n_texts": len(self.texts),
-            "bootstrap": metrics.bootstrap(len(self.items), 1, groups_of(self.items)),
+            "bootstrap": describe_bootstrap(len(self.items), 1, groups_of(self.items)),
         }
 
 

@@ -21,6 +21,7 @@ from clip_adapt.config.run_options import RunOptions
 from clip_adapt.data.dataset import Dataset
 from clip_adapt.data.items import Item, Support
 from clip_adapt.data.task import Task
+from clip_adapt.evaluation.quantities import Quantity
 from clip_adapt.inputs.features import FeatureCache
 from clip_adapt.method.contract import Method
 from clip_adapt.pages import plain_page
@@ -163,6 +164,14 @@ class Objective:
             for key, (neutral, reason) in self.fixed.items()
             if options[key] != neutral
         ]
+
+    def list_metrics(self, o: RunOptions) -> Sequence[Quantity]:
+        """Return what is measured on test images.
+
+        Raises:
+            InputError: when a metric that the options name cannot be had.
+        """
+        raise NotImplementedError
 
     def name_datasets(self, o: RunOptions) -> list[str]:
         """Return the names or paths of the data sets that are needed besides ``dataset=``."""

@@ -8,18 +8,23 @@ probabilities, thresholds give sets of classes; each on images that nothing was 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from clip_adapt.adapted import conformal
 from clip_adapt.adapted.classifier import Classifier
+from clip_adapt.config.cards import DataCard
 from clip_adapt.config.run_options import RunOptions
 from clip_adapt.data.dataset import Dataset
 from clip_adapt.data.items import Item, write_manifest
+from clip_adapt.errors import InputError
 from clip_adapt.evaluation import calibration, classification, protocols
 from clip_adapt.evaluation.classification import Evaluation
+from clip_adapt.evaluation.finding import find_metrics, list_shipped
+from clip_adapt.evaluation.quantities import Quantity
 from clip_adapt.inputs import features
 from clip_adapt.inputs.pixels import Pixels
 from clip_adapt.inputs.views import Augment
@@ -35,7 +40,20 @@ from clip_adapt.training.fitting import Part, Trained, Training
 class Classify(Objective):
     """Learning classes."""
 
-    fixed = {"dedup": (True, "images with classes are no pairs")}
+    fixed: ClassVar = {"dedup": (True, "images with classes are no pairs")}
+
+    def find_problems(self, options: Mapping[str, Any], card: DataCard | None) -> list[str]:
+        """Return what does not fit, metrics that cannot be had among it."""
+        problems = super().find_problems(options, card)
+        try:
+            find_metrics(options["metrics"])
+        except InputError as error:
+            problems += str(error).splitlines()
+        return problems
+
+    def list_metrics(self, o: RunOptions) -> Sequence[Quantity]:
+        """Return the metrics that ship, and those of ``metrics=``."""
+        return [*list_shipped(), *find_metrics(o.metrics)]
 
     def name_datasets(self, o: RunOptions) -> list[str]:
         """Return the data sets of ``test_on``, and the one that is calibrated on."""
@@ -166,11 +184,12 @@ def _calibrate(run: Run, classifier: Classifier) -> tuple[Classifier, list[str]]
 
 
 def _measure(run: Run, classifier: Classifier) -> tuple[Evaluation, dict[str, Evaluation]]:
-    o, others = run.options, {}
-    measured = classification.beside_zero_shot(classifier, run.data.dataset.test, run.cache)
+    o, others, test = run.options, {}, run.data.dataset.test
+    more = find_metrics(o.metrics)
+    measured = classification.beside_zero_shot(classifier, test, run.cache, more=more)
     for name, dataset in run.data.others.items():
         task = dataset.task(prompts=o.prompts, shots=o.shots, seed=o.seed)
-        others[name] = protocols.measure(classifier.for_task(task), dataset, run.cache)
+        others[name] = protocols.measure(classifier.for_task(task), dataset, run.cache, more)
     return measured, others
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -23,6 +23,7 @@ from clip_adapt.data.captions import Captions
 from clip_adapt.data.items import Item, Support
 from clip_adapt.errors import InputError, listed
 from clip_adapt.evaluation import retrieval
+from clip_adapt.evaluation.quantities import RECALLS, Quantity
 from clip_adapt.inputs import features
 from clip_adapt.inputs.pixels import Pixels
 from clip_adapt.inputs.views import Augment
@@ -42,10 +43,10 @@ class Contrastive(Objective):
 
     gives = "captions"
     headline = "image_to_text_recall@5"
-    unused = {
+    unused: ClassVar = {
         "shots": "draws nothing: captions have no classes, and all training images are used",
     }
-    fixed = {
+    fixed: ClassVar = {
         "class_balanced": (False, "captions have no classes to balance"),
         "label_smoothing": (0.0, "its loss has no class labels to smooth"),
         "guard": (False, "zero-shot classification has no part in it"),
@@ -53,6 +54,7 @@ class Contrastive(Objective):
         "conformal": (None, "there are no sets of classes"),
         "protocol": ("few_shot", "captions have no classes to hold back"),
         "prompts": ("templates", "captions have no descriptions besides themselves"),
+        "metrics": (None, "they measure probabilities of classes"),
         "iterations_per_shot": (None, "captions have no shots; give the length as epochs=10"),
     }
 
@@ -65,6 +67,10 @@ class Contrastive(Objective):
                 f"{', '.join(_list_able())}"
             )
         return problems
+
+    def list_metrics(self, o: RunOptions) -> Sequence[Quantity]:
+        """Return the recalls, both ways."""
+        return RECALLS
 
     def describe_draw(self, o: RunOptions) -> str:
         """Return that everything is used."""

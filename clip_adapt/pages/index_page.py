@@ -10,13 +10,14 @@ from typing import Any
 from urllib.parse import quote
 
 from clip_adapt.errors import InputError
+from clip_adapt.evaluation.quantities import Quantity
+from clip_adapt.evaluation.reading import list_quantities
 from clip_adapt.pages import facts, numbers
 from clip_adapt.pages.facts import Facts
 from clip_adapt.pages.rendering import data_uri, environment
 
 PAGE = "report.html"
 CURVE = "curve.svg"
-METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "ece")
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,9 @@ def _read(folders: Iterable[Path]) -> tuple[list[Facts], list[str]]:
     for path in folders:
         try:
             run = facts.read(path)
-            _ = (run.metrics["test"]["accuracy"]["value"], run.method, run.dataset, run.model)
-        except (InputError, KeyError, TypeError) as error:
+            measured = [run.metrics["test"][q.name]["value"] for q in list_quantities(run.metrics)]
+            _ = (measured[0], run.method, run.dataset, run.model)
+        except (InputError, KeyError, TypeError, IndexError) as error:
             damaged.append(f"{path}: {error}")
         else:
             runs.append(run)
@@ -81,25 +83,32 @@ def _read(folders: Iterable[Path]) -> tuple[list[Facts], list[str]]:
 
 
 def _columns(runs: list[Facts]) -> list[Column]:
-    measured = [n for n in METRICS if any(n in run.metrics["test"] for run in runs)]
+    every = [q for run in runs for q in list_quantities(run.metrics)]
+    headline = list({q.name: q for q in every if q.headline}.values())
     return [
         Column("method", lambda run: run.title),
         Column("data set", lambda run: run.dataset),
         Column("model", lambda run: run.model),
         Column("shots", lambda run: run.config.get("shots"), str),
         Column("seed", lambda run: run.config.get("seed"), str),
-        *(_metric("test", name, numbers.spoken(name)) for name in measured),
-        _metric("zero_shot", "accuracy", "zero-shot"),
-        Column("trained", lambda run: run.metrics.get("trainable_parameters"), "{:,}".format),
-        Column("time", lambda run: run.metrics.get("seconds", {}).get("total"), numbers.seconds),
+        *(_make_column("test", q, q.spoken) for q in headline),
+        *(_make_column("zero_shot", q, f"zero-shot {q.spoken}") for q in headline[:1]),
+        Column(
+            "trainable parameters",
+            lambda run: run.metrics.get("trainable_parameters"),
+            "{:,}".format,
+        ),
+        Column(
+            "time", lambda run: run.metrics.get("seconds", {}).get("total"), numbers.write_duration
+        ),
     ]
 
 
-def _metric(split: str, name: str, title: str) -> Column:
+def _make_column(split: str, quantity: Quantity, title: str) -> Column:
     def value(run: Facts) -> float | None:
-        return ((run.metrics.get(split) or {}).get(name) or {}).get("value")
+        return ((run.metrics.get(split) or {}).get(quantity.name) or {}).get("value")
 
-    return Column(title, value, lambda number: numbers.of_metric(name, number))
+    return Column(title, value, quantity.write_value)
 
 
 def _page(run: Facts, top: Path) -> str | None:

@@ -20,8 +20,8 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters["bytes"] = numbers.size
-    made.filters["seconds"] = numbers.seconds
+    made.filters["bytes"] = numbers.write_size
+    made.filters["seconds"] = numbers.write_duration
     return made
 
 

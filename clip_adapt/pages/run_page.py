@@ -10,6 +10,8 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from clip_adapt.evaluation.quantities import PER_CLASS
+from clip_adapt.evaluation.reading import list_quantities
 from clip_adapt.pages import numbers, pictures, plots, tables
 from clip_adapt.pages.facts import Facts, Predictions
 from clip_adapt.pages.rendering import environment
@@ -56,6 +58,7 @@ def render(facts: Facts) -> str:
             m=facts.metrics,
             classes=p.classes,
             headline=list_headline(facts.metrics),
+            of_class={quantity.name: quantity for quantity in PER_CLASS},
             rows=tables.per_class(p, confusion),
             matrix=_matrix(confusion),
             heat=_heat(confusion),
@@ -70,10 +73,13 @@ def render(facts: Facts) -> str:
     )
 
 
-def list_headline(metrics: dict[str, Any]) -> list[numbers.Metric]:
+def list_headline(metrics: dict[str, Any]) -> list[numbers.MetricRow]:
     """Return the metrics of the test split with zero-shot beside them, in their order."""
-    before = metrics.get("zero_shot") or {}
-    return [numbers.metric(name, ours, before.get(name)) for name, ours in metrics["test"].items()]
+    test, before = metrics["test"], metrics.get("zero_shot") or {}
+    return [
+        numbers.make_row(quantity, test[quantity.name], before.get(quantity.name))
+        for quantity in list_quantities(metrics)
+    ]
 
 
 def _choose(p: Predictions) -> tuple[list[int], list[int]]:

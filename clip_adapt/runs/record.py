@@ -13,6 +13,7 @@ from clip_adapt.adapted import delta, readme
 from clip_adapt.adapted.classifier import Classifier
 from clip_adapt.data import leaks
 from clip_adapt.data.items import write_manifest
+from clip_adapt.evaluation.reading import describe_others, write_rows
 from clip_adapt.objectives import Outcome
 from clip_adapt.pages import facts
 from clip_adapt.runs.preparation import Prepared
@@ -40,7 +41,8 @@ def write_run(prepared: Prepared, outcome: Outcome, trained: Trained) -> Classif
     config, run, folder = prepared.config, prepared.run, prepared.run.folder
     manifest = write_manifest(config.objective.list_support(run))
     header = _describe(prepared, outcome, manifest)
-    card = readme.write(header, config.dataset.licence, config.command)
+    rows = write_rows(outcome.measured)
+    card = readme.write_card(header, config.dataset.licence, config.command, rows)
     file = delta.save(folder / ADAPTER, outcome.classifier.method, header, card)
     metrics = _list_metrics(prepared, outcome, trained)
     metrics |= {"adapter_bytes": file.stat().st_size, "versions": header.versions}
@@ -80,11 +82,13 @@ def _describe(prepared: Prepared, outcome: Outcome, manifest: str) -> delta.Head
 
 def _list_metrics(prepared: Prepared, outcome: Outcome, trained: Trained) -> dict[str, Any]:
     run, method = prepared.run, outcome.classifier.method
-    support = run.draw.support
+    support, objective = run.draw.support, prepared.config.objective
+    others = describe_others(objective.list_metrics(run.options))
     return {
         "command": prepared.config.command,
         "objective": prepared.config.options.objective,
         **outcome.measured,
+        **({"metrics": others} if others else {}),
         "seconds": {name: round(s, 3) for name, s in run.clock.read().items()},
         "trainable_parameters": sum(t.numel() for t in method.state_dict().values()),
         "peak_memory_bytes": peak_memory(run.backbone.device),

@@ -1,4 +1,4 @@
-"""The picture of a sweep: a test metric against shots, a line a method, a band over the seeds."""
+"""The picture of a sweep: a test metric against shots, a line per method, a band over the seeds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from clip_adapt.pages.numbers import IN_PERCENT, spoken
+from clip_adapt.evaluation.quantities import UNITS, Quantity
 from clip_adapt.sweeps.results import Point
 from clip_adapt.system.files import atomic
 
@@ -36,11 +36,11 @@ STYLE: Any = {  # matplotlib's type for this names each of its 300 keys
 }
 
 
-def draw(
+def draw_curve(
     folder: Path,
     series: Mapping[str, Sequence[Point]],
     zero_shot: Sequence[float],
-    metric: str,
+    metric: Quantity,
     title: str,
 ) -> None:
     """Write ``curve.png`` and ``curve.svg``.
@@ -56,18 +56,20 @@ def draw(
         InputError: when the folder cannot be written.
     """
     with mpl.rc_context(STYLE):
-        figure = _figure(series, zero_shot, metric, title)
+        figure = _make_figure(series, zero_shot, metric, title)
         for kind in ("png", "svg"):
             metadata = {"Date": None} if kind == "svg" else None
             with atomic(folder / f"curve.{kind}") as path:
                 figure.savefig(path, format=kind, dpi=160, bbox_inches="tight", metadata=metadata)
 
 
-def _figure(
-    series: Mapping[str, Sequence[Point]], zero_shot: Sequence[float], metric: str, title: str
+def _make_figure(
+    series: Mapping[str, Sequence[Point]],
+    zero_shot: Sequence[float],
+    metric: Quantity,
+    title: str,
 ) -> Figure:
-    percent = metric.endswith(IN_PERCENT)
-    scale = 100 if percent else 1
+    scale = UNITS[metric.unit].factor
     figure = Figure(figsize=(6.4, 4.4))
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -93,30 +95,30 @@ def _figure(
     for value in zero_shot:
         axes.axhline(scale * value, color=MUTED, linestyle="--", linewidth=1.2, zorder=1)
         ends.append(("zero-shot", ticks[-1], scale * value, MUTED))
-    _axes(axes, ticks, f"test {spoken(metric)}" + " in %" * percent, title)
-    _labels(figure, axes, ends)
+    _label_axes(axes, ticks, f"test {metric.write_title()}", title)
+    _label_lines(figure, axes, ends)
     return figure
 
 
-def _axes(axes: Any, ticks: list[int], label: str, title: str) -> None:
+def _label_axes(axes: Any, ticks: list[int], label: str, title: str) -> None:
     axes.set_xscale("log", base=2)
     axes.set_xticks(ticks, [str(t) for t in ticks])
     axes.minorticks_off()
     axes.set_xlim(ticks[0] / 1.15, ticks[-1] * 1.15)
     axes.grid(True, linewidth=0.8)
-    axes.set_xlabel("labelled images a class (shots)")
+    axes.set_xlabel("labelled images per class (shots)")
     axes.set_ylabel(label)
     axes.set_title(title, loc="left", fontsize=FONT + 1, pad=12)
 
 
-def _labels(figure: Figure, axes: Any, ends: list[tuple[str, float, float, str]]) -> None:
+def _label_lines(figure: Figure, axes: Any, ends: list[tuple[str, float, float, str]]) -> None:
     # Beside the ends of their lines, moved apart where they would overlap.
     figure.canvas.draw()
     height = FONT * 1.35 * figure.dpi / 72
     bottom, top = axes.get_window_extent().y0, axes.get_window_extent().y1
     order = sorted(ends, key=lambda end: end[2])
     wanted = [axes.transData.transform((1, y))[1] for _, _, y, _ in order]
-    places = spread(wanted, height, bottom, top)
+    places = spread_places(wanted, height, bottom, top)
     for (name, x, y, colour), place in zip(order, places, strict=True):
         height_of = axes.transAxes.inverted().transform((0, place))[1]
         axes.annotate(
@@ -140,7 +142,7 @@ def _labels(figure: Figure, axes: Any, ends: list[tuple[str, float, float, str]]
         )
 
 
-def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+def spread_places(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
     """Return places at least ``gap`` apart, near what is wanted, in the same order.
 
     They stay between ``low`` and ``high`` unless there are too many for that.
@@ -155,10 +157,10 @@ def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list
     blocks: list[list[float]] = []
     for place in wanted:
         blocks.append([place])
-        while len(blocks) > 1 and _start(blocks[-1], gap) < _end(blocks[-2], gap) + gap:
+        while len(blocks) > 1 and _find_start(blocks[-1], gap) < _find_end(blocks[-2], gap) + gap:
             last = blocks.pop()
             blocks[-1] += last
-    places = [_start(block, gap) + i * gap for block in blocks for i in range(len(block))]
+    places = [_find_start(block, gap) + i * gap for block in blocks for i in range(len(block))]
     for i in reversed(range(len(places))):
         places[i] = min(places[i], high if i == len(places) - 1 else places[i + 1] - gap)
     for i in range(len(places)):
@@ -166,9 +168,9 @@ def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list
     return places
 
 
-def _start(block: list[float], gap: float) -> float:
+def _find_start(block: list[float], gap: float) -> float:
     return sum(block) / len(block) - gap * (len(block) - 1) / 2
 
 
-def _end(block: list[float], gap: float) -> float:
-    return _start(block, gap) + gap * (len(block) - 1)
+def _find_end(block: list[float], gap: float) -> float:
+    return _find_start(block, gap) + gap * (len(block) - 1)

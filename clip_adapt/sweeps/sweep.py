@@ -22,12 +22,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clip_adapt.errors import InputError
+from clip_adapt.errors import InputError, unknown
 from clip_adapt.system import locks
 from clip_adapt.system.files import write_text
 from clip_adapt.system.run_files import CONFIG, METRICS, RESULTS, SUMMARY
 
 if TYPE_CHECKING:
+    from clip_adapt.evaluation.quantities import Quantity
     from clip_adapt.runs.shared import Shared
     from clip_adapt.sweeps.grid import Cell
     from clip_adapt.sweeps.results import Result
@@ -104,8 +105,9 @@ class Sweep:
 
         if self.leads:
             found = self.list_results()
-            text = results.summary(found, self.metric, self.command, list(self.failed.items()))
-            write_text(self.folder / RESULTS, results.table(found))
+            failed = list(self.failed.items())
+            text = results.write_summary(found, self._find_metric(found), self.command, failed)
+            write_text(self.folder / RESULTS, results.write_table(found))
             write_text(self.folder / SUMMARY, text)
 
     def write_pictures(self) -> None:
@@ -114,15 +116,22 @@ class Sweep:
         from clip_adapt.sweeps import curve, results
 
         found = self.list_results()
-        series = results.series(found, self.metric)
+        series = results.group_points(found, self.metric)
         if not self.leads or not series:
             return
-        before = results.zero_shot(found, self.metric)
+        before = results.list_zero_shot(found, self.metric)
         names = {result.cell.config.dataset.name for result in found}
         models = {result.cell.config.model.name for result in found}
         title = f"{', '.join(sorted(names))}, backbone {', '.join(sorted(models))}"
-        curve.draw(self.folder, results.not_zero_shot(found, series), before, self.metric, title)
+        lines = results.leave_out_zero_shot(found, series)
+        curve.draw_curve(self.folder, lines, before, self._find_metric(found), title)
         pages.write_index(self.folder)
+
+    def _find_metric(self, found: list[Result]) -> Quantity:
+        # Every run of the sweep measures the same, so each describes the metric.
+        from clip_adapt.evaluation.reading import find_quantity
+
+        return find_quantity(self.metric, found[0].metrics if found else {})
 
     def _make(self, cell: Cell, pending: dict[Path, Cell], shared: Shared, say: Say) -> None:
         # Take a run off ``pending``, and those made beside it; not what another process works on.
@@ -214,11 +223,12 @@ def _find_changes(cell: Cell) -> list[str] | None:
 
 
 def _describe_result(metrics: Mapping[str, Any], name: str) -> str:
-    from clip_adapt.pages.numbers import of_metric, spoken
+    from clip_adapt.evaluation.reading import find_quantity
 
+    quantity = find_quantity(name, metrics)
     found = [(metrics[kind].get(name) or {}).get("value") for kind in ("test", "zero_shot")]
-    ours, before = (of_metric(name, value) for value in found)
-    return f"{spoken(name)} {ours} (zero-shot {before})"
+    ours, before = map(quantity.write_value, found)
+    return f"{quantity.spoken} {ours} (zero-shot {before})"
 
 
 def run_sweep(
@@ -278,9 +288,8 @@ def leave_group() -> tuple[int, int]:
 
 
 def _require_metric(name: str, cells: list[Cell]) -> None:
-    from clip_adapt.errors import unknown
-    from clip_adapt.evaluation import metrics
-
-    known = [*metrics.METRICS, *{cell.config.objective.headline for cell in cells}]
-    if name not in known:
-        raise InputError(unknown("metric", name, known))
+    for cell in cells:
+        measured = cell.config.objective.list_metrics(cell.config.options)
+        known = [quantity.name for quantity in measured]
+        if name not in known:
+            raise InputError(unknown("metric", name, known))

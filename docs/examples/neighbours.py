@@ -11,18 +11,24 @@ of the same class, beside the frozen features. No class needs a name for this.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
 from clip_adapt import Classifier, InputError, Method
-from clip_adapt.evaluation import metrics
+from clip_adapt.config.run_options import RunOptions
+from clip_adapt.evaluation.quantities import Quantity
+from clip_adapt.evaluation.resampling import estimate_mean
 from clip_adapt.inputs import features
 from clip_adapt.objectives import Objective, Outcome, Run
 from clip_adapt.training.examples import Examples
 from clip_adapt.training.fitting import Part, Trained, Training
 from clip_adapt.training.step import Step, at_least_float32
 
-METRIC = "neighbour_recall@1"
+RECALL = Quantity(
+    name="neighbour_recall@1", spoken="neighbour recall@1", unit="per cent", headline=True
+)
 
 
 class NeighbourStep(Step):
@@ -44,21 +50,26 @@ class NeighbourStep(Step):
         assert isinstance(val.inputs, Tensor), "the objective asks for features"
         with torch.no_grad():
             z = self.method.image_features(val.inputs[:, 0].to(self.method.backbone.device))
-        return f"val_{METRIC}", float(find_hits(z.cpu(), val.labels).double().mean())
+        return f"val_{RECALL.name}", float(find_hits(z.cpu(), val.labels).double().mean())
 
 
 class Neighbours(Objective):
     """Learning which images belong together."""
 
-    headline = METRIC
-    fixed = {
+    headline = RECALL.name
+    fixed: ClassVar = {
         "guard": (False, "nothing is classified"),
         "calibrate": (False, "there are no probabilities"),
         "conformal": (None, "there are no sets of classes"),
         "protocol": ("few_shot", "nothing is classified"),
         "class_balanced": (False, "its loss knows pairs, not classes"),
         "label_smoothing": (0.0, "its loss has no targets to smooth"),
+        "metrics": (None, "they measure probabilities of classes"),
     }
+
+    def list_metrics(self, o: RunOptions) -> list[Quantity]:
+        """Return the recall."""
+        return [RECALL]
 
     def require_fit(self, run: Run, method: Method, name: str) -> None:
         """Refuse a method that does not change image features."""
@@ -90,7 +101,8 @@ class Neighbours(Objective):
             labels = torch.tensor([item.label for item in items], device=z.device)
             adapted = training.method.image_features(z)
             ours, frozen = (
-                {METRIC: metrics.mean(find_hits(x, labels).cpu().numpy())} for x in (adapted, z)
+                {RECALL.name: estimate_mean(find_hits(x, labels).cpu().numpy())}
+                for x in (adapted, z)
             )
         measured = {"test": ours, "zero_shot": frozen, "n_test": len(items)}
         return Outcome(Classifier(training.method), measured)

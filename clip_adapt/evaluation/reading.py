@@ -1,0 +1,47 @@
+"""What stands in a metrics.json, as quantities: for whatever shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from clip_adapt.evaluation.finding import list_shipped
+from clip_adapt.evaluation.quantities import RECALLS, Quantity
+
+
+def list_quantities(facts: Mapping[str, Any]) -> list[Quantity]:
+    """Return what a metrics.json measures on test images, in its order."""
+    return [find_quantity(name, facts) for name in facts["test"]]
+
+
+def find_quantity(name: str, facts: Mapping[str, Any]) -> Quantity:
+    """Return the quantity of that name.
+
+    Args:
+        name: as in metrics.json.
+        facts: the metrics.json, which describes the metrics that do not ship.
+    """
+    described = facts.get("metrics") or {}
+    if name in described:
+        return Quantity.from_description(name, described[name])
+    known: dict[str, Quantity] = {q.name: q for q in (*list_shipped(), *RECALLS)}
+    # A name that nothing describes, of another version, is written plainly.
+    return known.get(name) or Quantity(name=name, spoken=name.replace("_", " "), better=None)
+
+
+def describe_others(measured: Iterable[Quantity]) -> dict[str, dict[str, Any]]:
+    """Return what a metrics.json says of quantities that do not ship, by name."""
+    known = {q.name for q in (*list_shipped(), *RECALLS)}
+    return {q.name: q.describe() for q in measured if q.name not in known}
+
+
+def write_rows(facts: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return a row for every metric: its spoken name, zero-shot, and what was adapted."""
+    return [
+        (
+            q.spoken,
+            q.write_estimate(facts["zero_shot"][q.name]),
+            q.write_estimate(facts["test"][q.name]),
+        )
+        for q in list_quantities(facts)
+    ]
