@@ -127,6 +127,7 @@ def test_nearest_is_the_plain_search(monkeypatch):
 @pytest.mark.parametrize(("bits", "expected"), [(0, [0]), (31, [31]), (32, [32]), (33, [])])
 def test_a_finer_hash_confirms_what_looks_alike_up_to_32_of_256_bits(monkeypatch, bits, expected):
     def phash(path, hash_size):
+        assert hash_size == 16
         flat = np.zeros(hash_size**2, dtype=bool)
         flat[: bits if path == "twin.png" else 0] = True
         return imagehash.ImageHash(flat.reshape(hash_size, hash_size))

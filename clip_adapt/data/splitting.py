@@ -93,6 +93,6 @@ def _pixels(items: list[Item], survey: scan.Survey) -> Iterator[bytes | None]:
 
 
 def _split_of(index: int, count: int) -> str:
-    test = max(1, round(TEST_SHARE * count)) if count > 1 else 0
-    val = round(VAL_SHARE * count)
+    # Of two different images one is tested on, a single one trains.
+    test, val = round(TEST_SHARE * count), round(VAL_SHARE * count)
     return "test" if index < test else "val" if index < test + val else "train"
