@@ -249,6 +249,14 @@ def test_every_link_and_every_image_leads_somewhere(page):
         assert not picture or path.suffix in (".png", ".jpg", ".svg")
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_every_file_of_the_repository_that_a_page_names_is_there(page):
+    tops = {path.name for path in ROOT.iterdir() if path.name != "data"}
+    named = [span for span in INLINE.findall(FENCED.sub("", PAGES[page])) if "/" in span]
+    ours = [span for span in named if span.split("/")[0] in tops and " " not in span]
+    assert [span for span in ours if not (ROOT / span).exists()] == []
+
+
 def test_the_navigation_holds_every_page_and_the_start_links_them():
     def leaves(entry):
         if isinstance(entry, str):

@@ -111,7 +111,21 @@ def describe() -> dict[Path, str]:
     blocks = {"rooms": tabulate_rooms(rooms), "kinds": tabulate_kinds()}
     pages = (DOCS / "architecture.md", DOCS / "extending.md")
     filled = {page: fill_blocks(page.read_text(encoding="utf-8"), blocks) for page in pages}
-    return {**filled, DOCS / "rooms.svg": draw_rooms([room for room in rooms if not room.depth])}
+    steps = find_steps(filled[pages[0]])
+    picture = draw_rooms([room for room in rooms if not room.depth], steps)
+    return {**filled, DOCS / "rooms.svg": picture}
+
+
+def find_steps(page: str) -> dict[str, list[str]]:
+    """Return the steps of a run by the room in which their work is done, numbered.
+
+    They are the rows of the page's table whose last cell names a function of a room.
+    """
+    found = re.findall(r"^\| (\w+) \|.*\| `(\w+)\.[\w.]+` \|$", page, re.MULTILINE)
+    steps: dict[str, list[str]] = {}
+    for number, (step, room) in enumerate(found, start=1):
+        steps.setdefault(room, []).append(f"{number} {step}")
+    return steps
 
 
 def fill_blocks(page: str, blocks: dict[str, str]) -> str:
@@ -217,14 +231,15 @@ def docstrings_of(tree: ast.Module) -> Iterator[range]:
             yield range(first.lineno, first.end_lineno + 1)
 
 
-ROW, GAP, WIDTH, LEFT = 34, 6, 960, 110  # of the picture, in pixels
-SHADES = ("#eef2f7", "#e2eaf3")  # in turn, so that rooms of one row of the order look alike
+ROW, GAP, WIDTH, LEFT = 34, 6, 1040, 90  # of the picture, in pixels
+SHADES = ("#eef2f7", "#dfe8f2")  # in turn, so that rooms of one row of the order look alike
+INK, GREY, ACCENT = "#1b2733", "#51606f", "#a2410b"
 
 
-def draw_rooms(rooms: list[Room]) -> str:
+def draw_rooms(rooms: list[Room], steps: dict[str, list[str]]) -> str:
     """Return an SVG: a bar for each room, what imports above what is imported."""
     height = len(rooms) * (ROW + GAP) + GAP
-    bars = [draw_room(room, at) for at, room in enumerate(reversed(rooms))]
+    bars = [draw_room(room, steps.get(room.name, []), at) for at, room in enumerate(rooms[::-1])]
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
@@ -232,28 +247,35 @@ def draw_rooms(rooms: list[Room]) -> str:
             "<title>The rooms: each imports rooms below it alone</title>",
             f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
             f'<path d="M55 {GAP} V{height - 14} m-6 -9 l6 11 l6 -11" fill="none" '
-            'stroke="#51606f" stroke-width="1.5"/>',
+            f'stroke="{GREY}" stroke-width="1.5"/>',
             f'<text x="-{height / 2:.0f}" y="40" transform="rotate(-90)" text-anchor="middle" '
-            'fill="#51606f">imports run this way alone</text>',
+            f'fill="{GREY}">imports run this way alone</text>',
             *bars,
             "</svg>\n",
         ]
     )
 
 
-def draw_room(room: Room, at: int) -> str:
-    """Return the bar of a room, ``at`` counted from the top."""
+def draw_room(room: Room, steps: list[str], at: int) -> str:
+    """Return the bar of a room with the steps of a run in it, ``at`` counted from the top."""
     top = GAP + at * (ROW + GAP)
-    y = top + ROW / 2 + 5
     purpose = "" if ", " in room.name else escape(room.purpose.replace("`", ""))
-    return (
+    cells = [
+        (LEFT + 12, room.name, f'font-weight="bold" fill="{INK}"'),
+        (LEFT + 105, purpose, f'fill="{INK}"'),
+        (WIDTH - 215, ", ".join(steps), f'text-anchor="end" font-weight="bold" fill="{ACCENT}"'),
+        (WIDTH - GAP - 12, room.size, f'text-anchor="end" fill="{GREY}"'),
+    ]
+    texts = [
+        f'<text x="{x}" y="{top + ROW // 2 + 5}" {style}>{text}</text>'
+        for x, text, style in cells
+        if text
+    ]
+    bar = (
         f'<rect x="{LEFT}" y="{top}" width="{WIDTH - LEFT - GAP}" height="{ROW}" rx="4" '
         f'fill="{SHADES[room.rank % 2]}"/>'
-        f'<text x="{LEFT + 12}" y="{y:.0f}" font-weight="bold" fill="#1b2733">{room.name}</text>'
-        f'<text x="{LEFT + 110}" y="{y:.0f}" fill="#1b2733">{purpose}</text>'
-        f'<text x="{WIDTH - GAP - 12}" y="{y:.0f}" text-anchor="end" '
-        f'fill="#51606f">{room.size}</text>'
     )
+    return "".join([bar, *texts])
 
 
 if __name__ == "__main__":
