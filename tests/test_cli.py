@@ -168,7 +168,7 @@ def test_what_a_run_prints(trained):
         "training: 2 epochs, sgd, lr 0.002, cosine, batches of 32, 1 view an image",
         "writes to out",
         "18 test images (95 % intervals)",
-        "64 trained numbers",
+        "64 trainable parameters",
         "saved: out/adapter",
         "page:  out/report.html",
         "try:   python -m clip_adapt.predict out/adapter IMAGE top_k=3",

@@ -60,7 +60,7 @@ def show_run(classifier: Classifier) -> None:
         )
     seconds = metrics["seconds"]
     _console().print(
-        f"{metrics['trainable_parameters']:,} trained numbers, "
+        f"{metrics['trainable_parameters']:,} trainable parameters, "
         f"{metrics['adapter_bytes'] / 1000:.0f} kB delta, {seconds['total']:.0f} s "
         f"(features {seconds['features']:.0f}, fit {seconds['fit']:.0f})",
         f"saved: {folder / 'adapter'}",

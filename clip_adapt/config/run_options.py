@@ -7,6 +7,9 @@ from typing import Annotated, Literal
 
 from clip_adapt.config.options import Between
 
+# For each former name of an option the present one.
+RENAMED = {"calibration": "conformal_images"}
+
 AtLeast1 = Between(1)
 
 
@@ -59,7 +62,7 @@ class RunOptions:
     select: Literal["last", "val"]
     calibrate: bool
     conformal: Annotated[float, Between(0, 0.5, strict=True)] | None
-    calibration: Count | str | None
+    conformal_images: Count | str | None
     protocol: Literal["few_shot", "base_to_new", "cross_dataset"]
     test_on: list[str] | str | None
     device: str

@@ -1,74 +1,92 @@
-"""How a method is found by its name: the files of methods/, entry points, a user's own file."""
+"""How a method is found by its name: the files of methods/, entry points, a user's own file.
+
+A YAML of configs/method may stand for a method of its own by naming the file that it configures
+(``file: coop``): a variant of a paper is then its options and its recipe, and no code.
+"""
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import inspect
 import sys
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-from clip_adapt.errors import InputError, nearest
+from clip_adapt.config import cards, yamls
+from clip_adapt.errors import InputError
 from clip_adapt.method.contract import Method
-from clip_adapt.system.files import resource
+from clip_adapt.system.plugins import Kind, Plugin, find_plugin, list_names
+
+KIND = Kind("method", ("methods",), "clip_adapt.methods", "clip_adapt.methods")
 
 
 @dataclass(frozen=True)
 class Found:
-    """A method's class with the name it goes by; ``file`` when it came from a user's own file."""
+    """A method's class with the name it goes by.
+
+    Attributes:
+        name: of the method.
+        cls: the class.
+        file: the user's own file that it came from; None for one that is installed.
+        card: the YAML with its recipe and options; None when there is none.
+        base: the method that the card configures, when that has another name.
+    """
 
     name: str
     cls: type[Method]
     file: Path | None = None
+    card: Path | None = None
+    base: str | None = None
 
 
-def names() -> list[str]:
-    """Return the names of all methods: the files of methods/ and the installed entry points."""
-    own = [p.stem for p in resource("methods").glob("*.py") if p.stem[0] != "_"]
-    return sorted({*own, *(e.name for e in _entry_points())})
+def list_methods() -> list[str]:
+    """Return the names of all methods: files of methods/, entry points, and YAMLs of variants."""
+    return sorted({*list_names(KIND), *cards.names("method")})
 
 
-def find(name: str) -> Found:
+def find_method(name: str) -> Found:
     """Return the method of that name, or the one that a ``path/to/mine.py`` defines.
 
     Raises:
-        InputError: when there is none, or when the file does not define exactly one.
+        InputError: when there is none, when the file does not define exactly one, or when a
+            variant's YAML names no file.
     """
-    if name.endswith(".py"):
-        path = Path(name).expanduser()
-        return Found(path.stem, _only_method(_import_file(path), name), path)
-    if name not in names():
-        known = ", ".join(names())
+    if name in cards.names("method") and name not in list_names(KIND):
+        return _find_variant(name)
+    plugin = find_plugin(name, KIND, others=cards.names("method"))
+    cls = _class_of(plugin, name)
+    return Found(plugin.name, cls, plugin.file, _card_of(plugin, cls))
+
+
+def _find_variant(name: str) -> Found:
+    card = cards.card_path("method", name)
+    base = yamls.read(card).get("file")
+    if base not in list_names(KIND):
+        known = ", ".join(list_names(KIND))
         raise InputError(
-            f"unknown method {name!r}{nearest(name, names())} There is: {known}; "
-            "or give the path of your own method.py."
+            f"{card} says file: {base}; expected the method that it configures, one of {known}"
         )
-    for entry in _entry_points():
-        if entry.name == name:
-            return Found(name, entry.load())
-    return Found(name, _only_method(importlib.import_module(f"clip_adapt.methods.{name}"), name))
+    return Found(name, find_method(base).cls, card=card, base=base)
 
 
-def _entry_points() -> list[importlib.metadata.EntryPoint]:
-    return list(entry_points(group="clip_adapt.methods"))
+def _card_of(plugin: Plugin, cls: type[Method]) -> Path | None:
+    # Of a file of ours in configs/method; of anybody else's beside the module of the method.
+    if plugin.file is None and not plugin.installed:
+        card = cards.card_path("method", plugin.name)
+    else:
+        module = plugin.file or Path(str(sys.modules[cls.__module__].__file__))
+        card = module.with_name(f"{plugin.name}.yaml")
+    return card if card.is_file() else None
 
 
-def _import_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise InputError(f"method file {path} does not exist (looked at {path.absolute()})")
-    name = f"clip_adapt_user_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None, "a .py file always has a loader"
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise InputError(f"method file {path} fails on import: {error!r}") from error
-    return module
+def _class_of(plugin: Plugin, name: str) -> type[Method]:
+    content: Any = plugin.content
+    if isinstance(content, ModuleType):
+        return _only_method(content, name)
+    if inspect.isclass(content) and issubclass(content, Method):
+        return content
+    raise InputError(f"the installed method {name!r} is {content!r}: expected a subclass of Method")
 
 
 def _only_method(module: ModuleType, name: str) -> type[Method]:

@@ -96,7 +96,6 @@ def write(
     config, folder = this.config, this.folder
     header = delta.describe(
         config.method,
-        config.method_options,
         method,
         dataset=this.dataset.name,
         metrics={kind: measured[kind] for kind in ("test", "zero_shot")},

@@ -66,8 +66,8 @@ class Run:
             other = shared.dataset(catalog.find_dataset(name), o)
             others[other.name] = other
         aside = None
-        if isinstance(o.calibration, str):
-            there = shared.dataset(catalog.find_dataset(o.calibration), o)
+        if isinstance(o.conformal_images, str):
+            there = shared.dataset(catalog.find_dataset(o.conformal_images), o)
             aside = calibration.set_aside(dataset, there)
         backbone, cache = shared.backbone(config.model, o), shared.cache(o)
         return cls(config, output_folder(config), backbone, dataset, cache, pool, others, aside)
@@ -114,7 +114,7 @@ class Run:
         if o.calibrate:
             calibration.require_val(support)
         if o.conformal is not None:
-            count = o.calibration if isinstance(o.calibration, int) else None
+            count = o.conformal_images if isinstance(o.conformal_images, int) else None
             left = calibration.draw(self.aside or self.dataset.train, support, count, o.seed)
             if self.aside is not None:
                 calibration.require_unused(self.aside, left)
@@ -132,14 +132,14 @@ class Run:
         task = self.dataset.task(prompts=o.prompts, shots=shots, seed=o.seed)
         torch.manual_seed(o.seed)
         try:
-            made = self.config.method.cls(self.backbone, task, **self.config.method_options)
+            made = self.config.method.cls.build(self.backbone, task, self.config.method_options)
         except InputError:
             raise
         except ValueError as error:
             raise InputError(f"method {self.config.method.name}: {error}") from error
         if self.others:
             protocols.require_transfer(made, self.config.method.name, o.protocol)
-        return made.to(self.backbone.device)
+        return made
 
     def choose(self, support: Support, seconds: dict[str, float]) -> None:
         """Put the best of the candidates in the place of ``method=auto``."""

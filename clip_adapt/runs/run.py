@@ -147,8 +147,7 @@ def _features(
     begin = time.perf_counter()
     o = this.options
     trains = o.trains and bool(method.trainable())
-    solves = type(method).fit is not Method.fit
-    on_features = solves or (trains and not method.tunes_image_tower)
+    on_features = method.solves or (trains and not method.tunes_image_tower)
     wanted = support.train if on_features else []
     z = features.extract(
         this.backbone,
@@ -158,7 +157,7 @@ def _features(
         augment=o.augment,
         label="support features",
     )
-    needs_val = solves or o.guard or o.select == "val"
+    needs_val = method.solves or o.guard or o.select == "val"
     val = [i.path for i in support.val] if needs_val else []
     z_val = features.extract(this.backbone, val, this.cache, label="val features")
     seconds["features"] = time.perf_counter() - begin
@@ -198,7 +197,7 @@ def _measure(
     measured = classification.beside_zero_shot(classifier, this.dataset.test, this.cache)
     for name, dataset in this.others.items():
         task = dataset.task(prompts=o.prompts, shots=o.shots, seed=o.seed)
-        moved = classifier.for_task(task, this.config.method_options)
+        moved = classifier.for_task(task)
         others[name] = protocols.measure(moved, dataset, this.cache)
     seconds["evaluate"] = time.perf_counter() - begin
     return measured, others

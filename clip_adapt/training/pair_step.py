@@ -16,7 +16,7 @@ from clip_adapt.errors import InputError
 from clip_adapt.evaluation import retrieval
 from clip_adapt.method.contract import Method
 from clip_adapt.method.encoding import encode_texts
-from clip_adapt.method.finding import find, names
+from clip_adapt.method.finding import find_method, list_methods
 from clip_adapt.system.machine import send
 from clip_adapt.training import contrastive
 from clip_adapt.training.examples import Examples, encode_images
@@ -103,7 +103,8 @@ def require_trainable(method: Method, name: str) -> None:
     Raises:
         InputError: with the reason, and the methods that can.
     """
-    able = ", ".join(n for n in names() if find(n).cls.trains_on_captions)
+    classes = [(name, find_method(name).cls) for name in list_methods()]
+    able = ", ".join(n for n, cls in classes if cls.trains_on_captions and not cls.penalizes)
     if not method.trainable():
         raise InputError(
             f"objective=contrastive has nothing to train with method={name}. Use one of: {able}."
@@ -112,4 +113,9 @@ def require_trainable(method: Method, name: str) -> None:
         raise InputError(
             f"objective=contrastive: what method={name} trains (with these options) belongs to "
             f"classes or to their logits, and captions have neither. Use one of: {able}."
+        )
+    if method.penalizes:
+        raise InputError(
+            f"objective=contrastive: method={name} adds a penalty on class weights, and captions "
+            f"have none. Use one of: {able}."
         )
