@@ -17,7 +17,7 @@ from benchmarks import common
 from benchmarks.common import Row
 from benchmarks.published import class_names, towers
 from clip_adapt.data.task import Task
-from clip_adapt.method.finding import find
+from clip_adapt.method.finding import find_method
 from clip_adapt.training.examples import Examples
 from clip_adapt.training.loop import train
 from clip_adapt.training.recipe import Recipe
@@ -54,7 +54,7 @@ def measure(args: Any) -> list[Row]:
             loss.backward()
             optimizer.step()
 
-    method = find("adapter").cls(backbone, Task(tuple(names)))
+    method = find_method("adapter").cls(backbone, Task(tuple(names)))
     method.to(args.device)
     z = F.normalize(torch.randn(images, 1, width), dim=-1)
 

@@ -19,7 +19,7 @@ from benchmarks import common
 from benchmarks.common import Row
 from benchmarks.published import N_CTX, PromptLearner, class_names, towers
 from clip_adapt.data.task import Task
-from clip_adapt.method.finding import find
+from clip_adapt.method.finding import find_method
 
 BATCH = 32
 
@@ -31,7 +31,7 @@ class Step:
         self.model, self.backbone = towers(args.architecture, args.device)
         names = class_names(count)
         self.plain = PromptLearner(self.model.text, self.backbone.tokenizer, names)
-        self.ours = find("coop").cls(self.backbone, Task(tuple(names)), n_ctx=N_CTX).train()
+        self.ours = find_method("coop").cls(self.backbone, Task(tuple(names)), n_ctx=N_CTX).train()
         self.ours.ctx.data.copy_(self.plain.ctx.data)
         size = self.backbone.image_size
         generator = torch.Generator().manual_seed(2)

@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks import common
 from benchmarks.common import ROOT, Row
-from clip_adapt.method.finding import names
+from clip_adapt.method.finding import list_methods
 
 SMALL = [f"dataset.per_class.{split}=2" for split in ("train", "val", "test")]
 
@@ -25,7 +25,7 @@ SMALL = [f"dataset.per_class.{split}=2" for split in ("train", "val", "test")]
 def measure(args: Any) -> list[Row]:
     """Return the table's rows."""
     rows = []
-    for method in args.methods or (["zero_shot"] if args.tiny else names()):
+    for method in args.methods or (["zero_shot"] if args.tiny else list_methods()):
         with tempfile.TemporaryDirectory() as folder:
             cold, warm = (_run(args, method, Path(folder)) for _ in range(2))
         rows.append(Row(method, "s", cold, warm))

@@ -20,7 +20,7 @@ from benchmarks import common
 from benchmarks.common import Row
 from benchmarks.published import PublishedLoRA, class_names, towers
 from clip_adapt.data.task import Task
-from clip_adapt.method.finding import find
+from clip_adapt.method.finding import find_method
 
 
 class Step:
@@ -35,7 +35,7 @@ class Step:
         for block in self.plain.model.modules():
             if hasattr(block, "updates"):
                 block.dropout.train()
-        self.ours = find("lora").cls(backbone, Task(tuple(names)), dropout=dropout).train()
+        self.ours = find_method("lora").cls(backbone, Task(tuple(names)), dropout=dropout).train()
         self._same_updates()
         generator = torch.Generator().manual_seed(2)
         size = backbone.image_size

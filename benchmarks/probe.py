@@ -23,7 +23,7 @@ from benchmarks import common
 from benchmarks.common import Row
 from benchmarks.published import class_names, towers
 from clip_adapt.data.task import Task
-from clip_adapt.method.finding import find
+from clip_adapt.method.finding import find_method
 
 TOLERANCE = 1e-8
 VAL = 4
@@ -81,7 +81,7 @@ class Problem:
     def ours(self, c: Any) -> tuple[np.ndarray, np.ndarray]:
         """Fit with the method; ``auto`` searches."""
         device = self.args.device
-        method = find("linear_probe").cls(self.backbone, self.task, C=c)
+        method = find_method("linear_probe").cls(self.backbone, self.task, C=c)
         if c == "auto":
             method.validation = (self.val[0].to(device), self.val[1].to(device))
         method.fit(self.z.to(device), self.y.to(device))

@@ -18,7 +18,7 @@ from benchmarks import common
 from benchmarks.common import Row
 from benchmarks.published import N_CTX, class_names, towers
 from clip_adapt.data.task import Task
-from clip_adapt.method.finding import find
+from clip_adapt.method.finding import find_method
 from clip_adapt.training.examples import Examples
 from clip_adapt.training.loop import train
 from clip_adapt.training.recipe import Recipe
@@ -50,7 +50,7 @@ def _rows(args: Any, kind: str, number: int) -> list[Row]:
 def _step(args: Any) -> Callable[[], None]:
     _, backbone = towers(args.architecture, args.device)
     task = Task(tuple(class_names(args.number)))
-    method = find("coop").cls(backbone, task, n_ctx=N_CTX).to(args.device).train()
+    method = find_method("coop").cls(backbone, task, n_ctx=N_CTX).to(args.device).train()
     z = F.normalize(torch.randn(32, backbone.embed_dim, device=args.device), dim=1)
     y = torch.arange(32, device=args.device) % args.number
 
@@ -63,7 +63,7 @@ def _step(args: Any) -> Callable[[], None]:
 
 def _epoch(args: Any) -> Callable[[], None]:
     _, backbone = towers(args.architecture, args.device)
-    method = find("adapter").cls(backbone, Task(tuple(class_names(10)))).to(args.device)
+    method = find_method("adapter").cls(backbone, Task(tuple(class_names(10)))).to(args.device)
     z = F.normalize(torch.randn(args.number, 1, backbone.embed_dim), dim=-1)
     examples = Examples(z, torch.arange(args.number) % 10)
     assert len(method.zero_shot_weights) == 10, "made before the clock starts"

@@ -19,7 +19,7 @@ from benchmarks.common import Row
 from benchmarks.published import class_names, towers
 from clip_adapt.backbone.backbone import Backbone
 from clip_adapt.data.task import Task
-from clip_adapt.method.finding import find
+from clip_adapt.method.finding import find_method
 
 SHOTS, VAL = 16, 4
 CASES = {100: 1, 1000: 397}  # classes: plain is measured at one point in so many
@@ -43,7 +43,7 @@ def _compare(args: Any, backbone: Backbone, count: int, every: int) -> Row:
 
     z, y = draw(SHOTS)
     task = Task(tuple(class_names(count)), shots=SHOTS)
-    method = find("tip_adapter").cls(backbone, task).to(args.device)
+    method = find_method("tip_adapter").cls(backbone, task).to(args.device)
     method.validation = zv, yv = draw(VAL)
     method.fit(z, y)
     points = list(itertools.product(method.betas.tolist(), method.alphas.tolist()))

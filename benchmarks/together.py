@@ -15,7 +15,7 @@ from benchmarks import common
 from benchmarks.common import Row
 from benchmarks.published import class_names, towers
 from clip_adapt.data.task import Task
-from clip_adapt.method.finding import find, names
+from clip_adapt.method.finding import find_method, list_methods
 from clip_adapt.training.examples import Examples
 from clip_adapt.training.fitting import Trained, Training
 from clip_adapt.training.recipe import Recipe
@@ -27,7 +27,7 @@ EPOCHS = {"coop": 5, "adapter": 20}
 def measure(args: Any) -> list[Row]:
     """Return the table's rows."""
     _, backbone = towers(args.architecture, args.device)
-    return [_compare(args, backbone, name) for name in EPOCHS if name in names()]
+    return [_compare(args, backbone, name) for name in EPOCHS if name in list_methods()]
 
 
 def _compare(args: Any, backbone: Any, name: str) -> Row:
@@ -44,7 +44,7 @@ def _compare(args: Any, backbone: Any, name: str) -> Row:
 
     def trainings() -> list[Training]:
         methods = [
-            find(name).cls(backbone, Task(classes, seed=r.seed)).to(args.device) for r in recipes
+            find_method(name).cls.build(backbone, Task(classes, seed=r.seed)) for r in recipes
         ]
         return [Training(m, support, r) for m, r in zip(methods, recipes, strict=True)]
 

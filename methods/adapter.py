@@ -15,6 +15,7 @@ of f' is the same. A learned ratio is the sigmoid of a number that starts at ``r
 from __future__ import annotations
 
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Annotated, Literal
 
 import torch
@@ -42,7 +43,7 @@ class Adapter(Method):
     Args:
         backbone: the frozen towers.
         task: the classes.
-        on: which features are adapted.
+        side: which features are adapted.
         ratio: the MLP's share in the adapted feature, 0 to 1.
         learn_ratio: learn the ratio, one for each adapted side, starting at ``ratio``.
         reduction: D over the width of the hidden layer.
@@ -56,13 +57,14 @@ class Adapter(Method):
     works_on_other_classes = True
     trains_on_captions = True
     quick = True
+    renamed_options = MappingProxyType({"on": "side"})  # YAML 1.1 reads "on" as true
 
     def __init__(
         self,
         backbone: Backbone,
         task: Task,
         *,
-        on: Literal["image", "text", "both"] = "image",
+        side: Literal["image", "text", "both"] = "image",
         ratio: Annotated[float, Between(0, 1)] = 0.2,
         learn_ratio: bool = False,
         reduction: Annotated[int, Between(1)] = 4,
@@ -76,20 +78,20 @@ class Adapter(Method):
                 "expected a number above 0 and below 1"
             )
         self.sides = nn.ModuleDict()
-        for side in ("image", "text") if on == "both" else (on,):
+        for name in ("image", "text") if side == "both" else (side,):
             layers = self._layers(reduction, ACTIVATIONS[activation], depth)
-            self.sides[side] = Residual(layers, ratio, learn_ratio)
+            self.sides[name] = Residual(layers, ratio, learn_ratio)
         self.to(backbone.device)
 
     def image_features(self, z: Tensor) -> Tensor:
         """Return image features (N, D), adapted when the image side is; unit length."""
-        return self._adapted("image", z)
+        return self._adapt("image", z)
 
     def text_features(self, t: Tensor) -> Tensor:
         """Return text features (C, D), adapted when the text side is; unit length."""
-        return self._adapted("text", t)
+        return self._adapt("text", t)
 
-    def _adapted(self, side: str, features: Tensor) -> Tensor:
+    def _adapt(self, side: str, features: Tensor) -> Tensor:
         return self.sides[side](features) if side in self.sides else features
 
     def _layers(self, reduction: int, activation: type[nn.Module], depth: int) -> nn.Sequential:

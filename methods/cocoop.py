@@ -66,9 +66,20 @@ class CoCoOp(Method):
         self.names = [f"{name}." for name in task.classes]
         self.to(backbone.device)
 
+    def weights(self) -> Tensor:
+        """Return what the classes look like without an image, by the context itself: (C, D)."""
+        return self._encode(self.ctx.unsqueeze(0))[0]
+
     def forward(self, z: Tensor) -> Tensor:
-        """Return the logits (N, C) of unit image features (N, D)."""
-        return self.logits(z, self.weights_for(z))
+        """Return the logits (N, C) of unit image features (N, D); a step needs no ``weights``."""
+        return self._compare(z)
+
+    def logits(self, z: Tensor, w: Tensor) -> Tensor:
+        """Return the logits (N, C) of unit image features (N, D).
+
+        Each image is compared with class weights of its own; ``w`` (C, D) plays no part.
+        """
+        return self._compare(z)
 
     def weights_for(self, z: Tensor) -> Tensor:
         """Return what the classes look like to each image: (N, C, D), unit length."""
@@ -76,9 +87,9 @@ class CoCoOp(Method):
         parts = context.split(max(1, PROMPTS // len(self.names)))
         return torch.cat([self._encode(part) for part in parts])
 
-    def logits(self, z: Tensor, w: Tensor) -> Tensor:
-        """Compare image features (N, D) with the weights (N, C, D) of their own: (N, C)."""
-        logits = self.backbone.logit_scale * torch.einsum("nd,ncd->nc", z, w)
+    def _compare(self, z: Tensor) -> Tensor:
+        own = self.weights_for(z)
+        logits = self.backbone.logit_scale * torch.einsum("nd,ncd->nc", z, own)
         bias = self.backbone.logit_bias
         return logits if bias is None else logits + bias
 

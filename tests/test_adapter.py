@@ -36,10 +36,10 @@ def plain(features, matrices, ratio, act):
     "options",
     [
         {},
-        {"on": "text", "ratio": 0.6},
-        {"on": "both", "depth": 3, "reduction": 2, "activation": "gelu"},
+        {"side": "text", "ratio": 0.6},
+        {"side": "both", "depth": 3, "reduction": 2, "activation": "gelu"},
         {"depth": 1, "activation": "silu", "ratio": 1.0},
-        {"on": "both", "learn_ratio": True, "ratio": 0.7, "activation": "tanh"},
+        {"side": "both", "learn_ratio": True, "ratio": 0.7, "activation": "tanh"},
     ],
     ids=str,
 )
@@ -79,7 +79,7 @@ def test_the_layers_are_those_that_the_options_say(tiny_backbone):
     assert shapes(tiny_backbone, depth=1) == [(16, 16)]
     assert shapes(tiny_backbone, depth=3, reduction=8) == [(2, 16), (2, 2), (16, 2)]
     assert shapes(tiny_backbone, reduction=100) == [(1, 16), (16, 1)]
-    assert shapes(tiny_backbone, on="both", learn_ratio=True) == [(), (4, 16), (16, 4)] * 2
+    assert shapes(tiny_backbone, side="both", learn_ratio=True) == [(), (4, 16), (16, 4)] * 2
 
 
 def test_a_learned_ratio_starts_where_it_is_told_and_stays_a_share(tiny_backbone):
@@ -97,7 +97,7 @@ def test_a_learned_ratio_starts_where_it_is_told_and_stays_a_share(tiny_backbone
 
 def test_ratio_zero_is_zero_shot(tiny_backbone):
     z = F.normalize(torch.randn(4, 16), dim=1)
-    made = Adapter(tiny_backbone, Task(NAMES), on="both", ratio=0.0).eval()
+    made = Adapter(tiny_backbone, Task(NAMES), side="both", ratio=0.0).eval()
     with torch.no_grad():
         base = tiny_backbone.logit_scale * z @ made.zero_shot_weights.T
         assert torch.allclose(made(z), base, atol=1e-5)

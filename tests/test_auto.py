@@ -131,7 +131,7 @@ def test_with_nothing_to_choose_by_it_says_so(choose):
 def test_candidates_are_the_methods_that_say_they_are_quick():
     config = compose({"method": "auto", "dataset": "eyes", "shots": 4})
     found = {candidate.method.name for candidate in config.candidates}
-    assert found == {name for name in cards.names("method") if finding.find(name).cls.quick}
+    assert found == {name for name in cards.names("method") if finding.find_method(name).cls.quick}
     assert {"zero_shot", "linear_probe"} <= found and "coop" not in found
     assert not any(c.method.cls.tunes_image_tower for c in config.candidates)
     assert {c.options.shots for c in config.candidates} == {4}
@@ -161,7 +161,7 @@ def test_a_run_of_auto(train_tiny, animals, tmp_path, monkeypatch):
     code, out, err = train_tiny(animals, "method=auto", "shots=4")
     assert code == 0, err
     assert order == ["choose", "test"]
-    quick = [name for name in finding.names() if finding.find(name).cls.quick]
+    quick = [name for name in finding.list_methods() if finding.find_method(name).cls.quick]
     assert {"gda", "linear_probe", "zero_shot"} <= set(quick)
     assert f"method: the best of {', '.join(quick)} on the support set" in out
     assert "Candidates on images that they had not seen" in out

@@ -52,7 +52,9 @@ def test_rows_looked_up_are_the_loaders_batches(support, drop_last, fits, monkey
 @pytest.mark.parametrize("name", ["adapter", "taskres", "coop"])
 def test_training_equals_a_loop_over_a_plain_loader_to_the_last_bit(name, support, tiny_backbone):
     recipe = Recipe(epochs=4, batch_size=5, lr=0.05)
-    ours, plain = (finding.find(name).cls(tiny_backbone, Task(("a", "b", "c"))) for _ in range(2))
+    ours, plain = (
+        finding.find_method(name).cls(tiny_backbone, Task(("a", "b", "c"))) for _ in range(2)
+    )
     train(ours, support, recipe)
     loader = support.loader(recipe, torch.Generator().manual_seed(recipe.seed))
     optimizer, schedule = make_optimizer(plain, recipe), make_schedule(recipe, len(loader))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from clip_adapt.method.finding import names
+from clip_adapt.method.finding import list_methods
 
 ROOT = Path(__file__).parent.parent
 BENCHMARKS = sorted(
@@ -41,7 +41,7 @@ def bench(tiny_card, tmp_path, monkeypatch, capsys):
         return json.loads(capsys.readouterr().out.splitlines()[-1])
 
     def run(name):
-        if NEEDS.get(name, "coop") not in names():
+        if NEEDS.get(name, "coop") not in list_methods():
             pytest.skip(f"there is no method {NEEDS[name]}")
         monkeypatch.setattr(common, "in_process", in_process)
         general = ["--tiny", "--threads", threads, "--architecture", tiny_card.architecture]

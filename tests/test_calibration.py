@@ -217,7 +217,7 @@ def test_an_unknown_score_is_refused(adapt, tmp_path):
 def test_a_number_of_calibration_images_is_drawn_by_the_seed(adapt, tmp_path):
     drawn = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        adapt(conformal=0.2, calibration=12, seed=seed, output=name)
+        adapt(conformal=0.2, conformal_images=12, seed=seed, output=name)
         drawn.append((tmp_path / name / "calibration.jsonl").read_text())
     assert len(drawn[0].splitlines()) == 12
     assert drawn[0] == drawn[1] != drawn[2]
@@ -241,7 +241,7 @@ def test_too_few_images_for_the_promise(adapt, tmp_path):
 
 def test_images_that_were_set_aside_for_calibrating(adapt, make_folder, tmp_path):
     make_folder(tmp_path / "aside", splits=(), per_class=8, seed=9)
-    model = adapt(conformal=0.2, calibration=str(tmp_path / "aside"))
+    model = adapt(conformal=0.2, conformal_images=str(tmp_path / "aside"))
     assert model.conformal["n"] == 24
     rows = lines_of(tmp_path / "run/calibration.jsonl")
     assert all(row["path"].startswith(str(tmp_path / "aside")) for row in rows)
@@ -255,7 +255,7 @@ def test_calibrating_on_images_that_were_adapted_on_is_refused(adapt, make_folde
     copy = tmp_path / "aside" / "cat" / "copy.png"
     shutil.copy(next(p for p in used if "/cat/" in p), copy)
     with pytest.raises(InputError) as caught:
-        adapt(conformal=0.2, calibration=str(tmp_path / "aside"))
+        adapt(conformal=0.2, conformal_images=str(tmp_path / "aside"))
     assert str(caught.value).startswith("1 calibration images were used for adapting (train or val")
     assert f"\n  {copy}\n" in str(caught.value)
     assert not (tmp_path / "run").exists()
@@ -267,7 +267,7 @@ def test_calibrating_on_images_that_are_tested_on_is_refused(adapt, make_folder,
     tested = tmp_path / "own" / "test" / "dog" / "3.png"
     shutil.copy(tested, tmp_path / "aside" / "dog" / "copy.png")
     with pytest.raises(InputError, match="1 images stand in two splits"):
-        adapt(conformal=0.2, calibration=str(tmp_path / "aside"))
+        adapt(conformal=0.2, conformal_images=str(tmp_path / "aside"))
     assert not (tmp_path / "run").exists()
 
 
@@ -283,7 +283,10 @@ def test_images_of_a_patient_who_was_adapted_on_are_left_out(animals):
     [
         ("conformal=0", "conformal=0: expected a number, above 0 and at most 0.5 or null"),
         ("conformal=0.9", "conformal=0.9: expected a number, above 0 and at most 0.5 or null"),
-        ("calibration=5", "calibration is given without conformal: add conformal=0.1, or drop it"),
+        (
+            "conformal_images=5",
+            "conformal_images is given without conformal: add conformal=0.1, or drop it",
+        ),
         ("calibrate=perhaps", "calibrate=perhaps: expected true or false"),
     ],
 )

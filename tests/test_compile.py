@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from clip_adapt.backbone import compiling
 from clip_adapt.backbone.backbone import Backbone
 from clip_adapt.data.task import Task
-from clip_adapt.method import contract, finding
+from clip_adapt.method import finding
 from clip_adapt.training.examples import Examples
 from clip_adapt.training.loop import train
 from clip_adapt.training.recipe import Recipe
@@ -61,9 +61,9 @@ def support_of(backbone):
 
 
 def trained(name, backbone, recipe):
-    made = finding.find(name).cls(backbone, Task(("cat", "dog", "eel"), shots=4))
+    made = finding.find_method(name).cls(backbone, Task(("cat", "dog", "eel"), shots=4))
     support = support_of(backbone)
-    if type(made).fit is not contract.Method.fit:
+    if made.solves:
         made.fit(support.inputs[:, 0], support.labels)
     return made, train(made, support, recipe)
 
@@ -71,13 +71,13 @@ def trained(name, backbone, recipe):
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
-        *((n, {}) for n in finding.names() if finding.find(n).cls.quick),
+        *((n, {}) for n in finding.list_methods() if finding.find_method(n).cls.quick),
         ("taskres", {"accumulate": 2}),
     ],
     ids=str,
 )
 def test_a_compiled_step_trains_the_same(name, changes, both, compilations, graphs):
-    if not finding.find(name).cls(both[0], Task(("cat", "dog", "eel"))).trainable():
+    if not finding.find_method(name).cls(both[0], Task(("cat", "dog", "eel"))).trainable():
         pytest.skip("nothing is trained by steps")
     recipe = Recipe(epochs=3, batch_size=5, lr=0.05, class_balanced=True, **changes)
     (plain, expected), (fast, curve) = (trained(name, backbone, recipe) for backbone in both)
@@ -95,7 +95,11 @@ def test_compilation_reaches_the_packed_text_and_the_twin(name, both, compilatio
     found = []
     for backbone in both:
         options = {"dropout": 0.0} if name == "lora" else {}
-        made = finding.find(name).cls(backbone, Task(("cat", "dog", "tall eel")), **options).train()
+        made = (
+            finding.find_method(name)
+            .cls(backbone, Task(("cat", "dog", "tall eel")), **options)
+            .train()
+        )
         generator = torch.Generator().manual_seed(1)
         for parameter in made.trainable():  # LoRA's B starts at zero
             parameter.data.normal_(0, 0.1, generator=generator)

@@ -71,14 +71,14 @@ def test_the_yaml_of_a_verb_holds_its_options_in_order_with_a_comment(verb):
 def test_every_method_has_a_file_of_options_and_every_file_a_method():
     own = {p.stem for p in resource("methods").glob("*.py") if p.stem != "__init__"}
     assert set(METHODS) == own
-    assert own <= set(finding.names())
+    assert own <= set(finding.list_methods())
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_yaml_of_a_method_is_the_signature_of_its_class(name):
     values = yamls.read(cards.card_path("method", name))
     recipe = {key: value for key, value in values.items() if key != "method"}
-    schema = options.of_signature(finding.find(name).cls)
+    schema = options.of_signature(finding.find_method(name).cls)
     assert list(values["method"]) == list(schema)
     assert options.validate(values["method"], schema)[1] == []
     for key, option in schema.items():

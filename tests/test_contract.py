@@ -21,8 +21,8 @@ VARIANTS = {
     ],
     "adapter": [
         {},
-        {"on": "text"},
-        {"on": "both", "learn_ratio": True, "reduction": 1, "activation": "gelu"},
+        {"side": "text"},
+        {"side": "both", "learn_ratio": True, "reduction": 1, "activation": "gelu"},
         {"depth": 1},
         {"depth": 3, "reduction": 2, "activation": "silu"},
         {"activation": "tanh"},
@@ -32,13 +32,13 @@ VARIANTS = {
     "gda": [{}, {"alpha": 0.5}],
     "tip_adapter": [{}, {"alpha": 1.0, "beta": 5.5}],
 }
-CASES = [(name, options) for name in finding.names() for options in VARIANTS.get(name, [{}])]
+CASES = [(name, options) for name in finding.list_methods() for options in VARIANTS.get(name, [{}])]
 
 
 @pytest.mark.parametrize("law", testing.LAWS, ids=lambda law: law.__name__)
 @pytest.mark.parametrize(("name", "options"), CASES, ids=str)
 def test_law(name, options, law, tiny_card):
-    found = finding.find(name)
+    found = finding.find_method(name)
     recipe = Recipe(epochs=60, batch_size=24, optimizer="adam", lr=0.05, weight_decay=0.0)
     law(
         testing.Case(

@@ -16,15 +16,15 @@ from clip_adapt.backbone.backbone import Backbone
 from clip_adapt.config.cards import ModelCard
 from clip_adapt.data.task import Task
 from clip_adapt.errors import InputError
-from clip_adapt.method.finding import find
+from clip_adapt.method.finding import find_method
 
 CLASSES = ("cat", "dog", "eel")
 
 
 def save(folder, backbone, name="coop", classes=CLASSES, **options):
-    found = find(name)
+    found = find_method(name)
     made = found.cls(backbone, Task(classes), **options)
-    header = delta.describe(found, options, made, dataset="toy")
+    header = delta.describe(found, made, dataset="toy")
     delta.save(folder, made, header, "# a card\n")
     return made
 
@@ -141,9 +141,9 @@ def test_a_foreign_file_and_a_missing_one_are_refused(tmp_path, tiny_backbone):
 def test_code_is_not_run_because_a_delta_names_it(tmp_path, tiny_backbone):
     mine = tmp_path / "mine.py"
     mine.write_text("from clip_adapt import Method\n\n\nclass Mine(Method):\n    pass\n")
-    found = find(str(mine))
+    found = find_method(str(mine))
     made = found.cls(tiny_backbone, Task(CLASSES))
-    delta.save(tmp_path / "a", made, delta.describe(found, {}, made), "")
+    delta.save(tmp_path / "a", made, delta.describe(found, made), "")
     with pytest.raises(InputError, match=r"method of someone's own, mine.py: give that file with"):
         clip_adapt.load(tmp_path / "a", backbone=tiny_backbone)
     model = clip_adapt.load(tmp_path / "a", backbone=tiny_backbone, method_file=str(mine))

@@ -162,7 +162,7 @@ def known_options():
     ]
     known = {key: option.annotation for schema in schemas for key, option in schema.items()}
     for name in cards.names("method"):
-        of_class = options.of_signature(finding.find(name).cls)
+        of_class = options.of_signature(finding.find_method(name).cls)
         known |= {f"method.{key}": option.annotation for key, option in of_class.items()}
     for path in resource("clip_adapt/data/sources").glob("[a-z]*.py"):
         of_read = options.of_signature(catalog.source_module(path.stem).read)

@@ -83,12 +83,12 @@ def test_context_gets_a_gradient_through_the_text_tower(card):
 
 
 @pytest.mark.parametrize("family", PAIRED)
-@pytest.mark.parametrize("name", finding.names())
+@pytest.mark.parametrize("name", finding.list_methods())
 def test_every_method_trains_saves_and_loads(name, family, cards, tmp_path):
     def fresh():
         return Backbone.from_card(cards[family], device="cpu")
 
-    found = finding.find(name)
+    found = finding.find_method(name)
     case = testing.Case(found.cls, fresh, OPTIONS.get(name, {}), SHORT)
     backbone = fresh()
     try:
@@ -103,7 +103,7 @@ def test_every_method_trains_saves_and_loads(name, family, cards, tmp_path):
     reached = [bool(p.grad.abs().sum() > 0) for p in made.trainable()]
     # In towers this small a ReLU over four numbers may be dead, and the layer behind it with it.
     assert sum(reached) >= 0.9 * len(reached)
-    delta.save(tmp_path, made, delta.describe(found, case.options, made), "")
+    delta.save(tmp_path, made, delta.describe(found, made), "")
     again, _ = delta.load(tmp_path, backbone=fresh())
     with torch.no_grad():
         before, after = (m.eval()(m.encode_image(pixels)) for m in (made, again))
@@ -112,7 +112,7 @@ def test_every_method_trains_saves_and_loads(name, family, cards, tmp_path):
 
 def test_siglip_scores_are_sigmoid_logits(cards):
     backbone = Backbone.from_card(cards["siglip"], device="cpu")
-    made = testing.Case(finding.find("zero_shot").cls, lambda: backbone).make().eval()
+    made = testing.Case(finding.find_method("zero_shot").cls, lambda: backbone).make().eval()
     z = F.normalize(torch.randn(4, backbone.embed_dim), dim=1)
     with torch.no_grad():
         expected = (

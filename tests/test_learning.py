@@ -18,7 +18,7 @@ OPTIONS = {
 SLOW = {"cocoop"}  # each image has prompts of its own
 NAMES = [
     pytest.param(n, marks=pytest.mark.slow if n in SLOW else [])
-    for n in finding.names()
+    for n in finding.list_methods()
     if n != "zero_shot"
 ]
 

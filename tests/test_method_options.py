@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from clip_adapt.config.options import Text, of_signature
+from clip_adapt.config.options import Text, defaults_of
 from clip_adapt.errors import InputError
 from clip_adapt.method import finding
 from clip_adapt.runs import configuration
@@ -15,7 +15,7 @@ REFUSED = [
     ("adapter", "depth", "9", "a whole number, at least 1 and at most 3"),
     ("adapter", "depth", "0", "a whole number, at least 1 and at most 3"),
     ("adapter", "reduction", "0", "a whole number, at least 1"),
-    ("adapter", "on", "words", "one of image, text, both"),
+    ("adapter", "side", "words", "one of image, text, both"),
     ("adapter", "activation", "swish", "one of relu, gelu, silu, tanh"),
     ("adapter", "learn_ratio", "maybe", "true or false"),
     ("cocoop", "n_ctx", "0", "a whole number, at least 1"),
@@ -62,14 +62,19 @@ def test_values_that_do_not_go_together_are_refused(train_tiny, animals, words, 
 
 @pytest.mark.parametrize("name", ["adapter", "cocoop", "gda", "taskres", "tip_adapter"])
 def test_the_recipe_gives_the_defaults_of_the_constructor(name):
-    defaults = {k: option.default for k, option in of_signature(finding.find(name).cls).items()}
+    defaults = defaults_of(finding.find_method(name).cls)
     resolved = configuration.compose({"method": name}).method_options
     assert resolved == defaults
 
 
 @pytest.mark.parametrize(
     ("method_name", "words"),
-    [("tip_adapter", ["epochs=2"]), ("adapter", ["method.on=both"]), ("gda", []), ("taskres", [])],
+    [
+        ("tip_adapter", ["epochs=2"]),
+        ("adapter", ["method.side=both"]),
+        ("gda", []),
+        ("taskres", []),
+    ],
 )
 def test_a_run_ends_with_a_delta_that_loads(method_name, words, train_tiny, run_cli, animals):
     code, out, err = train_tiny(animals, f"method={method_name}", *words)

@@ -25,7 +25,7 @@ from clip_adapt.data.captions import Captions
 from clip_adapt.data.items import Item
 from clip_adapt.data.task import Task
 from clip_adapt.inputs.pixels import Pixels
-from clip_adapt.method import contract, finding
+from clip_adapt.method import finding
 from clip_adapt.training import loop
 from clip_adapt.training.examples import Examples
 from clip_adapt.training.fitting import Training
@@ -36,11 +36,11 @@ from clip_adapt.training.side_by_side_loop import TogetherLoop
 
 NAMES = ("cataract", "pterygium", "corneal scarring")
 VARIANTS = {
-    "adapter": [{"on": "both", "learn_ratio": True}],
+    "adapter": [{"side": "both", "learn_ratio": True}],
     "coop": [{}, {"csc": True}, {"position": "middle"}],
     "lora": [{}, {"dropout": 0.0, "towers": "image"}, {"towers": "text"}, {"dora": True}],
 }
-CASES = [(name, options) for name in finding.names() for options in VARIANTS.get(name, [{}])]
+CASES = [(name, options) for name in finding.list_methods() for options in VARIANTS.get(name, [{}])]
 # The way back of masked_scatter selects by the mask.
 READS = ("_local_scalar_dense", "nonzero", "masked_select", "masked_scatter_backward", "unique",
          "repeat_interleave", "equal")  # fmt: skip
@@ -153,11 +153,11 @@ def examples(made, items, labels):
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize(("name", "options"), CASES, ids=str)
 def test_a_step_waits_for_nothing(name, options, optimizer, tiny_backbone, items, on_device):
-    made = finding.find(name).cls(tiny_backbone, Task(NAMES, shots=2), **options)
+    made = finding.find_method(name).cls(tiny_backbone, Task(NAMES, shots=2), **options)
     if not made.trainable():
         pytest.skip("nothing is trained by steps")
     labels = torch.tensor([0, 1, 2, 0, 1])
-    if type(made).fit is not contract.Method.fit:
+    if made.solves:
         made.fit(torch.randn(5, tiny_backbone.embed_dim), labels)
     made = on_device(made)
     made.set_criterion(labels, class_balanced=True, label_smoothing=0.1)
@@ -170,10 +170,10 @@ TOGETHER = ["adapter", "coop", "taskres", "tip_adapter"]
 
 @pytest.mark.parametrize("name", TOGETHER)
 def test_a_step_of_several_runs_waits_for_nothing(name, tiny_backbone, on_device):
-    made = finding.find(name).cls(tiny_backbone, Task(NAMES, shots=2))
+    made = finding.find_method(name).cls(tiny_backbone, Task(NAMES, shots=2))
     labels = torch.tensor([0, 1, 2, 0, 1])
     support = Examples(torch.randn(5, 2, tiny_backbone.embed_dim), labels)
-    if type(made).fit is not contract.Method.fit:
+    if made.solves:
         made.fit(support.inputs[:, 0], labels)
     first = on_device(made)
     second = copy.deepcopy(first, {id(first.backbone): first.backbone})
@@ -201,20 +201,22 @@ def test_other_ways_through_the_text_tower_wait_for_nothing(
     else:
         backbone.text_chunk = 2
     options = {"dropout": 0.0} if name == "lora" else {}  # parts draw their dropout again
-    made = on_device(finding.find(name).cls(backbone, Task(NAMES, shots=2), **options))
+    made = on_device(finding.find_method(name).cls(backbone, Task(NAMES, shots=2), **options))
     labels = torch.tensor([0, 1, 2, 0, 1])
     recipe = Recipe(epochs=2, batch_size=2)
     watched(Loop(made, examples(made, items, labels), recipe))
 
 
 ABLE = [
-    (name, o) for name, o in CASES if finding.find(name).cls.trains_on_captions and not o.get("csc")
+    (name, o)
+    for name, o in CASES
+    if finding.find_method(name).cls.trains_on_captions and not o.get("csc")
 ]
 
 
 @pytest.mark.parametrize(("name", "options"), ABLE, ids=str)
 def test_a_step_on_captions_waits_for_nothing(name, options, tiny_backbone, items, on_device):
-    made = on_device(finding.find(name).cls(tiny_backbone, Task(()), **options))
+    made = on_device(finding.find_method(name).cls(tiny_backbone, Task(()), **options))
     texts = ["one eye", "two eyes of a cat", "an eye", "a dog", "one eye of a dog"]
     captions = Captions(texts, [[0, 1], [1], [2], [3, 0], [4]])
     make_step = functools.partial(PairStep, captions=captions, val_captions=captions, dedup=True)

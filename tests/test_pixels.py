@@ -46,7 +46,7 @@ def tint(tmp_path):
 
 def test_it_keeps_every_law(tint, tiny_card):
     testing.check_method(
-        finding.find(str(tint)).cls,
+        finding.find_method(str(tint)).cls,
         lambda: Backbone.from_card(tiny_card, device="cpu"),
         recipe=Recipe(epochs=40, batch_size=24, optimizer="adam", lr=0.05, weight_decay=0.0),
         file=tint,

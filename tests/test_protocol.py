@@ -167,7 +167,7 @@ def test_protocols_that_cannot_be(train_tiny, animals, words, message, tmp_path)
 def test_a_method_refuses_other_classes_by_default(tiny_backbone):
     plain = Method(tiny_backbone, Task(("cat", "dog")))
     with pytest.raises(InputError) as caught:
-        plain.for_task(Task(("owl", "yak")), {})
+        plain.for_task(Task(("owl", "yak")))
     assert str(caught.value) == (
         "what Method trains belongs to its own classes (cat, dog) and cannot be used on others"
     )
@@ -175,9 +175,9 @@ def test_a_method_refuses_other_classes_by_default(tiny_backbone):
 
 def test_the_trained_state_goes_to_other_classes(tiny_backbone):
     options = {"n_ctx": 3}
-    trained = finding.find("coop").cls(tiny_backbone, Task(("cat", "dog")), **options)
+    trained = finding.find_method("coop").cls(tiny_backbone, Task(("cat", "dog")), **options)
     torch.nn.init.normal_(trained.ctx)
-    moved = trained.for_task(Task(("owl", "yak", "ant")), options)
+    moved = trained.for_task(Task(("owl", "yak", "ant")))
     with torch.no_grad():
         expected = tiny_backbone.encode_prompts(trained.ctx, ["owl.", "yak.", "ant."])
         assert torch.equal(moved.weights(), expected)
@@ -230,7 +230,7 @@ def sealed(monkeypatch, tmp_path):
     return log
 
 
-@pytest.mark.parametrize("name", finding.names())
+@pytest.mark.parametrize("name", finding.list_methods())
 @pytest.mark.parametrize("select", ["last", "val"])
 def test_nothing_reads_a_test_image_before_evaluation(
     adapt, sealed, make_folder, tmp_path, name, select

@@ -27,7 +27,7 @@ def test_the_example_method_keeps_every_law(tmp_path, tiny_card):
     file.write_text(code)
     assert len([line for line in code.splitlines() if line.strip()]) == 12
     testing.check_method(
-        finding.find(str(file)).cls,
+        finding.find_method(str(file)).cls,
         lambda: Backbone.from_card(tiny_card, device="cpu"),
         options={"scale": 0.5},
         recipe=Recipe(epochs=60, batch_size=24, optimizer="adam", lr=0.05, weight_decay=0.0),

@@ -14,7 +14,7 @@ from clip_adapt.backbone import encoding_plan
 from clip_adapt.data.task import Task
 from clip_adapt.errors import InputError
 from clip_adapt.method.contract import Method
-from clip_adapt.method.finding import find
+from clip_adapt.method.finding import find_method
 from clip_adapt.training import side_by_side
 from clip_adapt.training.examples import Examples
 from clip_adapt.training.fitting import Training
@@ -76,7 +76,7 @@ def copies(methods):
     return made
 
 
-@pytest.mark.parametrize("cls", [Residual, find("coop").cls])
+@pytest.mark.parametrize("cls", [Residual, find_method("coop").cls])
 @pytest.mark.parametrize(
     "recipe",
     [
@@ -123,7 +123,7 @@ def changed(case, backbone):
     kinds = {
         "one run": lambda: (methods[:1], supports[:1], recipes[:1]),
         "methods differ": lambda: (
-            [methods[0], find("coop").cls(backbone, Task(CLASSES))],
+            [methods[0], find_method("coop").cls(backbone, Task(CLASSES))],
             supports,
             recipes,
         ),
@@ -144,7 +144,7 @@ def changed(case, backbone):
         ),
         "text_chunk asks for little memory": lambda: (methods, supports, recipes),
         "nothing is trained": lambda: (
-            [find("zero_shot").cls(backbone, Task(CLASSES)) for _ in range(2)],
+            [find_method("zero_shot").cls(backbone, Task(CLASSES)) for _ in range(2)],
             supports,
             recipes,
         ),
@@ -238,7 +238,9 @@ def test_a_method_that_a_run_axis_does_not_reach_is_trained_in_turn(double_backb
 
 
 def test_texts_that_pass_in_parts_do_so_beside_others(double_backbone, monkeypatch):
-    methods, supports, recipes = runs(double_backbone, find("coop").cls, [(1, 0.01), (2, 0.1)])
+    methods, supports, recipes = runs(
+        double_backbone, find_method("coop").cls, [(1, 0.01), (2, 0.1)]
+    )
     alone = copies(methods)
     first, _ = trainings(methods, supports, recipes)
     kept = side_by_side._kept_by_a_step(first)

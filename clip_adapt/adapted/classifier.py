@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -86,22 +86,17 @@ class Classifier:
         templates = task.templates if given is None else tuple(given)
         require_usable(list(classes), templates)
         asked = Task(tuple(classes), templates, shots=task.shots, seed=task.seed)
-        options = self.header.method["options"] if self.header else {}
-        return self.for_task(asked, options)
+        return self.for_task(asked)
 
-    def for_task(self, task: Task, options: Mapping[str, Any]) -> Classifier:
+    def for_task(self, task: Task) -> Classifier:
         """Return a classifier of another task with the same trained part, temperature and guard.
 
         It gives no conformal sets: their promise is for the classes that they were calibrated on.
 
-        Args:
-            task: the other classes.
-            options: of the method's constructor, as it was made with.
-
         Raises:
             InputError: when what was trained belongs to the classes that it was trained on.
         """
-        moved = self.method.for_task(task, options)
+        moved = self.method.for_task(task)
         return Classifier(moved, temperature=self.temperature, guard=self.guard)
 
     @overload

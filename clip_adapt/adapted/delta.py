@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from clip_adapt.backbone.backbone import Backbone
-from clip_adapt.config import cards
+from clip_adapt.config import cards, options
 from clip_adapt.config.cards import ModelCard
 from clip_adapt.data.task import Task
 from clip_adapt.errors import InputError
@@ -58,12 +58,17 @@ class Header:
         return Task(**task)
 
 
-def describe(found: Found, options: Mapping[str, Any], trained: Method, **facts: Any) -> Header:
+def describe(found: Found, trained: Method, **facts: Any) -> Header:
     """Return the header of a trained method; ``facts`` are further fields of it."""
     backbone = trained.backbone
-    own_file = {"file": found.file.name} if found.file else {}
+    # What a variant configures stands there too: it loads where the variant's YAML is not.
+    whence = {"file": found.file.name if found.file else None, "base": found.base}
     return Header(
-        method={"name": found.name, "options": dict(options), **own_file},
+        method={
+            "name": found.name,
+            "options": trained.options,
+            **{key: value for key, value in whence.items() if value is not None},
+        },
         backbone={**asdict(backbone.card), "fingerprint": backbone.fingerprint}
         | {"image_size": backbone.image_size},
         task=asdict(trained.task),
@@ -124,10 +129,11 @@ def load(
     if backbone is None:
         backbone = Backbone.from_card(_card_of(header), device=device, precision=precision)
     _require_same_backbone(header, backbone, file)
-    made = found.cls(backbone, header.to_task(), **header.method["options"])
+    given = options.rename(header.method["options"], found.cls.renamed_options)
+    made = found.cls.build(backbone, header.to_task(), given)
     _require_same_tensors(made.state_dict(), tensors, file)
     made.load_state_dict(tensors)
-    return made.to(backbone.device).eval(), header
+    return made.eval(), header
 
 
 def locate(path: str | Path) -> Path:
@@ -209,14 +215,14 @@ def _from_hub(name: str, here: Path) -> Path:
 
 def _method_of(header: Header, file: Path, method_file: str | None) -> Found:
     if method_file is not None:
-        return finding.find(method_file)
+        return finding.find_method(method_file)
     name, own = header.method["name"], header.method.get("file")
     if own is not None:
         raise InputError(
             f"{file} was made by a method of someone's own, {own}: give that file with "
             f"method_file={own}. It is not run unasked."
         )
-    return finding.find(name)
+    return finding.find_method(header.method.get("base", name))
 
 
 def _card_of(header: Header) -> ModelCard:

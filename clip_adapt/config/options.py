@@ -14,6 +14,7 @@ import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
@@ -81,12 +82,21 @@ class Text(str):
 
 
 def of_signature(function: Callable[..., Any]) -> dict[str, Option]:
-    """Return the keyword-only parameters of a function or class as options."""
-    target = function.__init__ if inspect.isclass(function) else function
-    hints = typing.get_type_hints(target, include_extras=True)
-    parameters = inspect.signature(target).parameters.values()
-    keyword = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
-    return {p.name: Option(hints.get(p.name, Any), p.default) for p in keyword}
+    """Return the keyword-only parameters of a function or class as options.
+
+    A class whose constructor passes ``**options`` on has those of the next class up as well.
+    """
+    found: dict[str, Option] = {}
+    for target in _constructors(function):
+        hints = typing.get_type_hints(target, include_extras=True)
+        found |= {p.name: Option(hints.get(p.name, Any), p.default) for p in _keywords(target)}
+    return found
+
+
+def defaults_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the defaults of the options that ``of_signature`` gives, by name."""
+    parameters = [p for target in _constructors(function) for p in _keywords(target)]
+    return {p.name: p.default for p in parameters if p.default is not p.empty}
 
 
 def of_dataclass(cls: type) -> dict[str, Option]:
@@ -102,7 +112,11 @@ def of_dataclass(cls: type) -> dict[str, Option]:
 
 
 def validate(
-    values: Mapping[str, Any], schema: Mapping[str, Option], prefix: str = "", where: str = ""
+    values: Mapping[str, Any],
+    schema: Mapping[str, Option],
+    prefix: str = "",
+    where: str = "",
+    renamed: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[dict[str, Any], list[str]]:
     """Check every value against its option.
 
@@ -111,16 +125,19 @@ def validate(
         schema: what may be given.
         prefix: put before a key in messages (``method.``).
         where: the file that the values stand in, for messages.
+        renamed: for each former name of an option the present one, which its use is refused with.
 
     Returns:
         the checked values, defaults filled in, and one line a problem.
     """
     at = f" in {where}" if where else ""
-    problems = [
+    former = [key for key in values if key in renamed and key not in schema]
+    problems = [f"{prefix}{key} is now {prefix}{renamed[key]}" for key in former]
+    problems += [
         f"unknown option {prefix + key!r}{at}{nearest(key, schema, prefix)} "
         f"There is: {', '.join(prefix + k for k in schema) or 'no option here'}."
         for key in values
-        if key not in schema
+        if key not in schema and key not in former
     ]
     checked: dict[str, Any] = {}
     for key, option in schema.items():
@@ -133,6 +150,11 @@ def validate(
         except ValueError as expected:
             problems.append(f"{prefix}{key}={value}{at}: expected {expected}")
     return checked, problems
+
+
+def rename(values: Mapping[str, Any], renamed: Mapping[str, str]) -> dict[str, Any]:
+    """Return options under their present names, for what was written when they had others."""
+    return {renamed.get(key, key): value for key, value in values.items()}
 
 
 def check(value: Any, annotation: Any) -> Any:
@@ -220,6 +242,24 @@ def parse(text: str) -> Any:
             return [item.strip().strip("'\"") for item in inner[1:-1].split(",")]
         return str(text)
     return value["value"] if isinstance(value, dict) and set(value) == {"value"} else str(text)
+
+
+def _constructors(function: Callable[..., Any]) -> list[Callable[..., Any]]:
+    # What takes the options, the last word last: a function, or the constructors of a class.
+    if not inspect.isclass(function):
+        return [function]
+    found: list[Callable[..., Any]] = []
+    for constructor in (vars(c)["__init__"] for c in function.__mro__ if "__init__" in vars(c)):
+        found.insert(0, constructor)
+        kinds = [p.kind for p in inspect.signature(constructor).parameters.values()]
+        if inspect.Parameter.VAR_KEYWORD not in kinds:
+            break
+    return found
+
+
+def _keywords(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    parameters = inspect.signature(function).parameters.values()
+    return [p for p in parameters if p.kind is p.KEYWORD_ONLY]
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

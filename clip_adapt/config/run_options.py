@@ -7,6 +7,9 @@ from typing import Annotated, Literal
 
 from clip_adapt.config.options import Between
 
+# For each former name of an option the present one.
+RENAMED = {"calibration": "conformal_images"}
+
 AtLeast0 = Between(0)
 Count = Annotated[int, Between(1)]
 Length = Annotated[int, AtLeast0]
@@ -52,7 +55,7 @@ class RunOptions:
     select: Literal["last", "val"]
     calibrate: bool
     conformal: Annotated[float, Between(0, 0.5, strict=True)] | None
-    calibration: Count | str | None
+    conformal_images: Count | str | None
     protocol: Literal["few_shot", "base_to_new", "cross_dataset"]
     test_on: list[str] | str | None
     metrics: list[str] | str | None

@@ -163,7 +163,7 @@ def _moved(name: str, model: Classifier, data: Dataset) -> Classifier:
             f"({', '.join(model.classes)}) and cannot be used on others"
         )
     task = data.task(prompts=model.method.task.prompts, shots=model.method.task.shots)
-    return model.for_task(task, method["options"])
+    return model.for_task(task)
 
 
 def _require_same_classes(models: dict[str, Classifier]) -> None:

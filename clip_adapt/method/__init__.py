@@ -8,10 +8,10 @@ from clip_adapt.system.lazy import export_lazily
 
 if TYPE_CHECKING:
     from clip_adapt.method.contract import Method
-    from clip_adapt.method.finding import Found, find, names
+    from clip_adapt.method.finding import Found, find_method, list_methods
     from clip_adapt.method.table import Table
 
-__all__ = ["Found", "Method", "Table", "find", "names"]
+__all__ = ["Found", "Method", "Table", "find_method", "list_methods"]
 
 __getattr__ = export_lazily(
     __name__,
@@ -19,7 +19,7 @@ __getattr__ = export_lazily(
         "Found": "finding",
         "Method": "contract",
         "Table": "table",
-        "find": "finding",
-        "names": "finding",
+        "find_method": "finding",
+        "list_methods": "finding",
     },
 )

@@ -1,4 +1,4 @@
-"""Method, the contract of every way to adapt CLIP, and how a method is found by its name.
+"""Method, the contract of every way to adapt CLIP.
 
 Every method answers one or both of two questions: what does a class look like, and how is an
 image compared with it? The base class is zero-shot CLIP, which is the two defaults.
@@ -7,16 +7,27 @@ image compared with it? The base class is zero-shot CLIP, which is the two defau
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip_adapt.backbone.backbone import Backbone
+from clip_adapt.config.options import defaults_of
 from clip_adapt.data.task import Task
 from clip_adapt.errors import InputError
 from clip_adapt.method.table import Table
+
+# What is claimed of a class, and the function by which it keeps the claim.
+CLAIMS = {
+    "solves": "fit",
+    "penalizes": "penalty",
+    "has_own_loss": "loss",
+    "changes_gradients": "before_step",
+}
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class Method(nn.Module):
@@ -40,7 +51,18 @@ class Method(nn.Module):
         trains_on_captions: True when everything that is trained acts through ``encode_image``,
             ``encode_text``, ``image_features`` and ``text_features``, so that it learns from pairs
             of images and captions as well (``objective=contrastive``).
+        solves: True when ``fit`` does something, so that features of the frozen tower are needed.
+        penalizes: True when there is a ``penalty``.
+        has_own_loss: True when ``loss`` is not the cross entropy that a run can balance and smooth.
+        changes_gradients: True when ``before_step`` does something. These four follow from what a
+            class defines; a class that declares one of them otherwise is held to it by a law.
+        options: what it was made with, by name, defaults included.
+        recipe: of a user's own file: general options by name (and ``method``, options of its own),
+            which stand in for a YAML beside it.
+        renamed_options: for each former name of an option the present one; deltas that were made
+            with the former name load, a command line that uses it is told the new one.
         validation: (features, labels) of the val subset, set before ``fit``; None without one.
+        unlabelled: features (M, D) of images without labels, set before ``fit``; None without any.
         class_weight: weight of each class (C,) in the loss, mean 1 over the support set; None is 1.
         label_smoothing: share of the target that is spread evenly over all classes.
     """
@@ -51,6 +73,28 @@ class Method(nn.Module):
     works_on_other_classes = False
     quick = False
     trains_on_captions = False
+    solves = False
+    penalizes = False
+    has_own_loss = False
+    changes_gradients = False
+    recipe: ClassVar[Mapping[str, Any]] = NOTHING
+    renamed_options: ClassVar[Mapping[str, str]] = NOTHING
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for claim, function in CLAIMS.items():
+            if claim not in vars(cls):
+                setattr(cls, claim, getattr(cls, function) is not getattr(Method, function))
+
+    def __new__(cls, *args: Any, **given: Any) -> Self:
+        """Note the options, so that ``for_task`` can make another method like this one."""
+        # Here and not in __init__, which options do not reach that a subclass takes for itself: a
+        # method made by anybody's call of its constructor knows what it was made with.
+        made = super().__new__(cls)
+        defaults = defaults_of(cls)
+        own = {name: value for name, value in given.items() if name in defaults}
+        made.__dict__["options"] = {**defaults, **own}
+        return made
 
     def __init__(self, backbone: Backbone, task: Task) -> None:
         super().__init__()
@@ -58,6 +102,7 @@ class Method(nn.Module):
         self.__dict__["backbone"] = backbone
         self.task = task
         self.validation: tuple[Tensor, Tensor] | None = None
+        self.unlabelled: Tensor | None = None
         self.class_weight: Tensor | None = None
         self.label_smoothing = 0.0
         self._cached: tuple[tuple[int, ...], Tensor] | None = None
@@ -65,6 +110,18 @@ class Method(nn.Module):
         self.generator = torch.Generator().manual_seed(task.seed)
 
     backbone: Backbone
+    options: dict[str, Any]
+
+    @classmethod
+    def build(cls, backbone: Backbone, task: Task, options: Mapping[str, Any] = NOTHING) -> Self:
+        """Return the method before training, on the device of its backbone.
+
+        Args:
+            backbone: the frozen towers.
+            task: the classes.
+            options: of the constructor, by name.
+        """
+        return cls(backbone, task, **options).to(backbone.device)
 
     def fit(self, z: Tensor, y: Tensor) -> None:
         """Solve in closed form, or set a start that depends on the support set.
@@ -72,6 +129,24 @@ class Method(nn.Module):
         Args:
             z: unit image features (N, D); the normalised mean over the views of each image.
             y: labels (N,).
+        """
+
+    def before_step(self) -> None:
+        """Change the gradients of a step, which are there; the optimizer has not moved yet.
+
+        It is called once for every step of the optimizer: after all batches of ``accumulate``,
+        after fp16's loss scale is taken out again, before ``clip_norm``, so that what moves the
+        optimizer is never longer than that.
+        """
+
+    def on_epoch_end(self, epoch: int, epochs: int) -> None:
+        """Do what is done once an epoch, after its last step; without gradients.
+
+        ``select=val`` looks at the method afterwards.
+
+        Args:
+            epoch: counts from 0.
+            epochs: how many there are in this training.
         """
 
     def finish(self) -> None:
@@ -104,7 +179,7 @@ class Method(nn.Module):
         return t
 
     def weights(self) -> Tensor:
-        """Return what the classes look like: one unit vector a class (C, D)."""
+        """Return what the classes look like: one unit vector per class (C, D)."""
         return self.text_features(self.zero_shot_weights)
 
     def logits(self, z: Tensor, w: Tensor) -> Tensor:
@@ -124,6 +199,20 @@ class Method(nn.Module):
             label_smoothing=self.label_smoothing,
         )
 
+    def penalty(self, z: Tensor, frozen: Tensor, w: Tensor) -> Tensor | float:
+        """Return what is added to the loss of a step (a scalar): nothing.
+
+        An addition, so a run can still balance the classes of the loss and smooth its targets.
+        ``objective=contrastive`` has no class weights and refuses a method that asks for them.
+
+        Args:
+            z: features of the batch (N, D) as they enter ``logits``, from ``encode_image``.
+            frozen: those of the same views from the frozen tower (N, D), without gradients; the
+                very same tensor for a method that leaves the image tower alone.
+            w: the class weights of this step (C, D), from ``weights``.
+        """
+        return 0.0
+
     def set_criterion(self, y: Tensor, class_balanced: bool, label_smoothing: float) -> None:
         """Weight the classes of the loss inversely to their number of labels, smooth the targets.
 
@@ -137,7 +226,7 @@ class Method(nn.Module):
         Raises:
             InputError: when the method has a loss of its own, which would ignore both.
         """
-        if (class_balanced or label_smoothing) and type(self).loss is not Method.loss:
+        if (class_balanced or label_smoothing) and self.has_own_loss:
             raise InputError(
                 f"class_balanced and label_smoothing cannot change the loss of "
                 f"{type(self).__name__}, which is its own: leave them out"
@@ -170,28 +259,24 @@ class Method(nn.Module):
             self._cached = (versions, self.weights())
         return self._cached[1]
 
-    def for_task(self, task: Task, options: Mapping[str, Any]) -> Method:
+    def for_task(self, task: Task) -> Method:
         """Return a method with the same trained state on other classes, in eval mode.
 
-        It is made anew for the task, so its prompts and zero-shot weights are those of the task's
-        classes; then it gets every parameter and buffer of this one.
-
-        Args:
-            task: the other classes.
-            options: of the constructor, as this one was made with.
+        It is made anew for the task with the options of this one, so its prompts and zero-shot
+        weights are those of the task's classes; then it gets every parameter and buffer.
 
         Raises:
             InputError: when the state belongs to single classes (``works_on_other_classes``). A
-                method that claims otherwise is held to it by a law of testing.py.
+                method that claims otherwise is held to it by a law of clip_adapt.testing.
         """
         if not self.works_on_other_classes:
             raise InputError(
                 f"what {type(self).__name__} trains belongs to its own classes "
                 f"({', '.join(self.task.classes)}) and cannot be used on others"
             )
-        made = type(self)(self.backbone, task, **options)
+        made = type(self).build(self.backbone, task, self.options)
         made.load_state_dict(self.state_dict())
-        return made.to(self.backbone.device).eval()
+        return made.eval()
 
     def tables(self) -> list[Table]:
         """Return what a person can read of the trained part; stands in the run's report."""

@@ -1,43 +1,92 @@
-"""How a method is found by its name: the files of methods/, entry points, a user's own file."""
+"""How a method is found by its name: the files of methods/, entry points, a user's own file.
+
+A YAML of configs/method may stand for a method of its own by naming the file that it configures
+(``file: coop``): a variant of a paper is then its options and its recipe, and no code.
+"""
 
 from __future__ import annotations
 
 import inspect
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+from clip_adapt.config import cards, yamls
 from clip_adapt.errors import InputError
 from clip_adapt.method.contract import Method
-from clip_adapt.system.plugins import Kind, find_plugin, list_names
+from clip_adapt.system.plugins import Kind, Plugin, find_plugin, list_names
 
 KIND = Kind("method", ("methods",), "clip_adapt.methods", "clip_adapt.methods")
 
 
 @dataclass(frozen=True)
 class Found:
-    """A method's class with the name it goes by; ``file`` when it came from a user's own file."""
+    """A method's class with the name it goes by.
+
+    Attributes:
+        name: of the method.
+        cls: the class.
+        file: the user's own file that it came from; None for one that is installed.
+        card: the YAML with its recipe and options; None when there is none.
+        base: the method that the card configures, when that has another name.
+    """
 
     name: str
     cls: type[Method]
     file: Path | None = None
+    card: Path | None = None
+    base: str | None = None
 
 
-def names() -> list[str]:
-    """Return the names of all methods: the files of methods/ and the installed entry points."""
-    return list_names(KIND)
+def list_methods() -> list[str]:
+    """Return the names of all methods: files of methods/, entry points, and YAMLs of variants."""
+    return sorted({*list_names(KIND), *cards.names("method")})
 
 
-def find(name: str) -> Found:
+def find_method(name: str) -> Found:
     """Return the method of that name, or the one that a ``path/to/mine.py`` defines.
 
     Raises:
-        InputError: when there is none, or when the file does not define exactly one.
+        InputError: when there is none, when the file does not define exactly one, or when a
+            variant's YAML names no file.
     """
-    plugin = find_plugin(name, KIND)
-    found = plugin.content
-    cls = _only_method(found, name) if isinstance(found, ModuleType) else found
-    return Found(plugin.name, cls, plugin.file)
+    if name in cards.names("method") and name not in list_names(KIND):
+        return _find_variant(name)
+    plugin = find_plugin(name, KIND, others=cards.names("method"))
+    cls = _class_of(plugin, name)
+    return Found(plugin.name, cls, plugin.file, _card_of(plugin, cls))
+
+
+def _find_variant(name: str) -> Found:
+    card = cards.card_path("method", name)
+    base = yamls.read(card).get("file")
+    if base not in list_names(KIND):
+        known = ", ".join(list_names(KIND))
+        raise InputError(
+            f"{card} says file: {base}; expected the method that it configures, one of {known}"
+        )
+    return Found(name, find_method(base).cls, card=card, base=base)
+
+
+def _card_of(plugin: Plugin, cls: type[Method]) -> Path | None:
+    # Of a file of ours in configs/method; of anybody else's beside the module of the method.
+    if plugin.file is None and not plugin.installed:
+        card = cards.card_path("method", plugin.name)
+    else:
+        module = plugin.file or Path(str(sys.modules[cls.__module__].__file__))
+        card = module.with_name(f"{plugin.name}.yaml")
+    return card if card.is_file() else None
+
+
+def _class_of(plugin: Plugin, name: str) -> type[Method]:
+    content: Any = plugin.content
+    if isinstance(content, ModuleType):
+        return _only_method(content, name)
+    if inspect.isclass(content) and issubclass(content, Method):
+        return content
+    raise InputError(f"the installed method {name!r} is {content!r}: expected a subclass of Method")
 
 
 def _only_method(module: ModuleType, name: str) -> type[Method]:

@@ -57,7 +57,10 @@ class Classify(Objective):
 
     def name_datasets(self, o: RunOptions) -> list[str]:
         """Return the data sets of ``test_on``, and the one that is calibrated on."""
-        return [*_list_test_sets(o), *([o.calibration] if isinstance(o.calibration, str) else [])]
+        return [
+            *_list_test_sets(o),
+            *([o.conformal_images] if isinstance(o.conformal_images, str) else []),
+        ]
 
     def load_data(self, o: RunOptions, dataset: Dataset, load: Callable[[str], Dataset]) -> Data:
         """Return the data sets: base and new classes apart, and those of ``test_on``."""
@@ -68,8 +71,8 @@ class Classify(Objective):
             other = load(name)
             others[other.name] = other
         aside = None
-        if isinstance(o.calibration, str):
-            aside = calibration.set_aside(dataset, load(o.calibration))
+        if isinstance(o.conformal_images, str):
+            aside = calibration.set_aside(dataset, load(o.conformal_images))
         return Data(dataset, pool, others, aside)
 
     def draw(self, o: RunOptions, data: Data) -> Draw:
@@ -81,7 +84,7 @@ class Classify(Objective):
         if o.calibrate:
             calibration.require_val(support)
         if o.conformal is not None:
-            count = o.calibration if isinstance(o.calibration, int) else None
+            count = o.conformal_images if isinstance(o.conformal_images, int) else None
             left = calibration.draw(data.aside or data.dataset.train, support, count, o.seed)
             if data.aside is not None:
                 calibration.require_unused(data.aside, left)
@@ -137,8 +140,7 @@ def _extract(run: Run, method: Method) -> tuple[Tensor, Tensor]:
     # Features of the support set and of val (N, V, D); none where nothing asks for them.
     o, support = run.options, run.draw.support
     trains = o.trains and bool(method.trainable())
-    solves = type(method).fit is not Method.fit
-    on_features = solves or (trains and not method.tunes_image_tower)
+    on_features = method.solves or (trains and not method.tunes_image_tower)
     z_train = features.extract(
         run.backbone,
         [item.path for item in support.train if on_features],
@@ -147,7 +149,7 @@ def _extract(run: Run, method: Method) -> tuple[Tensor, Tensor]:
         augment=o.augment,
         label="support features",
     )
-    needs_val = solves or o.guard or o.select == "val"
+    needs_val = method.solves or o.guard or o.select == "val"
     val = [item.path for item in support.val if needs_val]
     return z_train, features.extract(run.backbone, val, run.cache, label="val features")
 

@@ -27,8 +27,8 @@ from clip_adapt.evaluation.quantities import RECALLS, Quantity
 from clip_adapt.inputs import features
 from clip_adapt.inputs.pixels import Pixels
 from clip_adapt.inputs.views import Augment
-from clip_adapt.method import finding
 from clip_adapt.method.contract import Method
+from clip_adapt.method.finding import find_method, list_methods
 from clip_adapt.objectives._contract import Data, Draw, Objective, Outcome, Run
 from clip_adapt.pages import retrieval_page
 from clip_adapt.pages.facts import Facts
@@ -104,6 +104,11 @@ class Contrastive(Objective):
                 "to classes or to their logits, and captions have neither. Use one of: "
                 f"{', '.join(_list_able())}."
             )
+        if method.penalizes:
+            raise InputError(
+                f"objective=contrastive: method={name} adds a penalty on class weights, and "
+                f"captions have none. Use one of: {', '.join(_list_able())}."
+            )
         _require_short(run, method)
 
     def list_support(self, run: Run) -> list[dict[str, Any]]:
@@ -150,7 +155,8 @@ class Contrastive(Objective):
 
 def _list_able() -> list[str]:
     # The methods that learn from captions.
-    return [n for n in finding.names() if finding.find(n).cls.trains_on_captions]
+    classes = {name: find_method(name).cls for name in list_methods()}
+    return [n for n, cls in classes.items() if cls.trains_on_captions and not cls.penalizes]
 
 
 def _require_short(run: Run, method: Method) -> None:

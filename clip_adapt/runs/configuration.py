@@ -5,6 +5,7 @@ Every problem of a command line is collected and shown at once.
 
 from __future__ import annotations
 
+import copy
 import json
 import shlex
 from collections.abc import Mapping
@@ -15,13 +16,13 @@ from clip_adapt.backbone.devices import resolve_device
 from clip_adapt.backbone.weights.plan import require_known
 from clip_adapt.config import cards, options, yamls
 from clip_adapt.config.cards import DataCard, ModelCard
-from clip_adapt.config.run_options import RunOptions
+from clip_adapt.config.run_options import RENAMED, RunOptions
 from clip_adapt.data import catalog
 from clip_adapt.data.source import Gives
 from clip_adapt.data.task import GENERAL_TEMPLATES
-from clip_adapt.errors import InputError
+from clip_adapt.errors import InputError, nearest
 from clip_adapt.method.contract import Method
-from clip_adapt.method.finding import Found, find, names
+from clip_adapt.method.finding import Found, find_method, list_methods
 from clip_adapt.objectives import Objective, find_objective, list_objectives
 from clip_adapt.objectives._finding import FoundObjective
 from clip_adapt.system.files import resource
@@ -90,8 +91,8 @@ def compose(given: Mapping[str, Any]) -> Config:
     if chosen["method"] == AUTO:
         return _auto(given, list(tree["method"]))
     problems: list[str] = []
-    method = _try(problems, find, chosen["method"])
-    recipe = _recipe(method) if method else {}
+    method = _try(problems, find_method, chosen["method"])
+    recipe = (_try(problems, _recipe, method) if method else None) or {}
     method_options = _method_options(problems, method, recipe, tree["method"]) if method else {}
     wanted = str(tree["general"].get("objective", defaults["objective"]))
     found = _try(problems, find_objective, wanted)
@@ -105,7 +106,8 @@ def compose(given: Mapping[str, Any]) -> Config:
     model = _try(problems, _model, chosen["model"], tree["model"])
     cpu_recipe = _cpu_recipe(recipe, {**defaults, **tree["general"]}, tree["general"])
     general = {**defaults, **recipe, **cpu_recipe, **tree["general"], **chosen}
-    checked, wrong = options.validate(general, options.of_dataclass(RunOptions))
+    schema = options.of_dataclass(RunOptions)
+    checked, wrong = options.validate(general, schema, renamed=RENAMED)
     problems += wrong or _contradictions(checked) + found.objective.find_problems(checked, dataset)
     problems += _data_problems(found, dataset)
     if problems or not (method and dataset and model):
@@ -136,8 +138,8 @@ def compose(given: Mapping[str, Any]) -> Config:
 def _auto(given: Mapping[str, Any], own: list[str]) -> Config:
     problems = [f"method.{key}: method=auto takes no options of a method" for key in own]
     found = []
-    for name in names():
-        if find(name).cls.quick:
+    for name in list_methods():
+        if find_method(name).cls.quick:
             others = {k: v for k, v in given.items() if not k.startswith("method.")}
             config = _try(problems, compose, {**others, "method": name})
             found.append(config)
@@ -195,16 +197,27 @@ def _model(name: str, overrides: dict[str, Any]) -> ModelCard:
 
 
 def _recipe(method: Found) -> dict[str, Any]:
-    path = cards.card_path("method", method.name)
-    return yamls.read(path) if path.is_file() and method.file is None else {}
+    # The general options that a method is trained with, its own under "method".
+    if method.card is None:
+        recipe, where = copy.deepcopy(dict(method.cls.recipe)), f"{method.cls.__name__}.recipe"
+    else:
+        recipe, where = yamls.read(method.card), str(method.card)
+    if method.base is not None:
+        del recipe["file"]
+    known = {*options.of_dataclass(RunOptions), "cpu"}
+    wrong = [key for key in recipe if key not in known]
+    if wrong:
+        lines = [f"unknown option {key!r} in {where}{nearest(key, known)}" for key in wrong]
+        raise InputError("\n".join(lines))
+    return recipe
 
 
 def _method_options(
     problems: list[str], method: Found, recipe: dict[str, Any], given: dict[str, Any]
 ) -> dict[str, Any]:
     values = {**(recipe.pop("method", None) or {}), **given}
-    schema = options.of_signature(method.cls)
-    checked, wrong = options.validate(values, schema, "method.", f"method {method.name}")
+    schema, renamed = options.of_signature(method.cls), method.cls.renamed_options
+    checked, wrong = options.validate(values, schema, "method.", f"method {method.name}", renamed)
     problems += wrong
     return checked
 
@@ -234,8 +247,10 @@ def _contradictions(checked: dict[str, Any]) -> list[str]:
         f"template {t!r} has no {{}} for the class name"
         for t in cards.templates_without_slot(given)
     ]
-    if checked["calibration"] is not None and checked["conformal"] is None:
-        problems.append("calibration is given without conformal: add conformal=0.1, or drop it")
+    if checked["conformal_images"] is not None and checked["conformal"] is None:
+        problems.append(
+            "conformal_images is given without conformal: add conformal=0.1, or drop it"
+        )
     crosses = checked["protocol"] == "cross_dataset"
     if crosses and not checked["test_on"]:
         problems.append("protocol=cross_dataset needs test_on=DATASET, or test_on=[ONE, OTHER]")

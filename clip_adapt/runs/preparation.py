@@ -149,12 +149,11 @@ def make_method(config: Config, backbone: Backbone, task: Task) -> Method:
     """
     torch.manual_seed(config.options.seed)
     try:
-        made = config.method.cls(backbone, task, **config.method_options)
+        return config.method.cls.build(backbone, task, config.method_options)
     except InputError:
         raise
     except ValueError as error:
         raise InputError(f"method {config.method.name}: {error}") from error
-    return made.to(backbone.device)
 
 
 def _list_unused(config: Config) -> list[str]:

@@ -69,7 +69,6 @@ def _describe(prepared: Prepared, outcome: Outcome, manifest: str) -> delta.Head
     config, classifier = prepared.config, outcome.classifier
     return delta.describe(
         config.method,
-        config.method_options,
         classifier.method,
         dataset=prepared.run.data.dataset.name,
         metrics={kind: outcome.measured[kind] for kind in ("test", "zero_shot")},

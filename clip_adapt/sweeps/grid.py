@@ -145,7 +145,7 @@ def _methods(given: Mapping[str, Any]) -> list[str]:
 @functools.cache
 def _method_options(name: str) -> dict[str, Option]:
     try:
-        return options.of_signature(finding.find(name).cls)
+        return options.of_signature(finding.find_method(name).cls)
     except InputError:  # said with all other problems when the run is composed
         return {}
 

@@ -11,6 +11,7 @@ import hashlib
 import importlib
 import importlib.util
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -63,10 +64,15 @@ def list_entry_points(group: str) -> list[EntryPoint]:
     return list(_entry_points(group, tuple(sys.path)))
 
 
-def find_plugin(name: str, kind: Kind) -> Plugin:
+def find_plugin(name: str, kind: Kind, others: Sequence[str] = ()) -> Plugin:
     """Return what a name stands for, or the module of a ``path/to/mine.py``.
 
     An entry point comes before a file of ours of the same name.
+
+    Args:
+        name: what is looked for.
+        kind: of the thing.
+        others: names that are found elsewhere, for the message.
 
     Raises:
         InputError: when there is none of that name, or when it fails on import.
@@ -74,7 +80,7 @@ def find_plugin(name: str, kind: Kind) -> Plugin:
     if name.endswith(".py"):
         path = Path(name).expanduser()
         return Plugin(path.stem, import_file(path, kind.word), path)
-    known = list_names(kind)
+    known = sorted({*list_names(kind), *others})
     if name not in known:
         raise InputError(
             f"unknown {kind.word} {name!r}{nearest(name, known)} There is: {', '.join(known)}; "

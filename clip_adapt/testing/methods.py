@@ -20,8 +20,7 @@ from clip_adapt.data.task import Task
 from clip_adapt.method.contract import Method
 from clip_adapt.method.finding import Found
 from clip_adapt.training import contrastive
-from clip_adapt.training.examples import Examples
-from clip_adapt.training.loop import train
+from clip_adapt.training.fitting import Part, solve
 from clip_adapt.training.recipe import Recipe
 
 CLASSES = ("cataract", "pterygium", "corneal scarring")
@@ -52,7 +51,7 @@ class Case:
         """Return the method before training."""
         torch.manual_seed(seed)
         task = Task(CLASSES, ("an eye with {}.",), shots=PER_CLASS, seed=seed)
-        return self.cls(backbone or self.fresh(), task, **self.options)
+        return self.cls.build(backbone or self.fresh(), task, self.options)
 
     def toy(self, backbone: Backbone) -> tuple[Tensor, Tensor]:
         """Return separable toy images (N, 3, S, S) with labels: one bright channel a class."""
@@ -69,11 +68,10 @@ class Case:
         pixels, labels = self.toy(backbone)
         with torch.no_grad():
             z = backbone.encode_image(pixels)
-        if type(made).fit is not Method.fit:
-            made.fit(z, labels)
-        inputs: Any = _Pairs(pixels, labels) if made.tunes_image_tower else z.unsqueeze(1)
-        curve = train(made, Examples(inputs, labels), self.recipe)
-        return made, curve
+        views: Any = _Pairs(pixels, labels) if made.tunes_image_tower else None
+        support = Part(z.unsqueeze(1), labels, views)
+        training = solve(made, support, Part(z[:0].unsqueeze(1), labels[:0]), self.recipe)
+        return made, training.alone().curve
 
 
 class _Pairs(torch.utils.data.Dataset[Any]):
@@ -257,10 +255,10 @@ def a_claimed_transfer_fits_other_classes(case: Case) -> None:
     pixels, _ = case.toy(made.backbone)
     others = ("cat", "dog", "eel", "owl", "ant")
     with torch.no_grad():
-        same = made.for_task(made.task, case.options)
+        same = made.for_task(made.task)
         z = made.encode_image(pixels)
         assert torch.equal(same(same.encode_image(pixels)), made(z)), "the state did not carry over"
-        moved = made.for_task(replace(made.task, classes=others, descriptions={}), case.options)
+        moved = made.for_task(replace(made.task, classes=others, descriptions={}))
         logits = moved(moved.encode_image(pixels))
     assert logits.shape == (len(pixels), len(others)), f"logits have shape {tuple(logits.shape)}"
     assert bool(torch.isfinite(logits).all()), "logits of other classes are not finite"
@@ -313,5 +311,5 @@ def _shorter(recipe: Recipe, epochs: int) -> Recipe:
 
 def _save(case: Case, made: Method, folder: Path) -> Path:
     name = case.file.stem if case.file else case.cls.__module__.rpartition(".")[2]
-    header = delta.describe(Found(name, case.cls, case.file), case.options, made)
+    header = delta.describe(Found(name, case.cls, case.file), made)
     return delta.save(folder, made, header, "")

@@ -118,6 +118,7 @@ def solve(
     log_dir: Path | None = None,
     *,
     make_step: MakeStep = ClassStep,
+    unlabelled: Tensor | None = None,
 ) -> Training:
     """Let a method solve what it solves in closed form; return what is left to be trained.
 
@@ -128,6 +129,7 @@ def solve(
         recipe: how it is trained.
         log_dir: where TensorBoard event files go; None writes none.
         make_step: makes what is computed at every step; an objective gives its own.
+        unlabelled: features (M, D) of images without labels.
 
     Raises:
         InputError: when the method has a loss of its own that the recipe cannot change.
@@ -136,20 +138,24 @@ def solve(
     method.set_criterion(support.labels, recipe.class_balanced, recipe.label_smoothing)
     if len(val.z):
         method.validation = (val.z[:, 0].to(device), val.labels.to(device))
-    if type(method).fit is not Method.fit:
+    if unlabelled is not None:
+        method.unlabelled = unlabelled.to(device)
+    if method.solves:
         mean = F.normalize(support.z.mean(1), dim=-1)
         method.fit(mean.to(device), support.labels.to(device))
     parts = (support, val)
     return Training(method, support.examples, recipe, val.examples, log_dir, make_step, parts)
 
 
-def fit(method: Method, support: Part, val: Part, recipe: Recipe) -> None:
-    """Fit a method: solve, then train.
+def fit(
+    method: Method, support: Part, val: Part, recipe: Recipe, *, unlabelled: Tensor | None = None
+) -> None:
+    """Fit a method to classes: solve, then train; ``solve`` describes the arguments.
 
     Raises:
         InputError: as ``loop.train`` does.
     """
-    solve(method, support, val, recipe).alone()
+    solve(method, support, val, recipe, unlabelled=unlabelled).alone()
 
 
 def guard_weight(
@@ -178,7 +184,7 @@ def guard_weight(
     parts = []
     for held in stratified(support.labels):
         again = make()
-        fit(again, support.only(~held), val, recipe)
+        fit(again, support.only(~held), val, recipe, unlabelled=method.unlabelled)
         parts.append((*_judged(again, centre.only(held)), support.labels[held]))
     if not parts:
         log.warning(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from clip_adapt.backbone.compiling import Compiled
@@ -134,6 +134,8 @@ class Loop:
             raise InputError(explain_not_finite(self.method, self.recipe, epoch))
         row = {"loss": loss_sum / count, "accuracy": hit_sum / count, "lr": lr}
         bar.set_postfix(loss=f"{row['loss']:.3f}", acc=f"{row['accuracy']:.1%}")
+        with torch.no_grad():
+            self.method.on_epoch_end(epoch, self.epochs)
         return row | self._look_at_val()
 
     def _make_step(self, rows: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
@@ -145,8 +147,11 @@ class Loop:
         return loss.detach().float(), hits
 
     def _update(self) -> None:
-        if (norm := self.recipe.clip_norm) is not None:
-            self.accelerator.clip_grad_norm_(self.method.parameters(), norm)
+        if self.scales:  # once: a second time is refused
+            self.accelerator.unscale_gradients()
+        self.method.before_step()
+        if self.recipe.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.method.parameters(), self.recipe.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
 

@@ -24,6 +24,7 @@ from clip_adapt.training.recipe import make_optimizer, make_schedule
 
 # By how much a gradient may differ from that of a run alone, relative to it: rounding, no more.
 TOLERANCE, TOLERANCE_IN_HALF = 1e-3, 5e-2
+CACHES = ("_zero_shot", "_cached")  # of a method, which a trial may fill
 
 
 class TogetherLoop:
@@ -85,12 +86,12 @@ class TogetherLoop:
         batches = [step.batch(first, 0) for step in self.steps]
         ours = [method.trainable() for method in self.methods]
         losses, _ = self._losses(batches)
-        found = _gradients(losses.sum(), [p for run in ours for p in run])
-        for index, step in enumerate(self.steps):
-            loss, _ = step(*batches[index])
-            alone = torch.cat([g.flatten() for g in _gradients(loss, ours[index])])
-            mine, found = found[: len(ours[index])], found[len(ours[index]) :]
-            other = torch.cat([g.flatten() for g in mine])
+        gradients = iter(_gradients(losses.sum(), [p for run in ours for p in run]))
+        # All of them before the first step alone, which may leave what before_step looks at.
+        beside = [_changed(m, [next(gradients) for _ in m.trainable()]) for m in self.methods]
+        for step, parameters, batch, other in zip(self.steps, ours, batches, beside, strict=True):
+            loss, _ = step(*batch)
+            alone = _changed(step.method, _gradients(loss, parameters))
             limit = TOLERANCE_IN_HALF if step.is_half else TOLERANCE
             if not (other - alone).norm() <= limit * alone.norm():
                 return "a step of the method is another one side by side"
@@ -105,6 +106,9 @@ class TogetherLoop:
             count = torch.full_like(loss, len(rows[0]))
             sums += torch.stack([loss * count, hits, count])
             self.done += 1
+        with torch.no_grad():
+            for method in self.methods:
+                method.on_epoch_end(epoch, self.recipes[0].epochs)
         per_run = zip(*sums.tolist(), rates, strict=True)
         return [{"loss": s / n, "accuracy": hits / n, "lr": rate} for s, hits, n, rate in per_run]
 
@@ -116,6 +120,7 @@ class TogetherLoop:
         for method, recipe, optimizer in zip(
             self.methods, self.recipes, self.optimizers, strict=True
         ):
+            method.before_step()
             if recipe.clip_norm is not None:
                 nn.utils.clip_grad_norm_(method.parameters(), recipe.clip_norm)
             optimizer.step()
@@ -160,6 +165,7 @@ def state_of(method: Method) -> dict[str, Tensor]:
 def untouched(methods: Sequence[Method]) -> Iterator[Callable[[], bool]]:
     """Undo what the block does to the methods' tensors and generators; yield whether it did."""
     before = [_snapshot(method) for method in methods]
+    plain = [dict(vars(method)) for method in methods]
 
     def is_changed() -> bool:
         return any(
@@ -171,7 +177,11 @@ def untouched(methods: Sequence[Method]) -> Iterator[Callable[[], bool]]:
     try:
         yield is_changed
     finally:
-        for method, old in zip(methods, before, strict=True):
+        for method, old, attributes in zip(methods, before, plain, strict=True):
+            # What a hook noted of a trial is not part of the training; features of texts stay.
+            caches = {name: vars(method)[name] for name in CACHES}
+            vars(method).clear()
+            vars(method).update(attributes | caches)
             method.generator.set_state(old[""])
             with torch.no_grad():
                 for name, tensor in state_of(method).items():
@@ -181,6 +191,18 @@ def untouched(methods: Sequence[Method]) -> Iterator[Callable[[], bool]]:
 def _gradients(loss: Tensor, parameters: list[nn.Parameter]) -> list[Tensor]:
     found = torch.autograd.grad(loss, parameters, allow_unused=True)
     return [torch.zeros_like(p) if g is None else g for g, p in zip(found, parameters, strict=True)]
+
+
+def _changed(method: Method, gradients: list[Tensor]) -> Tensor:
+    # What before_step makes of gradients, in one row.
+    if method.changes_gradients:
+        parameters = method.trainable()
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        method.before_step()
+        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
+        method.zero_grad()
+    return torch.cat([gradient.flatten() for gradient in gradients])
 
 
 def _snapshot(method: Method) -> dict[str, Tensor]:

@@ -25,7 +25,7 @@ class Step(nn.Module):
     Args:
         method: what is trained.
         support: what it is trained on.
-        recipe: how.
+        recipe: how; its seed is that of what a step draws by itself.
 
     Attributes:
         is_stackable: True when the batches of several runs are tensors of the same shapes, so that
@@ -40,7 +40,6 @@ class Step(nn.Module):
     def __init__(self, method: Method, support: Examples, recipe: Recipe) -> None:
         super().__init__()
         self.method = method
-        self.recipe = recipe
         self.batches = Batches(support.inputs, support.labels, method.backbone.device)
         self.epoch: int | None = None
 
@@ -105,10 +104,29 @@ class ClassStep(Step):
         """Return loss and hits of features (n, D) or pixels (n, 3, S, S) with labels (n,)."""
         method = self.method
         z = method.encode_image(inputs) if method.tunes_image_tower else inputs
+        if method.penalizes:
+            logits, w = self._compare(z)
+            loss = method.loss(logits, labels) + method.penalty(z, self._frozen(inputs), w)
+        else:
+            with self.autocast():  # not by way of weights(), which a method may do without
+                logits = method(z)
+            logits = at_least_float32(logits)
+            loss = method.loss(logits, labels)
+        return loss, (logits.argmax(1) == labels).sum().float()
+
+    def _compare(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        # Logits (n, C), and the class weights (C, D) that they come from.
         with self.autocast():
-            logits = method(z)
-        logits = at_least_float32(logits)
-        return method.loss(logits, labels), (logits.argmax(1) == labels).sum().float()
+            w = self.method.weights()
+            logits = self.method.logits(z, w)
+        return at_least_float32(logits), at_least_float32(w)
+
+    def _frozen(self, inputs: Tensor) -> Tensor:
+        # The frozen tower's features (n, D) of the same views.
+        if not self.method.tunes_image_tower:
+            return inputs
+        with torch.no_grad():
+            return self.method.backbone.encode_image(inputs)
 
     def score(self, val: Examples) -> tuple[str, float]:
         """Return the accuracy on ``val``."""
