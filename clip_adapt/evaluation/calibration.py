@@ -70,7 +70,7 @@ def draw(pool: Sequence[Item], support: Support, count: int | None, seed: int) -
         raise InputError(
             "conformal= needs labelled images that were not used for adapting, and all "
             f"{len(pool)} were: using an image for both is refused, because the sets would "
-            "promise too much. Use fewer shots, or calibration=FOLDER with other images."
+            "promise too much. Use fewer shots, or conformal_images=FOLDER with other images."
         )
     if count is not None and count > len(items):
         log.warning("%d calibration images are left, fewer than %d", len(items), count)
