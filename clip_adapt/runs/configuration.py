@@ -27,8 +27,6 @@ from clip_adapt.system.files import resource
 AUTO = "auto"  # in place of a method: choose one on the support set
 
 
-
-
 @dataclass(frozen=True)
 class Config:
     """A whole, checked configuration.
