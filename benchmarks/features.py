@@ -75,7 +75,7 @@ def _decode(args: Any, backbone: Backbone, name: str, folder: Path) -> Row:
 
 
 def _tower(args: Any, model: Any, backbone: Backbone) -> Row:
-    count = features.batch_size(backbone.device)
+    count = features.choose_batch_size(backbone.device)
     size = backbone.image_size
     pixels = torch.randn(2 if args.tiny else count, 3, size, size, device=args.device)
 

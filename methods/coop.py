@@ -77,15 +77,17 @@ class CoOp(Method):
 
     def tables(self) -> list[Table]:
         """Return the words nearest to each context vector (the authors' table 4)."""
-        note = words.caveat(self.backbone)
+        note = words.describe_distances(self.backbone)
         ctx = self.ctx.detach()
         if ctx.dim() == 2:
             rows = [
                 [str(i), ", ".join(f"{w} {d:.3f}" for w, d in near)]
-                for i, near in enumerate(words.nearest(self.backbone, ctx, NEAREST), start=1)
+                for i, near in enumerate(
+                    words.find_nearest_words(self.backbone, ctx, NEAREST), start=1
+                )
             ]
             return [Table("Nearest words of the context", note, ["vector", "words"], rows)]
-        flat = words.nearest(self.backbone, ctx.flatten(0, 1), 1)
+        flat = words.find_nearest_words(self.backbone, ctx.flatten(0, 1), 1)
         cells = [" ".join(f"{w} {d:.3f}" for w, d in near) for near in flat]
         n_ctx = ctx.shape[1]
         rows = [

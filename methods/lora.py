@@ -98,7 +98,7 @@ class LoRA(Method):
             tuning.register_tensor(self, name, tensor)
         if checkpointing:
             self._checkpoint(twin, TOWERS[towers])
-        # Set past nn.Module: the towers' frozen tensors are no part of the method.
+        # Set past nn.Module: the towers' frozen tensors are not a part of the method.
         self.__dict__["tuned"] = twin
         self.towers = towers
         self.tunes_image_tower = towers != "text"

@@ -130,7 +130,7 @@ def write(name: str, folder: Path) -> ModelCard:
     architecture = folder / f"{name}.json"
     architecture.write_text(json.dumps(config))
     torch.manual_seed(0)
-    model = towers.build(config, folder=folder)
+    model = towers.build_model(config, folder=folder)
     weights = folder / f"{name}.safetensors"
     save_file({k: wider(k, v) for k, v in model.state_dict().items()}, weights)
     return ModelCard(str(architecture), str(weights), name=name)

@@ -106,16 +106,16 @@ def outputs(model, inputs):
 def test_the_separate_form_gives_the_same_numbers(form):
     model, inputs = form
     expected = outputs(model, inputs)
-    assert attention.separate(model) == 1
+    assert attention.separate_attention(model) == 1
     assert torch.allclose(outputs(model, inputs), expected, rtol=0, atol=1e-6)
-    assert attention.left_fused(model) == []
+    assert attention.find_fused(model) == []
 
 
 def test_the_weights_go_back_without_a_difference(form):
     model, _ = form
     original = copy.deepcopy(model)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    attention.separate(model)
+    attention.separate_attention(model)
     fused = attention.fuse_state_dict(model.state_dict(), model)
     assert fused.keys() == before.keys()
     assert all(torch.equal(fused[name], before[name]) for name in before)
@@ -124,7 +124,7 @@ def test_the_weights_go_back_without_a_difference(form):
 
 def test_each_projection_is_a_layer_that_the_output_depends_on(form):
     model, inputs = form
-    attention.separate(model)
+    attention.separate_attention(model)
     for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
         layer = model["attn"].get_submodule(name)
         assert isinstance(layer, nn.Linear)
@@ -137,7 +137,7 @@ def test_each_projection_is_a_layer_that_the_output_depends_on(form):
 
 def test_a_copy_has_projections_of_its_own(form):
     model, inputs = form
-    attention.separate(model)
+    attention.separate_attention(model)
     copied = copy.deepcopy(model)
     before = outputs(model, inputs)
     for parameter in copied.parameters():
@@ -153,7 +153,7 @@ def test_masks_mean_what_they_meant(make, allowed):
     added = torch.full((17, 17), -math.inf).triu(1)
     booleans = (added == 0) if allowed else (added != 0)
     expected = model["attn"](X, attn_mask=added)
-    attention.separate(model)
+    attention.separate_attention(model)
     for mask in (added, booleans, torch.full((30, 30), -math.inf).triu(1)):
         assert torch.allclose(model["attn"](X, attn_mask=mask), expected, rtol=0, atol=1e-6)
     each = added.expand(2 * 4, 17, 17)  # one a head of every row
@@ -170,5 +170,5 @@ def test_an_unknown_form_stays_and_is_named():
     model = nn.ModuleDict(
         {"a": Strange(), "b": biased, "c": OwnAttention(8, 2, scaled_cosine=True)}
     )
-    assert attention.separate(model) == 0
-    assert attention.left_fused(model) == ["a (Strange)", "b (MultiheadAttention)", "c (Attention)"]
+    assert attention.separate_attention(model) == 0
+    assert attention.find_fused(model) == ["a (Strange)", "b (MultiheadAttention)", "c (Attention)"]

@@ -153,7 +153,7 @@ def test_separate_attention_equals_fused(batch_first, bias):
 
 def test_the_state_dict_converts_there_and_back(reference):
     before = {k: v.clone() for k, v in reference.state_dict().items()}
-    assert attention.separate(reference) == 4
+    assert attention.separate_attention(reference) == 4
     separated = reference.state_dict()
     assert "text.transformer.resblocks.0.attn.q_proj.weight" in separated
     fused = attention.fuse_state_dict(separated, reference)
@@ -180,7 +180,7 @@ def test_what_cannot_be_loaded_says_why(card, message):
 def test_damaged_and_foreign_weights_say_why(tiny_card, tmp_path):
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(b"\x00" * 100)
-    with pytest.raises(InputError, match=r"'tiny' cannot be loaded.*damaged or no safetensors"):
+    with pytest.raises(InputError, match=r"'tiny' cannot be loaded.*damaged or not a safetensors"):
         Backbone.from_card(ModelCard(**{**vars(tiny_card), "pretrained": str(damaged)}))
     pickled = tmp_path / "foreign.pt"
     torch.save({"state_dict": {"x": object}}, pickled)

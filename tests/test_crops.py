@@ -9,7 +9,7 @@ from PIL import Image
 
 from clip_adapt.data.items import Item
 from clip_adapt.inputs import views
-from clip_adapt.inputs.crops import weights
+from clip_adapt.inputs.crops import compute_filter
 from clip_adapt.inputs.pixels import Pixels
 
 # Photographs, tall, wide, odd, smaller than the input, and thinner than any crop of the recipe.
@@ -70,7 +70,7 @@ def test_a_part_shares_the_images_of_the_whole(tiny_backbone, pictures, monkeypa
     expected = whole.batch([2, 5])
     mask = torch.tensor([number in (2, 5) for number in range(len(pictures))])
     monkeypatch.setattr("clip_adapt.data.decoding.load", None)  # nothing is decoded again
-    assert torch.equal(whole.only(mask).batch([0, 1]), expected)
+    assert torch.equal(whole.select(mask).batch([0, 1]), expected)
 
 
 def test_weights_are_the_formula_of_keys():
@@ -81,7 +81,7 @@ def test_weights_are_the_formula_of_keys():
         return 1.5 * t**3 - 2.5 * t**2 + 1 if t < 1 else -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2
 
     lengths, mirrored, coarse = torch.tensor([[7, 3, 7, 7], [0, 0, 1, 0], [0, 0, 0, 1]])
-    made = weights(lengths, mirrored, coarse, room=9, size=5)
+    made = compute_filter(lengths, mirrored, coarse, room=9, size=5)
     for row, length in ((0, 7), (1, 3)):
         scale, wide = length / 5, max(length / 5, 1)
         for s in range(5):

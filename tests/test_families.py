@@ -58,7 +58,7 @@ def test_all_attention_is_separate_and_converts_back(card):
     backbone = Backbone.from_card(card, device="cpu")
     before = original.state_dict()
     separated = backbone.model.state_dict()
-    assert attention.left_fused(backbone.model) == []
+    assert attention.find_fused(backbone.model) == []
     fused = attention.fuse_state_dict(separated, backbone.model)
     assert fused.keys() == before.keys()
     assert all(torch.equal(fused[name], before[name]) for name in before)

@@ -39,7 +39,7 @@ def no_decoding(monkeypatch):
 def live(backbone, path):
     """Return the feature of one image, computed on its own."""
     pixels = backbone.preprocess(decoding.decode(path))
-    return features.encode(backbone, [pixels], features.batch_size(backbone.device))[0]
+    return features.encode_batch(backbone, [pixels], features.choose_batch_size(backbone.device))[0]
 
 
 def test_cached_features_are_the_live_ones_to_the_last_bit(tiny_backbone, paths, cache):
@@ -66,7 +66,7 @@ def test_features_do_not_depend_on_the_other_images(tiny_backbone, paths):
 def test_more_images_than_a_batch(tiny_backbone, paths, monkeypatch):
     nothing = FeatureCache(None)
     expected = extract(tiny_backbone, paths, nothing)
-    monkeypatch.setattr(features, "batch_size", lambda device: 4)
+    monkeypatch.setattr(features, "choose_batch_size", lambda device: 4)
     torch.testing.assert_close(extract(tiny_backbone, paths, nothing), expected)
 
 
@@ -90,9 +90,9 @@ def test_an_interrupted_extraction_goes_on_where_it_stopped(
     tiny_backbone, paths, cache, monkeypatch
 ):
     expected = extract(tiny_backbone, paths, FeatureCache(None))
-    monkeypatch.setattr(features, "batch_size", lambda device: 4)
+    monkeypatch.setattr(features, "choose_batch_size", lambda device: 4)
     monkeypatch.setattr(features, "SHARD", 8)
-    real, batches = features.encode, []
+    real, batches = features.encode_batch, []
 
     def stops(*args):
         batches.append(args)
@@ -100,7 +100,7 @@ def test_an_interrupted_extraction_goes_on_where_it_stopped(
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(features, "encode", stops)
+    monkeypatch.setattr(features, "encode_batch", stops)
     with pytest.raises(KeyboardInterrupt):
         extract(tiny_backbone, paths, cache)
     # One full shard of 8, and what was done of the next.
@@ -137,8 +137,8 @@ def test_views_are_kept_one_by_one(tiny_backbone, paths, cache, monkeypatch):
     three = extract(tiny_backbone, paths[:3], cache, views=3)
     assert three.shape == (3, 3, 16)
     assert len({z.numpy().tobytes() for z in three[0]}) == 3
-    indices, real = [], features.view
-    monkeypatch.setattr(features, "view", lambda *a: indices.append(a[2]) or real(*a))
+    indices, real = [], features.make_view
+    monkeypatch.setattr(features, "make_view", lambda *a: indices.append(a[2]) or real(*a))
     four = extract(tiny_backbone, paths[:3], cache, views=4)
     assert indices == [3] * 3
     assert torch.equal(four[:, :3], three)
@@ -152,19 +152,19 @@ def test_one_view_and_no_augmentation_are_the_centre_view(tiny_backbone, paths, 
 def test_the_key_tells_weights_transform_and_view_apart(tiny_card, tiny_backbone, cache):
     changed = Backbone.from_card(tiny_card, device="cpu")
     groups = [
-        features._group(tiny_backbone, index, augment)
+        features._name_group(tiny_backbone, index, augment)
         for index, augment in [(CENTRE, "coop"), (0, "coop"), (1, "coop")]
     ]
-    assert features._group(changed, CENTRE, "none") == groups[0]
+    assert features._name_group(changed, CENTRE, "none") == groups[0]
     changed.transform = {**changed.transform, "interpolation": "bilinear"}
-    groups.append(features._group(changed, CENTRE, "coop"))
+    groups.append(features._name_group(changed, CENTRE, "coop"))
     larger = Backbone.from_card(replace(tiny_card, image_size=64), device="cpu")
-    groups.append(features._group(larger, CENTRE, "coop"))
+    groups.append(features._name_group(larger, CENTRE, "coop"))
     half = Backbone.from_card(tiny_card, device="cpu", precision="bf16")
-    groups.append(features._group(half, CENTRE, "coop"))
+    groups.append(features._name_group(half, CENTRE, "coop"))
     other = Backbone.from_card(tiny_card, device="cpu")
     other.fingerprint = "0" * 64
-    groups.append(features._group(other, CENTRE, "coop"))
+    groups.append(features._name_group(other, CENTRE, "coop"))
     assert len(set(groups)) == len(groups) == 7
 
 

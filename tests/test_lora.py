@@ -161,7 +161,7 @@ def test_a_tower_without_layer_normalisations_says_so():
 
 def test_the_recipe_trains_184320_numbers_on_vit_b_16():
     model = open_clip.create_model("ViT-B-16", force_custom_text=True).requires_grad_(False)
-    attention.separate(model)
+    attention.separate_attention(model)
     names = [
         f"{side}.{name}"
         for side in ("visual", "text")

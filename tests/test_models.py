@@ -82,12 +82,12 @@ def test_a_card_says_all_that_it_should(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_card_s_architecture_can_be_built_and_taken_apart(name, hub_cache):
     card = cards.find_model(name)
-    wanted = plan.plan_of(card)
+    wanted = plan.make_plan(card)
     with torch.device("meta"):
-        model = towers.build(wanted.config, card.image_size, wanted.folder)
-    towers.finish(model, wanted.config, wanted.preprocess, card.image_size)
-    attention.separate(model)
-    assert attention.left_fused(model) == []
+        model = towers.build_model(wanted.config, card.image_size, wanted.folder)
+    towers.finish_model(model, wanted.config, wanted.preprocess, card.image_size)
+    attention.separate_attention(model)
+    assert attention.find_fused(model) == []
     sizes = {"lite": 160, "mobileclip2-s0": 256}
     assert set(torch.tensor(model.visual.image_size).flatten().tolist()) == {sizes.get(name, 224)}
     count = sum(tensor.numel() for tensor in model.state_dict().values())
@@ -109,9 +109,9 @@ def test_a_small_one_encodes_with_random_weights(name):
 @pytest.mark.parametrize("name", TIMM)
 def test_timm_towers_of_open_clip_leave_no_attention_fused(name):
     with torch.device("meta"):
-        model = towers.build(open_clip.get_model_config(name))
-    assert attention.separate(model.visual) > 0
-    assert attention.left_fused(model.visual) == []
+        model = towers.build_model(open_clip.get_model_config(name))
+    assert attention.separate_attention(model.visual) > 0
+    assert attention.find_fused(model.visual) == []
 
 
 def test_what_biomedclip_misses_without_a_network_is_said(hub_cache):

@@ -114,7 +114,7 @@ def test_the_image_transform_is_the_processors(tmp_path):
     transform = Backbone.load(str(folder), device="cpu").transform
     assert transform["mean"] == [0.5] * 3 and transform["std"] == [0.25] * 3
     assert (transform["interpolation"], transform["resize_mode"]) == ("bilinear", "squash")
-    siglip_default = transformers_names.preprocessing(None, "siglip")
+    siglip_default = transformers_names.convert_preprocessing(None, "siglip")
     assert siglip_default["resize_mode"] == "squash" and siglip_default["mean"] == [0.5] * 3
 
 
@@ -123,9 +123,9 @@ def test_the_image_transform_is_the_processors(tmp_path):
     [
         (
             {"model_type": "siglip2"},
-            "type 'siglip2' is no CLIP that is known: expected one of clip",
+            "type 'siglip2' is not a known CLIP: expected one of clip",
         ),
-        ({"model_type": "bert"}, "type 'bert' is no CLIP that is known"),
+        ({"model_type": "bert"}, "type 'bert' is not a known CLIP"),
         (
             {"model_type": "clip", "text_config": {"hidden_act": "relu"}},
             "the towers have the activations quick_gelu and relu",

@@ -22,12 +22,12 @@ def noisy(width=40, height=30, seed=0):
 
 def test_a_random_view_depends_on_image_and_index_alone(tiny_backbone):
     picture = noisy()
-    one = views.view(tiny_backbone, "coop", 3, "key", picture)
+    one = views.make_view(tiny_backbone, "coop", 3, "key", picture)
     random.seed(7)
     torch.manual_seed(7)
-    assert torch.equal(one, views.view(tiny_backbone, "coop", 3, "key", picture))
+    assert torch.equal(one, views.make_view(tiny_backbone, "coop", 3, "key", picture))
     others = [
-        views.view(tiny_backbone, "coop", index, key, picture)
+        views.make_view(tiny_backbone, "coop", index, key, picture)
         for index, key in [(0, "key"), (1, "key"), (4, "key"), (3, "other")]
     ]
     made = [one, *others]
@@ -41,14 +41,14 @@ def test_the_centre_view_is_the_transform_of_open_clip(tiny_backbone):
     for size in ((40, 30), (31, 64), (32, 32)):
         picture = noisy(*size)
         expected = transform(picture)
-        assert torch.equal(views.view(tiny_backbone, "coop", -1, "key", picture), expected)
-        assert torch.equal(views.view(tiny_backbone, "none", 5, "key", picture), expected)
+        assert torch.equal(views.make_view(tiny_backbone, "coop", -1, "key", picture), expected)
+        assert torch.equal(views.make_view(tiny_backbone, "none", 5, "key", picture), expected)
 
 
 @pytest.mark.parametrize(("width", "height"), [(640, 480), (300, 300)])
 def test_crops_cover_the_shares_and_ratios_of_the_recipe(width, height):
     stream = random.Random(0)
-    boxes = np.array([views._random_box(width, height, stream, COOP) for _ in range(4000)])
+    boxes = np.array([views._draw_box(width, height, stream, COOP) for _ in range(4000)])
     left, top, right, bottom = boxes.T
     w, h = right - left, bottom - top
     assert (left >= 0).all() and (top >= 0).all()
@@ -66,8 +66,8 @@ def test_crops_cover_the_shares_and_ratios_of_the_recipe(width, height):
 
 
 def test_an_image_too_long_for_any_crop_gives_its_middle():
-    assert views._random_box(1000, 10, random.Random(0), COOP) == (495, 0, 505, 10)
-    assert views._random_box(10, 1000, random.Random(0), COOP) == (0, 495, 10, 505)
+    assert views._draw_box(1000, 10, random.Random(0), COOP) == (495, 0, 505, 10)
+    assert views._draw_box(10, 1000, random.Random(0), COOP) == (0, 495, 10, 505)
 
 
 def test_half_of_the_random_views_are_mirrored():
@@ -77,9 +77,9 @@ def test_half_of_the_random_views_are_mirrored():
     mirrored = 0
     for index in range(200):
         stream = random.Random(f"key/{index}")
-        box = views._random_box(64, 64, stream, COOP)
+        box = views._draw_box(64, 64, stream, COOP)
         plain = np.asarray(picture.crop(box).resize((32, 32), Image.Resampling.BICUBIC))
-        made = views.view(backbone, "coop", index, "key", picture).permute(1, 2, 0)
+        made = views.make_view(backbone, "coop", index, "key", picture).permute(1, 2, 0)
         made = made.round().numpy().astype(np.uint8)
         flipped = np.array_equal(made, plain[:, ::-1])
         assert flipped or np.array_equal(made, plain)
@@ -115,8 +115,8 @@ SIZES = [(640, 480), (480, 640), (233, 517), (300, 560), (32, 32), (40, 33), (20
 def test_pixels_give_the_view_of_the_picture_within_2_of_255(tiny_backbone, width, height, augment):
     picture = photo(width, height)
     for index in (-1, 0, 1, 2, 3):
-        plain = views.view(tiny_backbone, augment, index, "key", picture)
-        fast = views.view(tiny_backbone, augment, index, "key", tensor(picture))
+        plain = views.make_view(tiny_backbone, augment, index, "key", picture)
+        fast = views.make_view(tiny_backbone, augment, index, "key", tensor(picture))
         assert differs_by(plain, fast, tiny_backbone) <= 2.01, index
 
 
@@ -130,7 +130,7 @@ def test_other_ways_to_resize_go_through_the_plain_transform(tiny_card):
         backbone.preprocess = image_transform_v2(cfg, is_train=False)
         picture = photo(80, 50)
         expected = backbone.preprocess(picture)
-        assert torch.equal(views.centre(backbone, tensor(picture)), expected)
+        assert torch.equal(views.make_centre_view(backbone, tensor(picture)), expected)
 
 
 def halves(left, right):
@@ -149,7 +149,7 @@ def test_the_medical_preset_keeps_left_and_right_and_hue(tiny_backbone):
     picture = halves((200, 100, 100), (60, 30, 30))
     brightness = set()
     for index in range(60):
-        view = raw(tiny_backbone, views.view(tiny_backbone, "medical", index, "key", picture))
+        view = raw(tiny_backbone, views.make_view(tiny_backbone, "medical", index, "key", picture))
         assert view[0, :, 0].mean() > view[0, :, -1].mean() + 50
         red, green, blue = view.mean((1, 2))
         assert abs(green - blue) < 1
@@ -161,7 +161,7 @@ def test_the_medical_preset_keeps_left_and_right_and_hue(tiny_backbone):
 @pytest.mark.parametrize(("augment", "mirrors"), [("coop", True), ("light", True)])
 def test_presets_that_mirror(tiny_backbone, augment, mirrors):
     picture = halves((250, 250, 250), (0, 0, 0))
-    made = [views.view(tiny_backbone, augment, i, "key", picture) for i in range(60)]
+    made = [views.make_view(tiny_backbone, augment, i, "key", picture) for i in range(60)]
     sides = {bool(v[0, :, 0].mean() > v[0, :, -1].mean()) for v in made}
     assert sides == {True, False}
 
@@ -169,7 +169,7 @@ def test_presets_that_mirror(tiny_backbone, augment, mirrors):
 @pytest.mark.parametrize(("augment", "least"), [("coop", 0.08), ("light", 0.5), ("medical", 0.7)])
 def test_presets_crop_their_share(augment, least):
     stream = random.Random(0)
-    boxes = [views._random_box(400, 400, stream, views.PRESETS[augment]) for _ in range(2000)]
+    boxes = [views._draw_box(400, 400, stream, views.PRESETS[augment]) for _ in range(2000)]
     shares = [(r - l) * (b - t) / 160_000 for l, t, r, b in boxes]  # noqa: E741
     assert least - 0.01 < min(shares) < least + 0.03
     assert max(shares) > 0.95

@@ -126,7 +126,7 @@ def test_every_kind_of_tensor_of_an_archive(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.jit.save(torch.jit.script(model), file)
-    found = torchscript.read(file)
+    found = torchscript.read_archive(file)
     expected = model.state_dict()
     assert found.keys() == expected.keys()
     assert all(
@@ -142,8 +142,8 @@ def test_an_archive_with_an_unknown_instruction_is_refused(archive, tmp_path):
                 b"\x80\x02c__builtin__\nprint\n(S'run'\ntR." if name.endswith("data.pkl") else None
             )
             target.writestr(name, code or source.read(name))
-    with pytest.raises(InputError, match="no TorchScript archive that can be read as data"):
-        torchscript.read(evil)
+    with pytest.raises(InputError, match="not a TorchScript archive that can be read as data"):
+        torchscript.read_archive(evil)
 
 
 class Payload:
@@ -177,9 +177,9 @@ def test_what_does_not_fit_is_listed(tiny, state, tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.txt", b"x", "no file of weights that is known: expected one of .safetensors, .bin"),
-        ("a.pt", b"x", "is damaged or no file of torch"),
-        ("a.safetensors", b"x", "is damaged or no safetensors file"),
+        ("a.txt", b"x", "not a known file of weights: expected one of .safetensors, .bin"),
+        ("a.pt", b"x", "is damaged or not a file of torch"),
+        ("a.safetensors", b"x", "is damaged or not a safetensors file"),
     ],
 )
 def test_other_files_say_why(tiny, tmp_path, name, content, message):
@@ -220,10 +220,10 @@ def test_a_folder_without_its_weights_or_configuration(folder, tmp_path):
     with pytest.raises(InputError, match="holds no files of weights, expected open_clip_model"):
         Backbone.load(str(folder))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="is no folder of a model: expected"):
+    with pytest.raises(InputError, match="is not a model's folder: expected"):
         Backbone.load(str(tmp_path / "empty"))
     (folder / "open_clip_config.json").write_text("{")
-    with pytest.raises(InputError, match="is no JSON"):
+    with pytest.raises(InputError, match="is not JSON"):
         Backbone.load(str(folder))
 
 
@@ -281,15 +281,15 @@ def test_a_tag_that_lies_elsewhere_than_on_the_hub(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     facts = {"url": "https://example.org/models/abc-0000.pt"}
     with pytest.raises(InputError, match=r"abc-0000.pt is missing here and cannot be fetched"):
-        plan._file_of_tag(facts)
+        plan._fetch_tag(facts)
     place = tmp_path / ".cache" / "clip" / "abc-0000.pt"
     place.parent.mkdir(parents=True)
     place.write_bytes(b"there")
-    assert plan._file_of_tag(facts) == place
+    assert plan._fetch_tag(facts) == place
 
 
 def test_a_hub_id_that_cannot_be_one():
-    with pytest.raises(InputError, match="is no hub id: expected owner/name"):
+    with pytest.raises(InputError, match="is not a hub id: expected owner/name"):
         hub.fetch("no id at all", ("x",), "")
 
 
@@ -305,5 +305,5 @@ def test_parts_in_several_files_are_put_together(state, tmp_path):
     for file, part in halves.items():
         save_file({n: state[n] for n in part}, tmp_path / file)
     index = {name: file for file, part in halves.items() for name in part}
-    read = checkpoint.read_sharded(tmp_path / "index.json", index).tensors
+    read = checkpoint.read_shards(tmp_path / "index.json", index).tensors
     assert read.keys() == state.keys() and all(torch.equal(read[n], state[n]) for n in names)

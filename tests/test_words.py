@@ -14,7 +14,7 @@ def embedded(backbone, *texts):
 
 def test_the_nearest_word_of_an_embedding_is_the_word_itself(tiny_backbone):
     vectors = embedded(tiny_backbone, "photo", "cataract", "dog")[[0, -1]]
-    found = words.nearest(tiny_backbone, vectors, 3)
+    found = words.find_nearest_words(tiny_backbone, vectors, 3)
     assert [near[0] for near in found] == [("photo", 0.0), ("dog", 0.0)]
     assert all(len(near) == 3 for near in found)
     assert all(near == sorted(near, key=lambda pair: pair[1]) for near in found)
@@ -23,7 +23,7 @@ def test_the_nearest_word_of_an_embedding_is_the_word_itself(tiny_backbone):
 def test_the_distance_is_euclidean(tiny_backbone):
     photo, dog = embedded(tiny_backbone, "photo", "dog").double()
     vector = photo + 0.01 * (dog - photo)
-    ((name, distance),) = words.nearest(tiny_backbone, vector.unsqueeze(0), 1)[0]
+    ((name, distance),) = words.find_nearest_words(tiny_backbone, vector.unsqueeze(0), 1)[0]
     assert name == "photo"
     assert distance == pytest.approx(0.01 * (dog - photo).norm().item(), rel=1e-3)
 
@@ -31,10 +31,10 @@ def test_the_distance_is_euclidean(tiny_backbone):
 def test_pieces_and_special_tokens_are_no_words(tiny_backbone):
     tokenizer = tiny_backbone.tokenizer
     whole = tokenizer.encoder["cat</w>"]
-    assert words.word(tokenizer, whole) == "cat"
-    assert words.word(tokenizer, tokenizer.encoder["cat"]) is None
-    assert words.word(tokenizer, tokenizer.encoder["<start_of_text>"]) is None
-    assert words.word(tokenizer, tokenizer.encoder["!</w>"]) is None
+    assert words.decode_word(tokenizer, whole) == "cat"
+    assert words.decode_word(tokenizer, tokenizer.encoder["cat"]) is None
+    assert words.decode_word(tokenizer, tokenizer.encoder["<start_of_text>"]) is None
+    assert words.decode_word(tokenizer, tokenizer.encoder["!</w>"]) is None
 
 
 class Hub:
@@ -64,7 +64,7 @@ class Hub:
 )
 def test_words_of_the_tokenizers_of_the_hub(vocabulary):
     tokenizer = Hub(vocabulary)
-    assert [words.word(tokenizer, i) for i in range(5)] == [None, "eye", None, None, None]
+    assert [words.decode_word(tokenizer, i) for i in range(5)] == [None, "eye", None, None, None]
 
 
 def test_coop_shows_the_words_of_its_context(tiny_backbone):

@@ -183,10 +183,12 @@ class Classifier:
 
     def batches(self, images_: Sequence[AnyImage]) -> Iterator[Tensor]:
         """Yield the transformed pixels (n, 3, S, S) of images, some at a time."""
-        size = features.batch_size(self.backbone.device)
+        size = features.choose_batch_size(self.backbone.device)
         for start in range(0, len(images_), size):
             part = images_[start : start + size]
-            yield torch.stack([views.centre(self.backbone, decoding.load(i)) for i in part])
+            yield torch.stack(
+                [views.make_centre_view(self.backbone, decoding.load(i)) for i in part]
+            )
 
     def probabilities(self, pixels: Tensor) -> Tensor:
         """Return the probabilities (N, C), rows summing to 1, of pixels (N, 3, S, S).

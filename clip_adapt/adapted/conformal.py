@@ -85,7 +85,7 @@ def require_enough(n: int, alpha: float) -> None:
         least = next(m for m in range(n + 1, n + math.ceil(2 / alpha) + 2) if _rank(m, alpha) <= m)
         raise InputError(
             f"conformal={alpha:g} needs at least {least} calibration images, there are {n}. Use "
-            "fewer shots, conformal_images=FOLDER with labelled images of their own, or a larger value."
+            "fewer shots, conformal_images=FOLDER with other labelled images, or a larger value."
         )
 
 

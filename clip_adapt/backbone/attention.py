@@ -16,14 +16,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip_adapt.backbone import attention_forms as forms
-from clip_adapt.backbone.attention_forms import Names, bare_projections, linear, names_of
+from clip_adapt.backbone.attention_forms import (
+    Names,
+    copy_linear,
+    get_fused_names,
+    split_projections,
+)
 
 
 class SeparateAttention(nn.Module):
     """Multi-head attention with four Linear layers, called like ``nn.MultiheadAttention``.
 
     Args:
-        width: features a token.
+        width: features per token.
         heads: attention heads; they divide ``width``.
         bias: whether the projections have a bias.
         batch_first: inputs are (N, L, W) when True, else (L, N, W).
@@ -43,13 +48,13 @@ class SeparateAttention(nn.Module):
     @classmethod
     def of(cls, fused: nn.MultiheadAttention) -> SeparateAttention:
         """Return the separate form of a fused attention, with its weights, dtype and device."""
-        layers, names = bare_projections(fused)
+        layers, names = split_projections(fused)
         bias = layers["q_proj"].bias is not None
         with torch.device("meta"):
             new = cls(fused.embed_dim, fused.num_heads, bias, fused.batch_first)
         for name, layer in layers.items():
             setattr(new, name, layer)
-        new.out_proj = linear(fused.out_proj.weight, fused.out_proj.bias)
+        new.out_proj = copy_linear(fused.out_proj.weight, fused.out_proj.bias)
         new.fused_names = names
         return new
 
@@ -88,23 +93,23 @@ class SeparateAttention(nn.Module):
         return mask if mask.dtype == torch.bool else mask.to(q.dtype)
 
 
-def separate(model: nn.Module) -> int:
+def separate_attention(model: nn.Module) -> int:
     """Take every fused attention of the model apart, in place; return how many there were.
 
-    A form that is not known stays as it is; ``left_fused`` names it.
+    A form that is not known stays as it is; ``find_fused`` names it.
     """
     found = [
         (parent, name, child, separated)
         for parent in model.modules()
         for name, child in parent.named_children()
-        if (separated := _form(child)) is not None
+        if (separated := _find_form(child)) is not None
     ]
     for parent, name, child, separated in found:
         setattr(parent, name, separated(child))
     return len(found)
 
 
-def left_fused(model: nn.Module) -> list[str]:
+def find_fused(model: nn.Module) -> list[str]:
     """Return ``name (class)`` of every attention that still holds q, k and v in one weight."""
     return [
         f"{name} ({type(module).__name__})"
@@ -117,20 +122,22 @@ def left_fused(model: nn.Module) -> list[str]:
 def fuse_state_dict(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """Return a state dict of separate attention under the fused names it came from.
 
+    That is the way back to open_clip: its own model of the same architecture loads the result.
+
     Args:
         state: of ``model``, or with the same names.
-        model: what ``separate`` was called on; it remembers the names.
+        model: what ``separate_attention`` was called on; it remembers the names.
     """
     fused = dict(state)
     for prefix, module in model.named_modules():
-        for old, parts in names_of(module).items():
+        for old, parts in get_fused_names(module).items():
             taken = [fused.pop(f"{prefix}.{part}".lstrip(".")) for part in parts]
             fused[f"{prefix}.{old}".lstrip(".")] = taken[0] if len(taken) == 1 else torch.cat(taken)
     return fused
 
 
-def _form(module: nn.Module) -> Callable[[Any], nn.Module] | None:
+def _find_form(module: nn.Module) -> Callable[[Any], nn.Module] | None:
     if isinstance(module, nn.MultiheadAttention):
         plain = module.bias_k is None and not module.add_zero_attn
         return SeparateAttention.of if plain else None
-    return forms.find(module)
+    return forms.find_form(module)

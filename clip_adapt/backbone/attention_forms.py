@@ -41,7 +41,7 @@ OWN = {
 }  # fmt: skip
 
 
-def linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+def copy_linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     """Return a Linear layer that holds copies of a weight and a bias."""
     made = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device="meta")
     made.weight = nn.Parameter(weight.detach().clone())
@@ -50,12 +50,12 @@ def linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     return made
 
 
-def names_of(module: nn.Module) -> Names:
+def get_fused_names(module: nn.Module) -> Names:
     """Return the fused names of a module that was taken apart; nothing for any other."""
     return module.__dict__.get("fused_names", {})
 
 
-def find(module: nn.Module) -> Callable[[Any], nn.Module] | None:
+def find_form(module: nn.Module) -> Callable[[Any], nn.Module] | None:
     """Return the function that takes this module apart, None when its form is not known."""
     kind = f"{type(module).__module__}.{type(module).__qualname__}"
     if kind == "open_clip.modified_resnet.AttentionPool2d":
@@ -67,7 +67,7 @@ def find(module: nn.Module) -> Callable[[Any], nn.Module] | None:
     return TokenAttention if _is_own(module) else None
 
 
-def bare_projections(fused: Any) -> tuple[dict[str, nn.Linear], Names]:
+def split_projections(fused: Any) -> tuple[dict[str, nn.Linear], Names]:
     """Return q, k and v as layers, and the fused names, of weights laid out as torch's attention.
 
     One ``in_proj_weight`` (3W, W), or three weights when keys and values have another width.
@@ -82,7 +82,7 @@ def bare_projections(fused: Any) -> tuple[dict[str, nn.Linear], Names]:
     if fused.in_proj_bias is not None:
         biases = fused.in_proj_bias.chunk(3)
         names["in_proj_bias"] = tuple(f"{name}.bias" for name in QKV)
-    layers = map(linear, weights, biases)
+    layers = map(copy_linear, weights, biases)
     return dict(zip(QKV, layers, strict=True)), names
 
 
@@ -99,7 +99,7 @@ class TokenAttention(nn.Module):
     def __init__(self, fused: Any) -> None:
         super().__init__()
         self.heads = int(fused.num_heads)
-        layers, self.fused_names = bare_projections(fused)
+        layers, self.fused_names = split_projections(fused)
         for name, layer in layers.items():
             setattr(self, name, layer)
         self.out_proj = fused.out_proj
@@ -151,7 +151,7 @@ class ImagePool(nn.Module):
         for name in QKV:
             setattr(self, name, getattr(fused, name))
         self.out_proj = fused.c_proj
-        self.fused_names = _names("c_proj.", ("out_proj",))
+        self.fused_names = _map_names("c_proj.", ("out_proj",))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the pooled map; only the one query whose output is used is computed."""
@@ -199,10 +199,10 @@ def _cut(module: Any, old: str, parts: tuple[str, ...]) -> None:
     count = len(parts)
     biases = (None,) * count if fused.bias is None else fused.bias.chunk(count)
     for name, weight, bias in zip(parts, fused.weight.chunk(count), biases, strict=True):
-        setattr(module, name, linear(weight, bias))
+        setattr(module, name, copy_linear(weight, bias))
     delattr(module, old)
     setattr(module, old, Joined(module, parts))
-    module.fused_names |= _names(f"{old}.", parts, bias=fused.bias is not None)
+    module.fused_names |= _map_names(f"{old}.", parts, bias=fused.bias is not None)
 
 
 def _cut_eva(module: Any) -> None:
@@ -210,15 +210,15 @@ def _cut_eva(module: Any) -> None:
     # knows separate layers of these names.
     biases = (module.q_bias, None, module.v_bias)
     for name, weight, bias in zip(QKV, module.qkv.weight.chunk(3), biases, strict=True):
-        setattr(module, name, linear(weight, bias))
+        setattr(module, name, copy_linear(weight, bias))
     for old in ("qkv", "q_bias", "k_bias", "v_bias"):
         delattr(module, old)
         setattr(module, old, None)
-    module.fused_names |= _names("qkv.", QKV, bias=False)
+    module.fused_names |= _map_names("qkv.", QKV, bias=False)
     module.fused_names |= {"q_bias": ("q_proj.bias",), "v_bias": ("v_proj.bias",)}
 
 
-def _names(before: str, parts: tuple[str, ...], bias: bool = True) -> Names:
+def _map_names(before: str, parts: tuple[str, ...], bias: bool = True) -> Names:
     kinds = ("weight", "bias") if bias else ("weight",)
     return {f"{before}{kind}": tuple(f"{p}.{kind}" for p in parts) for kind in kinds}
 

@@ -47,7 +47,7 @@ class Backbone(nn.Module):
         self, model: nn.Module, tokenizer: Any, card: ModelCard, architecture: dict[str, Any]
     ) -> None:
         super().__init__()
-        attention.separate(model)
+        attention.separate_attention(model)
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.text_chunk: ChunkSize = "auto"
@@ -197,7 +197,7 @@ class Backbone(nn.Module):
         return self._encode(texts, context, position, deep)
 
     def class_weights(self, texts: list[list[str]]) -> Tensor:
-        """Return one unit vector a class (C, D): the mean over its texts' features, normalised.
+        """Return one unit vector per class (C, D): the mean over its texts' features, normalised.
 
         Args:
             texts: for every class the texts that stand for it.

@@ -24,6 +24,7 @@ def encode(tower: Any, pixels: Tensor) -> Tensor:
     if not _is_learning(tower) or not pools_by_class_token(tower):
         return tower(pixels)
     x = tower._embeds(pixels)  # (N, L, W), the class token first
+    # A block at a time: all blocks are alike, so one compilation serves them all.
     *blocks, last = tower.transformer.resblocks
     run = compile_function(_run_block) if is_compiled(tower) else _run_block
     for block in blocks:

@@ -5,6 +5,9 @@
 The tokens that all prompts begin with stand in it once. What is left of the prompts lies in rows of
 about equal length. A token attends to the shared ones, and to those of its own prompt up to itself:
 linear layers see one sequence, attention sees the rows, each behind the shared keys and values.
+
+Only attention mixes tokens, and a causal mask lets no token hear a later one: so a shared beginning
+has the same states in every prompt, and a prompt need not know who its neighbours in a row are.
 """
 
 from __future__ import annotations
@@ -61,8 +64,9 @@ class Packed:
 
     def spread_context(self, context: Tensor) -> Tensor:
         """Return context (n_ctx, W) or (C, n_ctx, W) as the vectors (S, W) for ``slots``."""
-        if context.dim() == 3:
+        if context.dim() == 3:  # nothing of it is shared, and slots run prompt by prompt
             return context.flatten(0, 1)
+        # What stands in the shared part enters once, so its gradient is the sum over all prompts.
         shared, own = context[: self.shared_slots], context[self.shared_slots :]
         return torch.cat([shared, own.expand(len(self.ends), -1, -1).flatten(0, 1)])
 
@@ -92,8 +96,11 @@ def pack(ids: Tensor, ends: Tensor, slots: Tensor, *, share: bool, own_context: 
         share: compute the common beginning once.
         own_context: every prompt has context vectors of its own, so none can be shared.
     """
+    # A prompt alone shares nothing: as one row, its mask is the causal one.
     prefix = _count_shared(ids, ends, slots, own_context) if share and len(ids) > 1 else 0
     rows, length = _fill_rows((ends + 1 - prefix).tolist())
+    # Each cell of the rows has a prompt that it belongs to (-1: it fills the row up) and a place in
+    # that prompt. Masks, positions and look-ups all follow from these two tables.
     owner = torch.full((len(rows), length), -1)
     place = torch.zeros(len(rows), length, dtype=torch.long)
     for row, prompts in enumerate(rows):
@@ -106,6 +113,8 @@ def pack(ids: Tensor, ends: Tensor, slots: Tensor, *, share: bool, own_context: 
     at[:, :prefix] = torch.arange(prefix)
     at[owner[owner >= 0], place[owner >= 0]] = tail[owner >= 0]
     mask = _make_mask(owner, prefix)
+    # Only end tokens ask in the last block. They are numbered by row, because attention works by
+    # row there too.
     queries, chosen = _place_queries(rows, at.gather(1, ends[:, None])[:, 0])
     local = (queries - prefix).view(len(rows), -1) - torch.arange(len(rows))[:, None] * length
     shared_slots = int(slots[0, :prefix].sum())
@@ -133,7 +142,8 @@ def _count_shared(ids: Tensor, ends: Tensor, slots: Tensor, own_context: bool) -
 
 
 def _fill_rows(sizes: list[int]) -> tuple[list[list[int]], int]:
-    # The longest first, each into the emptiest row: rows differ by less than a prompt.
+    # Rows are padded to the longest, so what counts is that they are even. The longest prompt
+    # first, each into the emptiest row: rows differ by less than a prompt.
     count = max(1, round(sum(sizes) / max(ROW, max(sizes))))
     rows: list[list[int]] = [[] for _ in range(count)]
     fill = [(0, row) for row in range(count)]
@@ -145,11 +155,15 @@ def _fill_rows(sizes: list[int]) -> tuple[list[list[int]], int]:
 
 
 def _make_mask(owner: Tensor, prefix: int) -> Tensor:
+    # Cells that fill a row up attend to one another: a row of the mask without any True would give
+    # NaN, in whose place a number that nobody reads is harmless.
     same = owner[:, :, None] == owner[:, None, :]  # (R, L, L)
     return F.pad(same.tril(), (prefix, 0), value=True)[:, None]
 
 
 def _place_queries(rows: list[list[int]], ends: Tensor) -> tuple[Tensor, Tensor]:
+    # Rows hold different numbers of prompts; the last one's end token asks again in the rest, and
+    # ``chosen`` leaves those answers out.
     most = max(map(len, rows))
     filled = torch.tensor([row + row[-1:] * (most - len(row)) for row in rows])  # (R, E)
     chosen = torch.empty(len(ends), dtype=torch.long)

@@ -64,6 +64,7 @@ def tokenize(tokenizer: Tokenizer, texts: list[str], context_length: int) -> Ten
 
 def count_tokens(tokenizer: Tokenizer, texts: list[str], context_length: int) -> list[int]:
     """Return how many tokens texts have, counted up to four times the tower's context length."""
+    # The tokenizers give no lengths and cut without a word, so there must be room to see the cut.
     longer = tokenizer(texts, context_length=4 * context_length)
     padding = longer[:, -1:]  # the last column is padding unless a text is absurdly long
     used = (longer != padding).long()
@@ -95,7 +96,7 @@ def tokenize_with_slots(
 
     Args:
         tokenizer: an open_clip tokenizer.
-        texts: one text a class, usually ``"name."``.
+        texts: one text per class, usually ``"name."``.
         n_ctx: number of context vectors.
         position: ``end`` puts the context before the text; ``front`` between the text and its full
             stop; ``middle`` half (rounded down) before the text, the rest before the full stop.
@@ -104,6 +105,8 @@ def tokenize_with_slots(
     Raises:
         InputError: when a prompt is too long.
     """
+    # A placeholder is told by its token id, not by its place: not every tokenizer writes a start
+    # token, and a full stop may merge with the word before it.
     for word in PLACEHOLDERS:
         slot = _find_token(tokenizer, word)
         if slot is None or bool((tokenizer(texts) == slot).any()):

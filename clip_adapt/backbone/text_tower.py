@@ -102,8 +102,10 @@ def _pass_packed(tower: Any, packed: Packed, context: Tensor | None, deep: Tenso
     x = tower.token_embedding(packed.ids)  # (T, W)
     x = _fill_slots(x, packed, context)
     dtype = tower.transformer.get_cast_dtype()
+    # A token keeps the position it has in its own prompt, wherever it lies in the sequence.
     x = x.to(dtype) + tower.positional_embedding[packed.positions].to(dtype)
     *blocks, last = tower.transformer.resblocks
+    # What each block finds in the slots: the first what the embedding gave, so nothing new.
     vectors = [None, *(deep.unbind(-3) if deep is not None else ())]
     vectors += [None] * (len(blocks) + 1 - len(vectors))
     # A block at a time: all blocks are alike, so one compilation serves them all.
@@ -111,6 +113,7 @@ def _pass_packed(tower: Any, packed: Packed, context: Tensor | None, deep: Tenso
     for block, own in zip(blocks, vectors[:-1], strict=True):
         x = run(block, _fill_slots(x, packed, own), packed)
     x = _fill_slots(x, packed, vectors[-1])
+    # Nothing but the end tokens leaves the tower: the others are only keys and values here.
     attended = _attend_at_ends(last.attn, last.ln_1(x), packed)
     pooled = tower.ln_final(_finish_block(last, x[packed.ends], attended))  # (C, W)
     projection = tower.text_projection
@@ -119,6 +122,7 @@ def _pass_packed(tower: Any, packed: Packed, context: Tensor | None, deep: Tenso
     return projection(pooled) if isinstance(projection, nn.Module) else pooled @ projection
 
 
+# Out of place: what the embedding or a block gave may be needed as it was for the way back.
 def _fill_slots(x: Tensor, packed: Packed, vectors: Tensor | None) -> Tensor:
     if vectors is None:
         return x

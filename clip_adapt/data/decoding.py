@@ -93,7 +93,7 @@ def _try(path: str | os.PathLike[str], read: Callable[[Image.Image], T]) -> str 
 
 
 def load(image: AnyImage) -> Decoded:
-    """Return an image for ``views.view``: a JPEG file as uint8 (3, H, W).
+    """Return an image for ``views.make_view``: a JPEG file as uint8 (3, H, W).
 
     Raises:
         InputError: as ``decode`` does.
@@ -107,7 +107,7 @@ def load(image: AnyImage) -> Decoded:
 
 
 def try_load(path: str | os.PathLike[str]) -> str | Decoded:
-    """Decode a file for ``views.view``: a JPEG as uint8 (3, H, W), or why it cannot be read.
+    """Decode a file for ``views.make_view``: a JPEG as uint8 (3, H, W), or why it cannot be read.
 
     Photographs of many megapixels are JPEG, and scaling a tensor takes a seventh of the time that
     scaling a picture takes. torchcodec gives the same pixels as Pillow, and several threads do not

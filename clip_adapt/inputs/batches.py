@@ -1,7 +1,7 @@
 """The batches of a training run, put together where the method computes.
 
 The loop's loader gives row numbers and nothing else; what they stand for lies on the device when it
-fits there, so a batch costs one look-up in place of a copy an image. Nothing here waits for the
+fits there, so a batch costs one look-up in place of a copy per image. Nothing here waits for the
 device: what must be sent to it is small, pinned, and sent in the background.
 """
 

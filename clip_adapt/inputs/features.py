@@ -23,13 +23,13 @@ from tqdm import tqdm
 from clip_adapt.backbone.backbone import Backbone
 from clip_adapt.data import decoding, scan
 from clip_adapt.errors import InputError
-from clip_adapt.inputs.views import MADE_BY, Augment, view
+from clip_adapt.inputs.views import MADE_BY, Augment, make_view
 from clip_adapt.system.files import atomic
 
 log = logging.getLogger(__name__)
 
 CENTRE = -1
-SHARD = 1024  # images a file; an interrupted extraction goes on after the last one
+SHARD = 1024  # images per file; an interrupted extraction goes on after the last one
 
 Job = tuple[int, str, str]  # view, key, path
 
@@ -133,7 +133,7 @@ def extract(
     for row, key in enumerate(keys):
         place.setdefault(key, row)
     z = torch.empty(len(keys), len(indices), backbone.embed_dim)
-    groups = {index: _group(backbone, index, augment) for index in indices}
+    groups = {index: _name_group(backbone, index, augment) for index in indices}
     todo: list[Job] = []
     for column, index in enumerate(indices):
         known = cache.read(groups[index], set(place))
@@ -142,7 +142,7 @@ def extract(
         todo += [(index, key, paths[row]) for key, row in place.items() if key not in known]
     column_of = {index: column for column, index in enumerate(indices)}
     with _Writer(cache, groups) as writer:
-        for (index, key, _), feature in _compute(backbone, todo, augment, label):
+        for (index, key, _), feature in _compute_features(backbone, todo, augment, label):
             z[place[key], column_of[index]] = feature
             writer.add(index, key, feature)
     return z if len(place) == len(keys) else z[[place[key] for key in keys]]
@@ -173,7 +173,7 @@ class _Writer:
         self.waiting[index] = {}
 
 
-def _group(backbone: Backbone, index: int, augment: Augment) -> str:
+def _name_group(backbone: Backbone, index: int, augment: Augment) -> str:
     described = json.dumps(backbone.transform, sort_keys=True, default=str)
     kind = f"{described} {backbone.dtype} {backbone.device.type} {MADE_BY}"
     transform = hashlib.sha256(kind.encode()).hexdigest()[:12]
@@ -181,30 +181,32 @@ def _group(backbone: Backbone, index: int, augment: Augment) -> str:
     return f"{backbone.fingerprint[:16]}/{transform}/{name}"
 
 
-def _compute(
+def _compute_features(
     backbone: Backbone, todo: list[Job], augment: Augment, label: str
 ) -> Iterator[tuple[Job, Tensor]]:
-    size = batch_size(backbone.device)
+    size = choose_batch_size(backbone.device)
     reasons: dict[str, str] = {}
 
-    def pixels_of(job: Job) -> Tensor | str:
+    def load_view(job: Job) -> Tensor | str:
         image = decoding.try_load(job[2])
-        return image if isinstance(image, str) else view(backbone, augment, job[0], job[1], image)
+        return (
+            image if isinstance(image, str) else make_view(backbone, augment, job[0], job[1], image)
+        )
 
     progress = tqdm(total=len(todo), desc=label, unit="img", disable=None if todo else True)
     with progress as bar, decoding.decoders() as pool:
         for start in range(0, len(todo), size):
             jobs = todo[start : start + size]
-            loaded = list(zip(jobs, pool.map(pixels_of, jobs), strict=True))
+            loaded = list(zip(jobs, pool.map(load_view, jobs), strict=True))
             reasons |= {job[2]: pixels for job, pixels in loaded if isinstance(pixels, str)}
             good = [(job, pixels) for job, pixels in loaded if isinstance(pixels, Tensor)]
-            features = encode(backbone, [pixels for _, pixels in good], size)
+            features = encode_batch(backbone, [pixels for _, pixels in good], size)
             yield from zip((job for job, _ in good), features, strict=True)
             bar.update(len(jobs))
     decoding.refuse_broken(reasons)
 
 
-def encode(backbone: Backbone, pixels: list[Tensor], size: int) -> Tensor:
+def encode_batch(backbone: Backbone, pixels: list[Tensor], size: int) -> Tensor:
     """Return the features (N, D), on the CPU, of at most ``size`` transformed images.
 
     The batch is filled up to ``size``: kernels choose their order of summation by the shape, and a
@@ -217,6 +219,6 @@ def encode(backbone: Backbone, pixels: list[Tensor], size: int) -> Tensor:
         return backbone.encode_image(batch)[: len(pixels)].float().cpu().clone()
 
 
-def batch_size(device: torch.device) -> int:
+def choose_batch_size(device: torch.device) -> int:
     """Return how many images pass the tower at once."""
     return 32 if device.type == "cpu" else 256

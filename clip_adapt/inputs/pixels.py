@@ -59,7 +59,7 @@ class Pixels(Dataset[Any]):
         """Say which view is wanted."""
         self.epoch = epoch
 
-    def only(self, mask: Tensor) -> Pixels:
+    def select(self, mask: Tensor) -> Pixels:
         """Return the images where the mask (N,) is True; what is decoded is shared."""
         items = [item for item, kept in zip(self.items, mask.tolist(), strict=True) if kept]
         part = Pixels(self.backbone, items, self.augment, self.batched)
@@ -76,9 +76,9 @@ class Pixels(Dataset[Any]):
         crops, draws = self._all._crops, []
         for row, place in zip(rows, places, strict=True):
             key, (height, width) = sha256(self.items[row].path), crops.shapes[place]
-            draws.append(views.draw(self.augment, self.epoch, key, width, height))
+            draws.append(views.draw_view(self.augment, self.epoch, key, width, height))
         mean, std = self._scale
-        return (crops.views(places, draws) / 255 - mean) / std
+        return (crops.make_views(places, draws) / 255 - mean) / std
 
     def __len__(self) -> int:
         return len(self.items)
@@ -87,10 +87,12 @@ class Pixels(Dataset[Any]):
         item = self.items[index]
         if self.augment == "none":
             if item.path not in self._centre:
-                self._centre[item.path] = views.centre(self.backbone, decoding.load(item.path))
+                self._centre[item.path] = views.make_centre_view(
+                    self.backbone, decoding.load(item.path)
+                )
             return self._centre[item.path], item.label
-        image, key = self._image(item.path), sha256(item.path)
-        return views.view(self.backbone, self.augment, self.epoch, key, image), item.label
+        image, key = self._decode_image(item.path), sha256(item.path)
+        return views.make_view(self.backbone, self.augment, self.epoch, key, image), item.label
 
     @cached_property
     def _place(self) -> dict[str, int]:
@@ -99,13 +101,13 @@ class Pixels(Dataset[Any]):
     @cached_property
     def _crops(self) -> Crops:
         with decoding.decoders() as pool:
-            kept = list(pool.map(lambda path: self._smaller(decoding.load(path)), self._place))
+            kept = list(pool.map(lambda path: self._shrink(decoding.load(path)), self._place))
         return Crops(kept, self.backbone.device, self.backbone.image_size)
 
     @cached_property
     def _still(self) -> Rows:
         def centre(path: str) -> Tensor:
-            return views.centre(self.backbone, decoding.load(path))
+            return views.make_centre_view(self.backbone, decoding.load(path))
 
         with decoding.decoders() as pool:
             return Rows(torch.stack(list(pool.map(centre, self._place))), self.backbone.device)
@@ -116,12 +118,12 @@ class Pixels(Dataset[Any]):
         mean, std = (torch.tensor(how[k], device=device).view(3, 1, 1) for k in ("mean", "std"))
         return mean, std
 
-    def _image(self, path: str) -> Decoded:
+    def _decode_image(self, path: str) -> Decoded:
         if path not in self._decoded:
-            self._decoded[path] = self._smaller(decoding.load(path))
+            self._decoded[path] = self._shrink(decoding.load(path))
         return self._decoded[path]
 
-    def _smaller(self, image: Decoded) -> Decoded:
+    def _shrink(self, image: Decoded) -> Decoded:
         size = self.backbone.image_size
         room = (MEMORY / 3 / max(1, len(self.items))) ** 0.5
         short = max(int(1.15 * size), min(2 * size, int(room)))

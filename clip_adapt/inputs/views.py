@@ -73,17 +73,17 @@ class Draw:
     light: tuple[float, float] | None
 
 
-def draw(augment: Augment, index: int, key: str, width: int, height: int) -> Draw:
+def draw_view(augment: Augment, index: int, key: str, width: int, height: int) -> Draw:
     """Return what is drawn for a view of an image of these sides; for ``view``'s arguments."""
     preset, stream = PRESETS[augment], random.Random(f"{key}/{index}")
-    box = _random_box(width, height, stream, preset)
+    box = _draw_box(width, height, stream, preset)
     mirrored = preset.flip and stream.random() < 0.5
     low, high = 1 - preset.light, 1 + preset.light
     light = (stream.uniform(low, high), stream.uniform(low, high)) if preset.light else None
     return Draw(box, mirrored, light)
 
 
-def view(backbone: Backbone, augment: Augment, index: int, key: str, image: Decoded) -> Tensor:
+def make_view(backbone: Backbone, augment: Augment, index: int, key: str, image: Decoded) -> Tensor:
     """Return one view (3, S, S) of an image.
 
     A random view depends only on the image and its index, so every method and seed shares it.
@@ -97,12 +97,12 @@ def view(backbone: Backbone, augment: Augment, index: int, key: str, image: Deco
     """
     if index >= 0 and augment != "none":
         width, height = image.size if isinstance(image, Image.Image) else image.shape[:0:-1]
-        drawn = draw(augment, index, key, width, height)
-        return normalised(backbone, _drawn(drawn, backbone.image_size, image))
-    return centre(backbone, image)
+        drawn = draw_view(augment, index, key, width, height)
+        return normalise_pixels(backbone, _render_view(drawn, backbone.image_size, image))
+    return make_centre_view(backbone, image)
 
 
-def centre(backbone: Backbone, image: Decoded) -> Tensor:
+def make_centre_view(backbone: Backbone, image: Decoded) -> Tensor:
     """Return the centre view (3, S, S), as ``backbone.preprocess`` gives it."""
     how = backbone.transform
     if isinstance(image, Image.Image):
@@ -112,17 +112,17 @@ def centre(backbone: Backbone, image: Decoded) -> Tensor:
         return backbone.preprocess(F.to_pil_image(image))
     size, mode = backbone.image_size, InterpolationMode(how["interpolation"])
     scaled = F.resize(image, [size], interpolation=mode, antialias=True)
-    return normalised(backbone, F.center_crop(scaled, [size, size]))
+    return normalise_pixels(backbone, F.center_crop(scaled, [size, size]))
 
 
-def normalised(backbone: Backbone, pixels: Tensor) -> Tensor:
+def normalise_pixels(backbone: Backbone, pixels: Tensor) -> Tensor:
     """Return pixels (..., 3, S, S) of 0 to 255 as they enter the tower."""
     mean, std = (torch.tensor(backbone.transform[k]).view(3, 1, 1) for k in ("mean", "std"))
     return pixels.float().div(255).sub_(mean).div_(std)
 
 
-def _drawn(drawn: Draw, size: int, image: Decoded) -> Tensor:
-    pixels = _cropped(image, drawn.box, size)
+def _render_view(drawn: Draw, size: int, image: Decoded) -> Tensor:
+    pixels = _crop_and_scale(image, drawn.box, size)
     if drawn.mirrored:
         pixels = pixels.flip(-1)
     if drawn.light is not None:
@@ -131,24 +131,24 @@ def _drawn(drawn: Draw, size: int, image: Decoded) -> Tensor:
     return pixels
 
 
-def _cropped(image: Decoded, box: Box, size: int) -> Tensor:
+def _crop_and_scale(image: Decoded, box: Box, size: int) -> Tensor:
     # Cropped, then scaled: nothing outside the crop is seen (as torchvision's RandomResizedCrop).
     left, top, right, bottom = box
     tall = bottom - top > right - left
     if isinstance(image, Image.Image) or tall:
-        picture = image.crop(box) if isinstance(image, Image.Image) else _picture(image, box)
+        picture = image.crop(box) if isinstance(image, Image.Image) else _crop_picture(image, box)
         scaled = picture.resize((size, size), Image.Resampling.BICUBIC)
         return torch.from_numpy(np.array(scaled)).permute(2, 0, 1)
     part = image[:, top:bottom, left:right]
     return F.resize(part, [size, size], interpolation=InterpolationMode.BICUBIC, antialias=True)
 
 
-def _picture(pixels: Tensor, box: Box) -> Image.Image:
+def _crop_picture(pixels: Tensor, box: Box) -> Image.Image:
     left, top, right, bottom = box
     return Image.fromarray(pixels[:, top:bottom, left:right].permute(1, 2, 0).contiguous().numpy())
 
 
-def _random_box(width: int, height: int, stream: random.Random, preset: Preset) -> Box:
+def _draw_box(width: int, height: int, stream: random.Random, preset: Preset) -> Box:
     # RandomResizedCrop: a share of the area, the ratio of the sides log-uniform, ten tries.
     bound = math.log(preset.ratio)
     for _ in range(10):

@@ -47,7 +47,7 @@ class Part:
 
     def only(self, mask: Tensor) -> Part:
         """Return the images where the mask (N,) is True."""
-        pixels = None if self.pixels is None else self.pixels.only(mask)
+        pixels = None if self.pixels is None else self.pixels.select(mask)
         return Part(self.z[mask] if len(self.z) else self.z, self.labels[mask], pixels)
 
 

@@ -38,35 +38,35 @@ class Checkpoint:
     openai: bool = False
 
 
-def read(path: Path) -> Checkpoint:
+def read_checkpoint(path: Path) -> Checkpoint:
     """Return the tensors of a file of weights, on the CPU.
 
     Raises:
         InputError: when the file is damaged, or holds more than tensors.
     """
     if path.suffix == ".safetensors":
-        return Checkpoint(_safetensors(path))
+        return Checkpoint(_read_safetensors(path))
     if path.suffix not in SUFFIXES:
         raise InputError(
-            f"{path} is no file of weights that is known: expected one of {', '.join(SUFFIXES)}"
+            f"{path} is not a known file of weights: expected one of {', '.join(SUFFIXES)}"
         )
     if torchscript.is_archive(path):
-        tensors = torchscript.read(path)
+        tensors = torchscript.read_archive(path)
         openai = all(name in tensors for name in OPENAI)
-        unused = (*OPENAI, "attn_mask")  # sizes, and the causal mask, which is no weight
+        unused = (*OPENAI, "attn_mask")  # sizes, and the causal mask, which is not a weight
         return Checkpoint({k: v for k, v in tensors.items() if k not in unused}, openai)
-    return Checkpoint(_state_dict(_torch(path), path))
+    return Checkpoint(_extract_state_dict(_read_torch(path), path))
 
 
-def read_sharded(index: Path, names: dict[str, str]) -> Checkpoint:
+def read_shards(index: Path, names: dict[str, str]) -> Checkpoint:
     """Return the tensors of weights that lie in several files beside their index."""
     tensors: dict[str, Tensor] = {}
     for name in sorted(set(names.values())):
-        tensors |= read(index.parent / name).tensors
+        tensors |= read_checkpoint(index.parent / name).tensors
     return Checkpoint(tensors)
 
 
-def load(model: Any, tensors: dict[str, Tensor], source: str) -> None:
+def load_tensors(model: Any, tensors: dict[str, Tensor], source: str) -> None:
     """Load tensors into a model of separate towers, strictly.
 
     Older names, scalars of another shape and positions of another image size or context length are
@@ -104,20 +104,20 @@ def _require_same(model: nn.Module, state: dict[str, Tensor], source: str) -> No
         )
 
 
-def _safetensors(path: Path) -> dict[str, Tensor]:
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{path} is damaged or no safetensors file ({error})") from error
+        raise InputError(f"{path} is damaged or not a safetensors file ({error})") from error
 
 
-def _torch(path: Path) -> Any:
+def _read_torch(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = re.search(r"Unsupported global: GLOBAL (\S+)|GLOBAL (\S+) was not", str(error))
         if named is None:
-            raise InputError(f"{path} is damaged or no file of torch ({error})") from error
+            raise InputError(f"{path} is damaged or not a file of torch ({error})") from error
         raise InputError(
             f"{path} holds more than tensors, and reading it would run code that it names: "
             f"{named[1] or named[2]}. Ask for the weights as .safetensors, or, where you trust its "
@@ -125,10 +125,10 @@ def _torch(path: Path) -> Any:
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{path} is damaged or no file of torch ({reason})") from error
+        raise InputError(f"{path} is damaged or not a file of torch ({reason})") from error
 
 
-def _state_dict(held: Any, path: Path) -> dict[str, Tensor]:
+def _extract_state_dict(held: Any, path: Path) -> dict[str, Tensor]:
     if isinstance(held, dict) and isinstance(held.get("state_dict"), dict):
         held = held["state_dict"]  # a training checkpoint
     if not (isinstance(held, dict) and held and all(isinstance(v, Tensor) for v in held.values())):

@@ -32,7 +32,7 @@ def fetch(repository: str, names: tuple[str, ...], remedy: str) -> Path:
         try:
             return Path(hf_hub_download(repository, name))
         except HFValidationError as error:
-            raise InputError(f"hf-hub:{repository} is no hub id: expected owner/name") from error
+            raise InputError(f"hf-hub:{repository} is not a hub id: expected owner/name") from error
         except RepositoryNotFoundError as error:
             raise InputError(
                 f"hf-hub:{repository} does not exist, or is private: check its spelling, or log in "
@@ -46,10 +46,10 @@ def fetch(repository: str, names: tuple[str, ...], remedy: str) -> Path:
             unreachable = error
     if unreachable is None:
         raise InputError(f"hf-hub:{repository} has none of the files {', '.join(names)}")
-    raise InputError(_offline(repository, names[0], remedy)) from unreachable
+    raise InputError(_explain_offline(repository, names[0], remedy)) from unreachable
 
 
-def _offline(repository: str, name: str, remedy: str) -> str:
+def _explain_offline(repository: str, name: str, remedy: str) -> str:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     place = Path(HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"

@@ -26,7 +26,7 @@ INDEX = "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
-class Plan:
+class ModelPlan:
     """What a card comes to.
 
     Attributes:
@@ -46,47 +46,50 @@ class Plan:
     source: str = ""
 
 
-def find(text: str) -> Callable[[], Plan] | None:
+def find_plan(text: str) -> Callable[[], ModelPlan] | None:
     """Return what reads the folder or repository that a text names, None when it names neither."""
     if text.startswith("hf-hub:"):
-        return functools.partial(_from_hub, text.removeprefix("hf-hub:"))
+        return functools.partial(_plan_repository, text.removeprefix("hf-hub:"))
     path = Path(text.removeprefix("local-dir:")).expanduser()
     if text.startswith("local-dir:") or (path.is_dir() and text not in open_clip.list_models()):
-        return functools.partial(_from_folder, path)
+        return functools.partial(_plan_folder, path)
     return None
 
 
-def _from_folder(folder: Path) -> Plan:
+def _plan_folder(folder: Path) -> ModelPlan:
     if (folder / CONFIG).is_file():
         held = read_json(folder / CONFIG)
-        plan = _open_clip_plan(str(folder), held, folder)
-        return replace(plan, read=lambda: checkpoint.read(_weights_in(folder, OPEN_CLIP_FILES)))
+        plan = _make_open_clip_plan(str(folder), held, folder)
+        return replace(
+            plan, read=lambda: checkpoint.read_checkpoint(_find_weights(folder, OPEN_CLIP_FILES))
+        )
     if (folder / "config.json").is_file():
         pre = folder / "preprocessor_config.json"
 
         def read() -> Checkpoint:
             index = folder / INDEX
             if index.is_file():
-                return checkpoint.read_sharded(index, read_json(index)["weight_map"])
-            return checkpoint.read(_weights_in(folder, TRANSFORMERS_FILES))
+                return checkpoint.read_shards(index, read_json(index)["weight_map"])
+            return checkpoint.read_checkpoint(_find_weights(folder, TRANSFORMERS_FILES))
 
         held = read_json(folder / "config.json")
-        return _transformers_plan(
+        return _make_transformers_plan(
             str(folder), held, read_json(pre) if pre.is_file() else None, read
         )
     raise InputError(
-        f"{folder} is no folder of a model: expected {CONFIG} (open_clip) or config.json "
+        f"{folder} is not a model's folder: expected {CONFIG} (open_clip) or config.json "
         "(transformers) beside the weights"
     )
 
 
-def _from_hub(repository: str) -> Plan:
+def _plan_repository(repository: str) -> ModelPlan:
     remedy = f"model=DIR in place of hf-hub:{repository}"
     found = hub.fetch(repository, (CONFIG, "config.json"), remedy)
     if found.name == CONFIG:
-        plan = _open_clip_plan(f"hf-hub:{repository}", read_json(found), found.parent)
+        plan = _make_open_clip_plan(f"hf-hub:{repository}", read_json(found), found.parent)
         return replace(
-            plan, read=lambda: checkpoint.read(hub.fetch(repository, OPEN_CLIP_FILES, remedy))
+            plan,
+            read=lambda: checkpoint.read_checkpoint(hub.fetch(repository, OPEN_CLIP_FILES, remedy)),
         )
     try:
         pre = read_json(hub.fetch(repository, ("preprocessor_config.json",), remedy))
@@ -96,33 +99,33 @@ def _from_hub(repository: str) -> Plan:
     def read() -> Checkpoint:
         file = hub.fetch(repository, (*TRANSFORMERS_FILES, INDEX), remedy)
         if file.name != INDEX:
-            return checkpoint.read(file)
+            return checkpoint.read_checkpoint(file)
         parts = read_json(file)["weight_map"]
         for name in set(parts.values()):
             hub.fetch(repository, (name,), remedy)
-        return checkpoint.read_sharded(file, parts)
+        return checkpoint.read_shards(file, parts)
 
-    return _transformers_plan(repository, read_json(found), pre, read)
+    return _make_transformers_plan(repository, read_json(found), pre, read)
 
 
-def _open_clip_plan(name: str, held: Json, folder: Path) -> Plan:
+def _make_open_clip_plan(name: str, held: Json, folder: Path) -> ModelPlan:
     config = held.get("model_cfg", held)
-    return Plan(name, config, held.get("preprocess_cfg") or {}, folder, source=name)
+    return ModelPlan(name, config, held.get("preprocess_cfg") or {}, folder, source=name)
 
 
-def _transformers_plan(
+def _make_transformers_plan(
     name: str, held: Json, pre: Json | None, read: Callable[[], Checkpoint]
-) -> Plan:
-    config = transformers_names.configuration(held, name)
-    preprocess = transformers_names.preprocessing(pre, held["model_type"])
+) -> ModelPlan:
+    config = transformers_names.convert_configuration(held, name)
+    preprocess = transformers_names.convert_preprocessing(pre, held["model_type"])
 
-    def converted() -> Checkpoint:
-        return Checkpoint(transformers_names.tensors(held, read().tensors))
+    def convert() -> Checkpoint:
+        return Checkpoint(transformers_names.convert_tensors(held, read().tensors))
 
-    return Plan(name, config, preprocess, Path(name), converted, source=name)
+    return ModelPlan(name, config, preprocess, Path(name), convert, source=name)
 
 
-def _weights_in(folder: Path, preferred: tuple[str, ...]) -> Path:
+def _find_weights(folder: Path, preferred: tuple[str, ...]) -> Path:
     for name in preferred:
         if (folder / name).is_file():
             return folder / name
@@ -144,7 +147,7 @@ def read_json(path: Path) -> Json:
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError(f"{path} is no JSON: {error}") from error
+        raise InputError(f"{path} is not JSON: {error}") from error
     if not isinstance(held, dict):
         raise InputError(f"{path} holds no configuration: expected a JSON object")
     return held

@@ -20,7 +20,7 @@ from open_clip.pretrained import download_pretrained_from_url
 
 from clip_adapt.backbone.weights import checkpoint, hub, layouts, towers
 from clip_adapt.backbone.weights.checkpoint import Checkpoint
-from clip_adapt.backbone.weights.layouts import OPEN_CLIP_FILES, Json, Plan, read_json
+from clip_adapt.backbone.weights.layouts import OPEN_CLIP_FILES, Json, ModelPlan, read_json
 from clip_adapt.config.cards import ModelCard, names
 from clip_adapt.errors import InputError, nearest
 from clip_adapt.system.files import resource
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedModel:
     """Two towers with their weights, the tokenizer, and what the fingerprint says of both."""
 
     model: Any
@@ -37,13 +37,13 @@ class Loaded:
     architecture: Json
 
 
-def load(card: ModelCard) -> Loaded:
+def load(card: ModelCard) -> LoadedModel:
     """Build what a model card describes and load its weights, on the CPU in float32.
 
     Raises:
         InputError: with the reason and the remedy, when that cannot be had.
     """
-    plan = plan_of(card)
+    plan = make_plan(card)
     with _clear_errors(card):
         if plan.read is not None and card.download is not None:
             log.info(
@@ -52,12 +52,12 @@ def load(card: ModelCard) -> Loaded:
         read = plan.read() if plan.read else None
         if read is not None and read.openai:
             _require_gelu(plan.name, plan.config, quick=True, source=plan.source)
-        model = towers.build(plan.config, card.image_size, plan.folder)
+        model = towers.build_model(plan.config, card.image_size, plan.folder)
         if read is not None:
-            checkpoint.load(model, read.tensors, plan.source)
-        towers.finish(model, plan.config, plan.preprocess, card.image_size)
-        tokenizer = towers.tokenizer(card.name or plan.name, plan.config, plan.folder)
-        return Loaded(model, tokenizer, towers.described(plan.config, plan.folder))
+            checkpoint.load_tensors(model, read.tensors, plan.source)
+        towers.finish_model(model, plan.config, plan.preprocess, card.image_size)
+        tokenizer = towers.build_tokenizer(card.name or plan.name, plan.config, plan.folder)
+        return LoadedModel(model, tokenizer, towers.describe_architecture(plan.config, plan.folder))
 
 
 def require_known(card: ModelCard) -> None:
@@ -67,22 +67,22 @@ def require_known(card: ModelCard) -> None:
         InputError: with what exists, when it does not.
     """
     if not any(text.startswith("hf-hub:") for text in (card.architecture, card.pretrained or "")):
-        plan_of(card)
+        make_plan(card)
 
 
-def plan_of(card: ModelCard) -> Plan:
+def make_plan(card: ModelCard) -> ModelPlan:
     """Return what a card comes to; only a configuration that lies on the hub is fetched.
 
     Raises:
         InputError: with what exists, when the architecture or the weights do not.
     """
-    own = layouts.find(card.architecture)
+    own = layouts.find_plan(card.architecture)
     if own is not None:
         plan = own()
         if card.pretrained in (None, "random"):
             return plan if card.pretrained is None else replace(plan, read=None)
     else:
-        plan = _named(card)
+        plan = _plan_architecture(card)
     if card.pretrained is None:
         tags = open_clip.list_pretrained_tags_by_model(plan.name)
         raise InputError(
@@ -91,33 +91,33 @@ def plan_of(card: ModelCard) -> Plan:
         )
     if card.pretrained == "random":
         return plan
-    return _with_weights(card, plan, card.pretrained)
+    return _add_weights(card, plan, card.pretrained)
 
 
-def _with_weights(card: ModelCard, plan: Plan, pretrained: str) -> Plan:
+def _add_weights(card: ModelCard, plan: ModelPlan, pretrained: str) -> ModelPlan:
     tags = open_clip.list_pretrained_tags_by_model(plan.name)
     if pretrained in tags:
-        return _with_tag(plan, pretrained)
-    foreign = layouts.find(pretrained)
+        return _add_tag(plan, pretrained)
+    foreign = layouts.find_plan(pretrained)
     if foreign is not None:
-        return _same_architecture(card, plan, foreign(), pretrained)
-    path = _path(pretrained)
+        return _require_same_architecture(card, plan, foreign(), pretrained)
+    path = _resolve_path(pretrained)
     if not path.is_file():
         raise InputError(
             f"model.pretrained={pretrained} is neither a tag of {plan.name} nor a file "
             f"(looked at {path.absolute()}){nearest(pretrained, tags)} Tags: "
             f"{', '.join(tags) or 'none'}."
         )
-    return replace(plan, read=functools.partial(checkpoint.read, path), source=str(path))
+    return replace(plan, read=functools.partial(checkpoint.read_checkpoint, path), source=str(path))
 
 
-def _named(card: ModelCard) -> Plan:
+def _plan_architecture(card: ModelCard) -> ModelPlan:
     if card.architecture.endswith(".json"):
-        path = _path(card.architecture)
+        path = _resolve_path(card.architecture)
         if not path.is_file():
             raise InputError(f"the architecture file {path} does not exist")
         config = read_json(path)
-        return Plan(path.stem, config.get("model_cfg", config), {}, path.parent)
+        return ModelPlan(path.stem, config.get("model_cfg", config), {}, path.parent)
     config = open_clip.get_model_config(card.architecture)
     if config is None:
         known = [*names("model"), *open_clip.list_models()]
@@ -128,21 +128,21 @@ def _named(card: ModelCard) -> Plan:
             "architectures with model.pretrained=TAG or FILE, a folder with a configuration and "
             "weights, or hf-hub:OWNER/NAME."
         )
-    return Plan(card.architecture, config, {})
+    return ModelPlan(card.architecture, config, {})
 
 
-def _with_tag(plan: Plan, tag: str) -> Plan:
+def _add_tag(plan: ModelPlan, tag: str) -> ModelPlan:
     facts = open_clip.get_pretrained_cfg(plan.name, tag)
     quick = bool(facts.get("quick_gelu", False))
     _require_gelu(plan.name, plan.config, quick, f"{tag} weights of {plan.name}")
 
     def read() -> Checkpoint:
-        return checkpoint.read(_file_of_tag(facts))
+        return checkpoint.read_checkpoint(_fetch_tag(facts))
 
     return replace(plan, preprocess=facts, read=read, source=f"{plan.name} {tag}")
 
 
-def _file_of_tag(facts: Json) -> Path:
+def _fetch_tag(facts: Json) -> Path:
     if facts.get("hf_hub"):
         repository, _, name = facts["hf_hub"].rpartition("/")
         named = (f"{name.rpartition('.')[0]}.safetensors", name) if name else OPEN_CLIP_FILES
@@ -160,8 +160,10 @@ def _file_of_tag(facts: Json) -> Path:
         ) from error
 
 
-def _same_architecture(card: ModelCard, plan: Plan, foreign: Plan, pretrained: str) -> Plan:
-    ours, theirs = _comparable(plan.config), _comparable(foreign.config)
+def _require_same_architecture(
+    card: ModelCard, plan: ModelPlan, foreign: ModelPlan, pretrained: str
+) -> ModelPlan:
+    ours, theirs = _flatten_config(plan.config), _flatten_config(foreign.config)
     for key in sorted(ours.keys() | theirs.keys()):
         if ours.get(key) != theirs.get(key):
             raise InputError(
@@ -172,7 +174,7 @@ def _same_architecture(card: ModelCard, plan: Plan, foreign: Plan, pretrained: s
     return foreign
 
 
-def _comparable(config: Json) -> Json:
+def _flatten_config(config: Json) -> Json:
     flat: Json = {}
     for key, value in config.items():
         inner = value if isinstance(value, dict) else {"": value}
@@ -207,6 +209,6 @@ def _clear_errors(card: ModelCard) -> Iterator[None]:
         ) from error
 
 
-def _path(text: str) -> Path:
+def _resolve_path(text: str) -> Path:
     inside = text.removeprefix("package:")
     return resource(*inside.split("/")) if inside != text else Path(text).expanduser()

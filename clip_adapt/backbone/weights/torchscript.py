@@ -56,7 +56,7 @@ def is_archive(path: Path) -> bool:
     return any("/code/" in name for name in names) and any(n.endswith("/data.pkl") for n in names)
 
 
-def read(path: Path) -> dict[str, Tensor]:
+def read_archive(path: Path) -> dict[str, Tensor]:
     """Return the parameters and buffers of the archive's module, by their dotted names.
 
     Raises:
@@ -64,30 +64,32 @@ def read(path: Path) -> dict[str, Tensor]:
     """
     with zipfile.ZipFile(path) as archive:
         root = next(n for n in archive.namelist() if n.endswith("/data.pkl"))[: -len("data.pkl")]
-        kept = _declared(archive, root)
+        kept = _find_declared(archive, root)
         try:
             tree = _Reader(archive, root).tree()
-            return _tensors(tree, kept)
+            return _collect_tensors(tree, kept)
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise InputError(
-                f"{path} is no TorchScript archive that can be read as data ({error!r}). "
+                f"{path} is not a TorchScript archive that can be read as data ({error!r}). "
                 "Ask for the weights as .safetensors."
             ) from error
 
 
-def _tensors(node: _Object, kept: dict[str, set[str]], prefix: str = "") -> dict[str, Tensor]:
+def _collect_tensors(
+    node: _Object, kept: dict[str, set[str]], prefix: str = ""
+) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for name, value in node.attributes.items():
         if isinstance(value, _Object):
-            found |= _tensors(value, kept, f"{prefix}{name}.")
+            found |= _collect_tensors(value, kept, f"{prefix}{name}.")
         elif isinstance(value, Tensor) and name in kept.get(node.cls, ()):
             found[f"{prefix}{name}"] = value
     return found
 
 
-def _declared(archive: zipfile.ZipFile, root: str) -> dict[str, set[str]]:
+def _find_declared(archive: zipfile.ZipFile, root: str) -> dict[str, set[str]]:
     # A class lists its parameters and buffers in its source; its other tensors are constants, as
-    # CLIP's causal mask, and are no weights.
+    # CLIP's causal mask, and are not weights.
     declared: dict[str, set[str]] = {}
     for file in archive.namelist():
         if not (file.startswith(f"{root}code/__torch__/") and file.endswith(".py")):
@@ -156,7 +158,7 @@ class _Reader:
             self._fill(stack[-1], items)
         elif name in ("NEWOBJ", "REDUCE", "BUILD"):
             argument = stack.pop()
-            stack.append(_built(name, stack.pop(), argument))
+            stack.append(_build_object(name, stack.pop(), argument))
         else:
             raise ValueError(f"instruction {name}")
 
@@ -180,7 +182,7 @@ class _Reader:
         return torch.frombuffer(data, dtype=dtype, count=count) if count else torch.empty(0)
 
 
-def _built(instruction: str, head: Any, argument: Any) -> Any:
+def _build_object(instruction: str, head: Any, argument: Any) -> Any:
     if instruction == "NEWOBJ":
         return _Object(head.name.removeprefix("__torch__.")) if isinstance(head, _Name) else head
     if instruction == "BUILD":

@@ -42,7 +42,7 @@ class TimmTower(nn.Module):
         self.trunk.set_input_size(image_size)
 
 
-def build(config: Json, image_size: int | None = None, folder: Path | None = None) -> Any:
+def build_model(config: Json, image_size: int | None = None, folder: Path | None = None) -> Any:
     """Return a model of two towers with random weights; it has ``.visual`` and ``.text``.
 
     Args:
@@ -62,7 +62,7 @@ def build(config: Json, image_size: int | None = None, folder: Path | None = Non
         vision["timm_model_pretrained"] = False
     if "hf_model_name" in text:
         text["hf_model_pretrained"] = False
-        text["hf_model_name"] = str(text_configuration(config, folder).parent)
+        text["hf_model_name"] = str(find_text_configuration(config, folder).parent)
     sizes = vision.pop("timm_kwargs", None)
     if sizes is not None:
         placeholder = {"layers": 0, "width": 8, "head_width": 8, "patch_size": 8, "image_size": 8}
@@ -71,13 +71,13 @@ def build(config: Json, image_size: int | None = None, folder: Path | None = Non
     model = (open_clip.CoCa if coca else open_clip.CustomTextCLIP)(**config)
     if sizes is not None:
         model.visual = TimmTower(vision["timm_model_name"], vision["image_size"], **sizes)
-    if "hf_model_name" in text:  # transformers' limit of positions is no context length
+    if "hf_model_name" in text:  # transformers' limit of positions is not a context length
         model.text.context_length = text.get("context_length", DEFAULT_CONTEXT_LENGTH)
-        model.text.register_forward_pre_hook(_without_padding)
+        model.text.register_forward_pre_hook(_cut_padding)
     return model
 
 
-def finish(model: Any, config: Json, preprocess: Json, image_size: int | None) -> None:
+def finish_model(model: Any, config: Json, preprocess: Json, image_size: int | None) -> None:
     """Bring a model whose weights are loaded to the form that a backbone has, in place."""
     if image_size is not None and hasattr(model.visual, "set_input_size"):
         model.visual.set_input_size(image_size)
@@ -89,7 +89,7 @@ def finish(model: Any, config: Json, preprocess: Json, image_size: int | None) -
     model.visual.preprocess_cfg = {**merged, "size": model.visual.image_size}
 
 
-def tokenizer(name: str, config: Json, folder: Path | None = None) -> Any:
+def build_tokenizer(name: str, config: Json, folder: Path | None = None) -> Any:
     """Return the tokenizer of a configuration: texts -> (N, context_length) token ids.
 
     Raises:
@@ -100,7 +100,7 @@ def tokenizer(name: str, config: Json, folder: Path | None = None) -> Any:
     options = text.get("tokenizer_kwargs") or {}
     if "hf_tokenizer_name" not in text:
         return SimpleTokenizer(context_length=length, **options)
-    source = _place(text["hf_tokenizer_name"], folder, TOKENIZER_FILES)
+    source = _find_place(text["hf_tokenizer_name"], folder, TOKENIZER_FILES)
     mode = text.get("tokenizer_mode")
     try:
         return HFTokenizer(str(source), context_length=length, tokenizer_mode=mode, **options)
@@ -114,22 +114,22 @@ def tokenizer(name: str, config: Json, folder: Path | None = None) -> Any:
         ) from error
 
 
-def text_configuration(config: Json, folder: Path | None) -> Path:
+def find_text_configuration(config: Json, folder: Path | None) -> Path:
     """Return the ``config.json`` of a Hugging Face text tower, fetched where it is not here."""
     name = config["text_cfg"]["hf_model_name"]
-    place = _place(name, folder, ("config.json",))
+    place = _find_place(name, folder, ("config.json",))
     if isinstance(place, Path):
         return place / "config.json"
     remedy = "hf_model_name=DIR in the model's open_clip configuration"
     return hub.fetch(str(place), ("config.json",), remedy)
 
 
-def described(config: Json, folder: Path | None) -> Json:
+def describe_architecture(config: Json, folder: Path | None) -> Json:
     """Return what a fingerprint says of an architecture: its content, whatever its files' names."""
     if "hf_model_name" not in config["text_cfg"]:
         return config
     config = copy.deepcopy(config)
-    held = json.loads(text_configuration(config, folder).read_text(encoding="utf-8"))
+    held = json.loads(find_text_configuration(config, folder).read_text(encoding="utf-8"))
     for passing in (
         "transformers_version",
         "_name_or_path",
@@ -143,14 +143,14 @@ def described(config: Json, folder: Path | None) -> Json:
     return {**config, "hf_config": held}
 
 
-def _without_padding(tower: Any, inputs: tuple[Tensor]) -> tuple[Tensor]:
+def _cut_padding(tower: Any, inputs: tuple[Tensor]) -> tuple[Tensor]:
     # Hugging Face towers mask their padding, so what is padding in every row changes no output.
     (ids,) = inputs
     used = (ids != tower.config.pad_token_id).any(0).nonzero()
     return (ids[:, : int(used.max()) + 1],) if len(used) else inputs
 
 
-def _place(name: str, folder: Path | None, files: tuple[str, ...]) -> Path | str:
+def _find_place(name: str, folder: Path | None, files: tuple[str, ...]) -> Path | str:
     # A name in a configuration is a folder beside it, the configuration's own folder where the
     # files lie in it, any folder, or a hub id.
     candidates = [folder / name, folder] if folder is not None else []

@@ -61,7 +61,7 @@ _SIGLIP_IMAGE = {
 }
 
 
-def configuration(written: Json, tokenizer: str) -> Json:
+def convert_configuration(written: Json, tokenizer: str) -> Json:
     """Return open_clip's configuration of a ``config.json`` of transformers.
 
     Args:
@@ -74,13 +74,13 @@ def configuration(written: Json, tokenizer: str) -> Json:
     kind = written.get("model_type")
     if kind not in KINDS:
         raise InputError(
-            f"a transformers model of type {kind!r} is no CLIP that is known: expected one of "
+            f"a transformers model of type {kind!r} is not a known CLIP: expected one of "
             f"{', '.join(KINDS)} (for an open_clip model a folder with open_clip_config.json)"
         )
     from transformers import CLIPConfig, SiglipConfig
 
     full: Any = (CLIPConfig if kind == "clip" else SiglipConfig).from_dict(written)
-    made = _clip(full) if kind == "clip" else _siglip(full)
+    made = _convert_clip(full) if kind == "clip" else _convert_siglip(full)
     if full.text_config.vocab_size != CLIP_VOCABULARY:
         made["text_cfg"]["hf_tokenizer_name"] = tokenizer
     if kind == "siglip":
@@ -88,11 +88,11 @@ def configuration(written: Json, tokenizer: str) -> Json:
     return made
 
 
-def tensors(written: Json, state: dict[str, Tensor]) -> dict[str, Tensor]:
+def convert_tensors(written: Json, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return a state dict of transformers under open_clip's names."""
     siglip = written["model_type"] == "siglip"
     made: dict[str, Tensor] = {}
-    for name, tensor in _joined(state).items():
+    for name, tensor in _join_projections(state).items():
         tower, _, rest = name.partition(".")
         if name in ("logit_scale", "logit_bias"):
             made[name] = tensor
@@ -103,19 +103,21 @@ def tensors(written: Json, state: dict[str, Tensor]) -> dict[str, Tensor]:
         elif rest.endswith("position_ids"):
             continue
         elif tower == "text_model":
-            made["text." + _inside(rest, _TEXT, "transformer.resblocks", timm=False)] = tensor
+            made["text." + _rename_inside(rest, _TEXT, "transformer.resblocks", timm=False)] = (
+                tensor
+            )
         elif siglip:
             table = {**_SIGLIP_IMAGE, **_POOL}
-            made["visual.trunk." + _inside(rest, table, "blocks", timm=True)] = tensor
+            made["visual.trunk." + _rename_inside(rest, table, "blocks", timm=True)] = tensor
         else:
-            renamed = _inside(rest, _CLIP_IMAGE, "transformer.resblocks", timm=False)
+            renamed = _rename_inside(rest, _CLIP_IMAGE, "transformer.resblocks", timm=False)
             made[f"visual.{renamed}"] = tensor
     if siglip:
         made["visual.trunk.pos_embed"] = made["visual.trunk.pos_embed"].unsqueeze(0)
     return made
 
 
-def preprocessing(written: Json | None, kind: str) -> Json:
+def convert_preprocessing(written: Json | None, kind: str) -> Json:
     """Return open_clip's image transform of a ``preprocessor_config.json``; None is the default."""
     default = {"interpolation": "bicubic", "resize_mode": "shortest"}
     if kind == "siglip":
@@ -132,7 +134,7 @@ def preprocessing(written: Json | None, kind: str) -> Json:
     return made
 
 
-def _clip(full: Any) -> Json:
+def _convert_clip(full: Any) -> Json:
     image, text = full.vision_config, full.text_config
     if {image.hidden_act, text.hidden_act} not in ({"quick_gelu"}, {"gelu"}):
         raise InputError(
@@ -146,16 +148,16 @@ def _clip(full: Any) -> Json:
         "embed_dim": full.projection_dim,
         "quick_gelu": image.hidden_act == "quick_gelu",
         "vision_cfg": {
-            **_sizes(image),
+            **_read_sizes(image),
             "head_width": image.hidden_size // image.num_attention_heads,
             "patch_size": image.patch_size,
             "image_size": image.image_size,
         },
-        "text_cfg": {**_text_sizes(text), **pooling},
+        "text_cfg": {**_read_text_sizes(text), **pooling},
     }
 
 
-def _siglip(full: Any) -> Json:
+def _convert_siglip(full: Any) -> Json:
     image, text = full.vision_config, full.text_config
     if not image.vision_use_head or image.layer_norm_eps != 1e-6:
         raise InputError("a SigLIP without its pooling head, or with another epsilon, is not known")
@@ -181,7 +183,7 @@ def _siglip(full: Any) -> Json:
             },
         },
         "text_cfg": {
-            **_text_sizes(text),
+            **_read_text_sizes(text),
             "act_kwargs": {"approximate": approximate},
             "no_causal_mask": True,
             "proj_bias": True,
@@ -198,7 +200,7 @@ _POOL = {
 }
 
 
-def _sizes(tower: Any) -> Json:
+def _read_sizes(tower: Any) -> Json:
     return {
         "layers": tower.num_hidden_layers,
         "width": tower.hidden_size,
@@ -207,16 +209,16 @@ def _sizes(tower: Any) -> Json:
     }
 
 
-def _text_sizes(text: Any) -> Json:
+def _read_text_sizes(text: Any) -> Json:
     return {
-        **_sizes(text),
+        **_read_sizes(text),
         "context_length": text.max_position_embeddings,
         "vocab_size": text.vocab_size,
         "heads": text.num_attention_heads,
     }
 
 
-def _joined(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _join_projections(state: dict[str, Tensor]) -> dict[str, Tensor]:
     # Separate q, k and v are joined as the towers' own classes hold them; the pooling head of
     # SigLIP has one weight for all three where timm has one for the query and one for the others.
     made: dict[str, Tensor] = {}
@@ -236,7 +238,7 @@ def _joined(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return made
 
 
-def _inside(name: str, table: dict[str, str], blocks: str, timm: bool) -> str:
+def _rename_inside(name: str, table: dict[str, str], blocks: str, timm: bool) -> str:
     if not name.startswith("encoder.layers."):
         return table.get(name, name)
     _, _, index, rest = name.split(".", 3)
