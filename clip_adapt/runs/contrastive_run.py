@@ -66,7 +66,7 @@ def run(config: Config, shared: Shared) -> Classifier:
     with folder.whole_or_not_at_all(this.folder):
         curve = _fit(this, method, seconds)
         begin = time.perf_counter()
-        found = retrieval.beside_zero_shot(method, this.dataset.test, this.cache)
+        found = retrieval.measure_beside_zero_shot(method, this.dataset.test, this.cache)
         seconds["evaluate"] = time.perf_counter() - begin
         seconds["total"] = time.perf_counter() - start
         return _write(this, method, found, curve, notes, seconds)
@@ -162,7 +162,7 @@ def _write(
         measured={"objective": "contrastive", **found.facts()},
         facts={"n_support": len(this.dataset.train), "notes": notes, "curve": curve},
         seconds=seconds,
-        files={"retrieval.csv": retrieval.table(found.z, found.t, found.texts, found.items)},
+        files={"retrieval.csv": retrieval.write_table(found.z, found.t, found.texts, found.items)},
     )
 
 

@@ -61,14 +61,14 @@ class Run:
         pool = shared.dataset(config.dataset, o)
         dataset, others = pool, {}
         if o.protocol == "base_to_new":
-            dataset, others["new"] = protocols.halves(pool)
+            dataset, others["new"] = protocols.split_classes(pool)
         for name in [o.test_on] if isinstance(o.test_on, str) else o.test_on or []:
             other = shared.dataset(catalog.find_dataset(name), o)
             others[other.name] = other
         aside = None
         if isinstance(o.calibration, str):
             there = shared.dataset(catalog.find_dataset(o.calibration), o)
-            aside = calibration.set_aside(dataset, there)
+            aside = calibration.list_set_aside(dataset, there)
         backbone, cache = shared.backbone(config.model, o), shared.cache(o)
         return cls(config, output_folder(config), backbone, dataset, cache, pool, others, aside)
 
@@ -110,12 +110,12 @@ class Run:
         support = self.pool.few_shot(o.shots, o.seed, o.sampling)
         left: list[Item] = []
         if o.protocol == "base_to_new":
-            support = protocols.of_classes(support, len(self.dataset.classes))
+            support = protocols.keep_classes(support, len(self.dataset.classes))
         if o.calibrate:
             calibration.require_val(support)
         if o.conformal is not None:
             count = o.calibration if isinstance(o.calibration, int) else None
-            left = calibration.draw(self.aside or self.dataset.train, support, count, o.seed)
+            left = calibration.draw_images(self.aside or self.dataset.train, support, count, o.seed)
             if self.aside is not None:
                 calibration.require_unused(self.aside, left)
             conformal.require_enough(len(left), o.conformal)

@@ -198,11 +198,11 @@ def _measure(
     begin, o, others = time.perf_counter(), this.options, {}
     more = find_metrics(o.metrics)
     test = this.dataset.test
-    measured = classification.beside_zero_shot(classifier, test, this.cache, more=more)
+    measured = classification.measure_beside_zero_shot(classifier, test, this.cache, more=more)
     for name, dataset in this.others.items():
         task = dataset.task(prompts=o.prompts, shots=o.shots, seed=o.seed)
         moved = classifier.for_task(task, this.config.method_options)
-        others[name] = protocols.measure(moved, dataset, this.cache, more)
+        others[name] = protocols.measure_other(moved, dataset, this.cache, more)
     seconds["evaluate"] = time.perf_counter() - begin
     return measured, others
 
@@ -216,14 +216,14 @@ def _write(
 ) -> Classifier:
     this, method, support = done.this, classifier.method, done.support
     facts, classes = measured.facts(), this.dataset.classes
-    left = calibration.manifest(done.left, classes) if done.left else None
+    left = calibration.list_rows(done.left, classes) if done.left else None
     return folder.write(
         this,
         method,
         manifest=write_manifest(support.manifest(classes)),
         measured={
             **facts,
-            **protocols.facts(this.options.protocol, measured, others),
+            **protocols.describe_protocol(this.options.protocol, measured, others),
             "temperature": classifier.temperature,
         },
         facts={
@@ -237,7 +237,7 @@ def _write(
         },
         seconds=done.seconds,
         files={
-            "predictions.csv": classification.predictions_csv(
+            "predictions.csv": classification.write_predictions(
                 measured.probabilities, measured.items, measured.classes
             ),
             "calibration.jsonl": None if left is None else write_manifest(left),
