@@ -153,10 +153,12 @@ def test_what_auto_refuses(given, expected):
 
 def test_a_run_of_auto(train_tiny, animals, tmp_path, monkeypatch):
     order = []
-    choose, measure = selection.choose, classification.beside_zero_shot
+    choose, measure = selection.choose, classification.measure_beside_zero_shot
     monkeypatch.setattr(selection, "choose", lambda *a: order.append("choose") or choose(*a))
     monkeypatch.setattr(
-        classification, "beside_zero_shot", lambda *a: order.append("test") or measure(*a)
+        classification,
+        "measure_beside_zero_shot",
+        lambda *a, **k: order.append("test") or measure(*a, **k),
     )
     code, out, err = train_tiny(animals, "method=auto", "shots=4")
     assert code == 0, err

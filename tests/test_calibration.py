@@ -67,7 +67,7 @@ def test_the_temperature_is_the_most_likely_one(true):
     generator = torch.Generator().manual_seed(0)
     logits = 3 * torch.randn(400, 5, generator=generator)
     labels = torch.multinomial((logits / true).softmax(1), 1, generator=generator)[:, 0]
-    found = calibration.temperature(logits, labels)
+    found = calibration.find_temperature(logits, labels)
     grid = torch.logspace(-2, 2, 4001, dtype=torch.float64)
     losses = [float(cross_entropy(logits.double() / t, labels)) for t in grid]
     assert found == pytest.approx(float(grid[int(np.argmin(losses))]), rel=2e-3)
@@ -76,10 +76,10 @@ def test_the_temperature_is_the_most_likely_one(true):
 
 def test_no_temperature_where_the_likelihood_has_no_maximum():
     logits = torch.eye(4) * 3
-    assert calibration.temperature(logits, torch.arange(4)) is None
-    assert calibration.temperature(logits, (torch.arange(4) + 1) % 4) is None
+    assert calibration.find_temperature(logits, torch.arange(4)) is None
+    assert calibration.find_temperature(logits, (torch.arange(4) + 1) % 4) is None
     labels = torch.tensor([0, 1, 2, 0])
-    assert calibration.temperature(logits, labels) == pytest.approx(3 / np.log(9), rel=1e-6)
+    assert calibration.find_temperature(logits, labels) == pytest.approx(3 / np.log(9), rel=1e-6)
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_calibrate_fits_val_and_is_kept_by_the_delta(adapt, tmp_path):
     labels = torch.tensor([model.classes.index(row["label"]) for row in val])
     assert len(val) == 6
     assert model.temperature == pytest.approx(
-        calibration.temperature(model.logits(pixels), labels), rel=1e-3
+        calibration.find_temperature(model.logits(pixels), labels), rel=1e-3
     )
     assert model.temperature != 1
     assert model.metrics["temperature"] == model.temperature
@@ -133,7 +133,7 @@ def test_calibrate_fits_val_and_is_kept_by_the_delta(adapt, tmp_path):
 
 
 def test_a_temperature_that_cannot_be_found_is_said(adapt, monkeypatch, caplog):
-    monkeypatch.setattr(calibration, "temperature", lambda logits, labels: None)
+    monkeypatch.setattr(calibration, "find_temperature", lambda logits, labels: None)
     model = adapt(calibrate=True)
     assert model.temperature == 1
     (note,) = model.metrics["notes"]
@@ -275,7 +275,7 @@ def test_images_of_a_patient_who_was_adapted_on_are_left_out(animals):
     paths = sorted(str(p) for p in (animals / "train").rglob("*.png"))[:6]
     items = [Item(p, 0, g) for p, g in zip(paths, ["x", "x", "y", "z", None, None], strict=True)]
     support = Support([items[0], items[4]], [items[3]], 1)
-    assert calibration.left_over(items, support) == [items[2], items[5]]
+    assert calibration.list_unused(items, support) == [items[2], items[5]]
 
 
 @pytest.mark.parametrize(

@@ -241,7 +241,7 @@ def test_select_val_keeps_the_weights_of_the_best_recall(tiny_backbone):
     scores = [row["val_recall@1"] for row in curve]
     t = tiny_backbone.encode_text(captions.texts)
     with torch.no_grad():
-        found = retrieval.ranks(method.image_features(z[:, 0]), t, captions.own)
+        found = retrieval.rank_pairs(method.image_features(z[:, 0]), t, captions.own)
     assert found.recall(1) == max(scores)
     assert min(scores) < max(scores)
 
@@ -392,7 +392,7 @@ def test_the_recipe_of_captions_stands_in_the_place_of_a_methods_own(pairs):
 def test_ranks_against_counting(features):
     z, t = features
     own = [[1], [0, 2], [3], [3], [4], [5, 0]]
-    found = retrieval.ranks(z, t, own)
+    found = retrieval.rank_pairs(z, t, own)
     of_pairs = []
     for i, texts in enumerate(own):
         scores = [float(z[i] @ t[j]) for j in range(6)]
@@ -410,7 +410,7 @@ def test_ranks_against_counting(features):
 
 def test_features_that_are_all_the_same_retrieve_nothing():
     same = torch.ones(12, 4) / 2
-    found = retrieval.ranks(same, same, [[i] for i in range(12)])
+    found = retrieval.rank_pairs(same, same, [[i] for i in range(12)])
     table = retrieval.measure(found).table
     assert {row["value"] for row in table.values()} == {0.0}
 
@@ -493,7 +493,7 @@ def test_a_delta_from_captions_gives_what_it_measured(train_pairs, pairs, tmp_pa
     test = load(pairs).test
     captions = Captions.of(test, [item.path for item in test])
     pixels = torch.cat(list(model.batches([item.path for item in test])))
-    found = retrieval.ranks(
+    found = retrieval.rank_pairs(
         model.encode_image(pixels), model.encode_text(captions.texts), captions.own
     )
     written = json.loads((tmp_path / "out" / "metrics.json").read_text())["test"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -378,3 +379,13 @@ def test_a_value_without_a_name_of_its_own_is_a_mean():
 def test_a_metric_is_made_by_keyword():
     with pytest.raises(TypeError):
         Metric("accuracy", "accuracy")
+
+
+def test_the_metric_of_the_page_keeps_every_law(tmp_path):
+    page = (MATTHEWS.parents[1] / "metrics.md").read_text()
+    (tmp_path / "short.py").write_text(re.search(r"```python\n(.*?)```", page, re.DOTALL)[1])
+    (short,), (matthews,) = find_metrics("short.py"), find_metrics(str(MATTHEWS))
+    check_metric(short)
+    assert short.describe() == matthews.describe()
+    fields = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`[^|]*) \|", page, re.MULTILINE)))
+    assert fields == [*Metric.__dataclass_fields__]

@@ -91,20 +91,20 @@ def test_the_harmonic_mean_of_zero_is_zero():
         p = np.eye(2)[labels if right else 1 - labels]
         return measuring.measure(labels, p, ["a", "b"])
 
-    both = protocols.harmonic_mean(measured(True), measured(True))
+    both = protocols.measure_harmonic_mean(measured(True), measured(True))
     assert both == {"value": 1, "low": 1, "high": 1}
-    assert protocols.harmonic_mean(measured(True), measured(False))["value"] == 0
-    assert protocols.harmonic_mean(measured(False), measured(False))["value"] == 0
+    assert protocols.measure_harmonic_mean(measured(True), measured(False))["value"] == 0
+    assert protocols.measure_harmonic_mean(measured(False), measured(False))["value"] == 0
 
 
 def test_the_base_half_is_the_larger_and_keeps_the_draw_over_all_classes(five):
     dataset = Dataset.load(five)
-    base, new = protocols.halves(dataset)
+    base, new = protocols.split_classes(dataset)
     assert (base.classes, new.classes) == (["ant", "bee", "cat"], ["dog", "eel"])
     assert {(i.path.split("/")[-2], i.label) for i in new.test} == {("dog", 0), ("eel", 1)}
     assert len(base.train) + len(new.train) == len(dataset.train)
     whole = dataset.few_shot(3, seed=5)
-    part = protocols.of_classes(whole, 3)
+    part = protocols.keep_classes(whole, 3)
     assert part.train == [i for i in whole.train if i.label < 3]
     assert part.val == [i for i in whole.val if i.label < 3]
     assert len(part.val) == 9
@@ -202,7 +202,7 @@ def sealed(monkeypatch, tmp_path):
     """
     log, real = [], {}
     hidden, folder = tmp_path / "hidden", tmp_path / "own" / "test"
-    check, measure = preparation.check_images, classification.beside_zero_shot
+    check, measure = preparation.check_images, classification.measure_beside_zero_shot
 
     def seal(*args):
         checked = check(*args)
@@ -226,7 +226,7 @@ def sealed(monkeypatch, tmp_path):
 
     monkeypatch.setattr(preparation, "check_images", seal)
     monkeypatch.setattr(classify, "_calibrate", note)
-    monkeypatch.setattr(classification, "beside_zero_shot", unseal)
+    monkeypatch.setattr(classification, "measure_beside_zero_shot", unseal)
     return log
 
 

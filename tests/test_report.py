@@ -148,13 +148,13 @@ def hand_made():
 
 def test_the_classes_and_confusions_of_a_page():
     p = hand_made()
-    confusion = tables.confusion_of(p)
+    confusion = tables.count_confusions(p)
     assert confusion.tolist() == [[1, 1, 0], [1, 2, 0], [0, 0, 0]]
-    a, b, c = tables.per_class(p, confusion)
+    a, b, c = tables.list_classes(p, confusion)
     assert (a.images, a.recall, a.precision, a.mistaken) == (2, 0.5, 0.5, "b (1)")
     assert (b.images, b.recall, b.precision) == (3, pytest.approx(2 / 3), pytest.approx(2 / 3))
     assert (c.images, c.recall, c.mistaken) == (0, 0, "–")
-    assert tables.most_confused(confusion, p.classes, 9) == [
+    assert tables.list_confusions(confusion, p.classes, 9) == [
         ("a", "b", 1, 0.5),
         ("b", "a", 1, pytest.approx(1 / 3)),
     ]

@@ -36,7 +36,7 @@ def found_of(cosines, texts, own, paths=None):
         Item(path, 0, None, tuple(texts[i] for i in mine))
         for path, mine in zip(paths or [f"{i}.png" for i in range(len(own))], own, strict=True)
     ]
-    ranks = retrieval.ranks(z, t, own)
+    ranks = retrieval.rank_pairs(z, t, own)
     measured = retrieval.measure(ranks)
     return Retrieval(items, list(texts), own, z, t, ranks, measured, measured)
 

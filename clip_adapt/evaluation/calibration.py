@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 LARGEST = 1000.0  # temperatures between 1 / LARGEST and LARGEST
 
 
-def temperature(logits: Tensor, labels: Tensor) -> float | None:
+def find_temperature(logits: Tensor, labels: Tensor) -> float | None:
     """Return the temperature at which logits (N, C) are most likely, given the labels (N,).
 
     Guo et al. 2017, https://arxiv.org/abs/1706.04599, section 4.2: the minimum over T of the mean
@@ -53,7 +53,7 @@ def temperature(logits: Tensor, labels: Tensor) -> float | None:
     return float(np.exp(found.x))
 
 
-def draw(pool: Sequence[Item], support: Support, count: int | None, seed: int) -> list[Item]:
+def draw_images(pool: Sequence[Item], support: Support, count: int | None, seed: int) -> list[Item]:
     """Return the calibration images of ``conformal=``: none was used for adapting.
 
     Args:
@@ -65,7 +65,7 @@ def draw(pool: Sequence[Item], support: Support, count: int | None, seed: int) -
     Raises:
         InputError: when all were used for adapting.
     """
-    items = left_over(pool, support)
+    items = list_unused(pool, support)
     if not items:
         raise InputError(
             "conformal= needs labelled images that were not used for adapting, and all "
@@ -77,19 +77,19 @@ def draw(pool: Sequence[Item], support: Support, count: int | None, seed: int) -
     return random.Random(seed).sample(items, count) if count and count < len(items) else items
 
 
-def set_aside(dataset: Dataset, other: Dataset) -> list[Item]:
+def list_set_aside(dataset: Dataset, other: Dataset) -> list[Item]:
     """Return all images of a data set that is there for calibrating, labelled as ``dataset`` is.
 
     Raises:
         InputError: when it has other classes, or an image that is tested on.
     """
     items = [*other.train, *other.val, *other.test]
-    items = classification.mapped(items, other.classes, dataset.classes)
+    items = classification.map_labels(items, other.classes, dataset.classes)
     require_apart(items, dataset.test)
     return items
 
 
-def left_over(train: Sequence[Item], support: Support) -> list[Item]:
+def list_unused(train: Sequence[Item], support: Support) -> list[Item]:
     """Return the training images that are not, and share no group with one, in the support set.
 
     A copy of a support image under another name counts as that image.
@@ -100,7 +100,7 @@ def left_over(train: Sequence[Item], support: Support) -> list[Item]:
 
 
 def require_unused(items: Sequence[Item], left: Sequence[Item]) -> None:
-    """Refuse calibration images of which ``left_over`` left some out.
+    """Refuse calibration images of which ``list_unused`` leaves some out.
 
     Raises:
         InputError: listing them.
@@ -115,7 +115,7 @@ def require_unused(items: Sequence[Item], left: Sequence[Item]) -> None:
         )
 
 
-def manifest(items: Sequence[Item], classes: Sequence[str]) -> list[dict[str, Any]]:
+def list_rows(items: Sequence[Item], classes: Sequence[str]) -> list[dict[str, Any]]:
     """Return a row (path, sha256, label, split) for every calibration image."""
     rows = Support(list(items), [], 0).manifest(classes)
     return [{**row, "split": "calibration"} for row in rows]
@@ -125,8 +125,8 @@ def fit_temperature(
     classifier: Classifier, val: Sequence[Item], cache: FeatureCache
 ) -> tuple[Classifier, list[str]]:
     """Return the classifier at the temperature of its val images, and what to know about it."""
-    logits = classification.logits(classifier, val, cache, "val features")
-    best = temperature(logits, torch.tensor([i.label for i in val]))
+    logits = classification.compute_logits(classifier, val, cache, "val features")
+    best = find_temperature(logits, torch.tensor([i.label for i in val]))
     if best is not None:
         return classifier.adjust(temperature=best), []
     note = (
@@ -141,8 +141,8 @@ def fit_sets(
     classifier: Classifier, items: Sequence[Item], alpha: float, cache: FeatureCache
 ) -> Classifier:
     """Return the classifier with the conformal thresholds of calibration images."""
-    p = classification.probabilities(classifier, items, cache, "calibration features")
-    thresholds = conformal.fit(p.numpy(), classification.labels_of(items), alpha)
+    p = classification.compute_probabilities(classifier, items, cache, "calibration features")
+    thresholds = conformal.fit(p.numpy(), classification.list_labels(items), alpha)
     return classifier.adjust(conformal=thresholds)
 
 

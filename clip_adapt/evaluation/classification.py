@@ -49,7 +49,7 @@ class Evaluation:
 
     def facts(self) -> dict[str, Any]:
         """Return what metrics.json says of it; every value can be written as JSON."""
-        labels, groups = labels_of(self.items), groups_of(self.items)
+        labels, groups = list_labels(self.items), list_groups(self.items)
         return {
             "test": self.ours.table,
             "zero_shot": self.zero_shot.table,
@@ -64,7 +64,7 @@ class Evaluation:
         }
 
 
-def beside_zero_shot(
+def measure_beside_zero_shot(
     classifier: Classifier,
     items: list[Item],
     cache: FeatureCache,
@@ -81,9 +81,9 @@ def beside_zero_shot(
         more: metrics besides those that ship.
     """
     baseline = Classifier(Method(classifier.backbone, classifier.method.task))
-    ours = probabilities(classifier, items, cache)
-    base = probabilities(baseline, items, cache)
-    labels, groups, names = labels_of(items), groups_of(items), classifier.classes
+    ours = compute_probabilities(classifier, items, cache)
+    base = compute_probabilities(baseline, items, cache)
+    labels, groups, names = list_labels(items), list_groups(items), classifier.classes
     return Evaluation(
         names,
         items,
@@ -95,14 +95,14 @@ def beside_zero_shot(
     )
 
 
-def probabilities(
+def compute_probabilities(
     classifier: Classifier, items: Sequence[Item], cache: FeatureCache, label: str = "test features"
 ) -> Tensor:
     """Return the probabilities (N, C) of items, on the CPU."""
-    return classifier.softmax(logits(classifier, items, cache, label))
+    return classifier.softmax(compute_logits(classifier, items, cache, label))
 
 
-def logits(
+def compute_logits(
     classifier: Classifier, items: Sequence[Item], cache: FeatureCache, label: str
 ) -> Tensor:
     """Return the logits (N, C) of items before any temperature, on the CPU.
@@ -139,18 +139,18 @@ def _measure_sets(
     return found
 
 
-def labels_of(items: Sequence[Item]) -> Labels:
+def list_labels(items: Sequence[Item]) -> Labels:
     """Return the labels (N,) of items."""
     return np.array([item.label for item in items], dtype=np.int64)
 
 
-def groups_of(items: Sequence[Item]) -> list[str | None] | None:
+def list_groups(items: Sequence[Item]) -> list[str | None] | None:
     """Return the groups of items, None when no item has one."""
     groups = [item.group for item in items]
     return groups if any(group is not None for group in groups) else None
 
 
-def predictions_csv(probabilities: Tensor, items: list[Item], classes: list[str]) -> str:
+def write_predictions(probabilities: Tensor, items: list[Item], classes: list[str]) -> str:
     """Return a table: path, label, prediction, and the probability of each class."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -162,7 +162,7 @@ def predictions_csv(probabilities: Tensor, items: list[Item], classes: list[str]
     return text.getvalue()
 
 
-def mapped(items: list[Item], of_dataset: list[str], of_delta: list[str]) -> list[Item]:
+def map_labels(items: list[Item], of_dataset: list[str], of_delta: list[str]) -> list[Item]:
     """Return the items with the labels of the delta's order of classes.
 
     Raises:

@@ -57,27 +57,29 @@ def measure_deltas(
     catalog.find_dataset(dataset)  # says what is wrong with it before anything is loaded
     folder = Path(output).expanduser() if output is not None else None
     models = _load(adapters, method_file, device, precision)
-    card = catalog.find_dataset(dataset, wants=_wanted(models, dataset, classes))
+    card = catalog.find_dataset(dataset, wants=_choose_wanted(models, dataset, classes))
     data = Dataset.from_card(card, cache_dir=cache_dir, data_dir=data_dir, download=download)
     if catalog.gives(card) == "captions":
         if more:
             raise InputError("metrics= measures probabilities of classes, and captions have none")
-        return _retrieval(models, data, on_bad_image, cache, cache_dir, folder)
+        return _measure_retrieval(models, data, on_bad_image, cache, cache_dir, folder)
     if classes == "dataset":
-        models = {name: _moved(name, model, data) for name, model in models.items()}
+        models = {name: _move_to_classes(name, model, data) for name, model in models.items()}
     items = {
-        n: classification.mapped(data.test, data.classes, m.classes) for n, m in models.items()
+        n: classification.map_labels(data.test, data.classes, m.classes) for n, m in models.items()
     }
     _require_same_classes(models)
-    broken = _broken(data, on_bad_image, cache_dir)
+    broken = _find_broken(data, on_bad_image, cache_dir)
     if folder is not None:
         require_writable(folder)
     kept = FeatureCache(cache_folder(cache_dir) / "features" if cache else None)
     found = {
-        name: classification.beside_zero_shot(model, _without(items[name], broken), kept, more=more)
+        name: classification.measure_beside_zero_shot(
+            model, _leave_out(items[name], broken), kept, more=more
+        )
         for name, model in models.items()
     }
-    result = _one(found) if len(found) == 1 else _several(found)
+    result = _describe_one(found) if len(found) == 1 else _describe_several(found)
     if folder is not None:
         _write(folder, found, result)
     return result
@@ -91,7 +93,7 @@ def _load(
 
     loaded: dict[str, Classifier] = {}
     backbones: dict[str, Any] = {}
-    for name, adapter in zip(_names(adapters), adapters, strict=True):
+    for name, adapter in zip(_make_names(adapters), adapters, strict=True):
         header, _ = delta.read(delta.locate(adapter))
         shared = backbones.get(header.backbone["fingerprint"])
         # A method_file is for the deltas that name one; the others are of methods that ship.
@@ -104,7 +106,7 @@ def _load(
     return loaded
 
 
-def _wanted(models: dict[str, Classifier], dataset: str, classes: str) -> Gives:
+def _choose_wanted(models: dict[str, Classifier], dataset: str, classes: str) -> Gives:
     # What a delta without classes is measured on: captions, or the data set's own classes.
     if classes == "dataset" or all(model.classes for model in models.values()):
         return "classes"
@@ -116,7 +118,7 @@ def _wanted(models: dict[str, Classifier], dataset: str, classes: str) -> Gives:
     )
 
 
-def _retrieval(
+def _measure_retrieval(
     models: dict[str, Classifier],
     data: Dataset,
     on_bad_image: str,
@@ -131,11 +133,11 @@ def _retrieval(
     if len(models) > 1:
         raise InputError(f"retrieval is measured for one delta at a time, not {len(models)}")
     (model,) = models.values()
-    items = _without(data.test, _broken(data, on_bad_image, cache_dir))
+    items = _leave_out(data.test, _find_broken(data, on_bad_image, cache_dir))
     if folder is not None:
         require_writable(folder)
     kept = FeatureCache(cache_folder(cache_dir) / "features" if cache else None)
-    found = retrieval.beside_zero_shot(model.method, items, kept)
+    found = retrieval.measure_beside_zero_shot(model.method, items, kept)
     result = {**found.facts(), "notes": []}
     if folder is not None:
         write_text(folder / RETRIEVAL, retrieval.write_csv(found))
@@ -144,7 +146,7 @@ def _retrieval(
     return result
 
 
-def _names(adapters: Sequence[str]) -> list[str]:
+def _make_names(adapters: Sequence[str]) -> list[str]:
     # runs/eyes/coop-lite-16shot-seed1/adapter is called coop-lite-16shot-seed1.
     paths = [Path(a) for a in adapters]
     short = [p.parent.name if p.name == "adapter" and p.parent.name else p.name for p in paths]
@@ -154,7 +156,7 @@ def _names(adapters: Sequence[str]) -> list[str]:
     return short if len(set(short)) == len(short) else [str(a) for a in adapters]
 
 
-def _moved(name: str, model: Classifier, data: Dataset) -> Classifier:
+def _move_to_classes(name: str, model: Classifier, data: Dataset) -> Classifier:
     assert model.header is not None, "a loaded delta has a header"
     method = model.header.method
     if not model.method.works_on_other_classes:
@@ -177,7 +179,7 @@ def _require_same_classes(models: dict[str, Classifier]) -> None:
             )
 
 
-def _broken(data: Dataset, on_bad_image: str, cache_dir: str | None) -> set[str]:
+def _find_broken(data: Dataset, on_bad_image: str, cache_dir: str | None) -> set[str]:
     from clip_adapt.data import decoding, scan
     from clip_adapt.system.files import cache_folder
 
@@ -189,16 +191,16 @@ def _broken(data: Dataset, on_bad_image: str, cache_dir: str | None) -> set[str]
     return set(reasons)
 
 
-def _without(items: list[Item], broken: set[str]) -> list[Item]:
+def _leave_out(items: list[Item], broken: set[str]) -> list[Item]:
     return [item for item in items if item.path not in broken]
 
 
-def _one(found: dict[str, Evaluation]) -> dict[str, Any]:
+def _describe_one(found: dict[str, Evaluation]) -> dict[str, Any]:
     (only,) = found.values()
     return only.facts()
 
 
-def _several(found: dict[str, Evaluation]) -> dict[str, Any]:
+def _describe_several(found: dict[str, Evaluation]) -> dict[str, Any]:
     from clip_adapt.evaluation.measuring import compare
 
     pairs = [(f"{a} - {b}", found[a].ours, found[b].ours) for b, a in combinations(found, 2)]
@@ -214,7 +216,7 @@ def _write(folder: Path, found: dict[str, Evaluation], result: dict[str, Any]) -
     from clip_adapt.evaluation import classification
 
     for name, one in found.items():
-        table = classification.predictions_csv(one.probabilities, one.items, one.classes)
+        table = classification.write_predictions(one.probabilities, one.items, one.classes)
         own = folder if len(found) == 1 else folder / name.replace("/", "-").strip("-")
         write_text(own / PREDICTIONS, table)
     text = jsonlib.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)

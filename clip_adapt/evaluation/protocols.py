@@ -35,7 +35,7 @@ Protocol = Literal["few_shot", "base_to_new", "cross_dataset"]
 SEED = 1  # of the other tasks' bootstrap: it draws independently of the main one, which has 0
 
 
-def halves(dataset: Dataset) -> tuple[Dataset, Dataset]:
+def split_classes(dataset: Dataset) -> tuple[Dataset, Dataset]:
     """Return the data set with its base classes, and with its new classes.
 
     Raises:
@@ -48,16 +48,14 @@ def halves(dataset: Dataset) -> tuple[Dataset, Dataset]:
             f"new; {dataset.name} has {n}: {', '.join(dataset.classes)}"
         )
     middle = math.ceil(n / 2)
-    base, new = (_only(dataset, part) for part in (range(middle), range(middle, n)))
+    base, new = (_keep_labels(dataset, part) for part in (range(middle), range(middle, n)))
     return base, new
 
 
-def of_classes(support: Support, n: int) -> Support:
+def keep_classes(support: Support, n: int) -> Support:
     """Return the images of the first n classes of a draw."""
     kept = range(n)
-    return replace(
-        support, train=_relabelled(support.train, kept), val=_relabelled(support.val, kept)
-    )
+    return replace(support, train=_relabel(support.train, kept), val=_relabel(support.val, kept))
 
 
 def require_transfer(method: Method, name: str, protocol: Protocol) -> None:
@@ -74,14 +72,16 @@ def require_transfer(method: Method, name: str, protocol: Protocol) -> None:
         )
 
 
-def measure(
+def measure_other(
     classifier: Classifier, dataset: Dataset, cache: FeatureCache, more: Sequence[Metric] = ()
 ) -> Evaluation:
     """Measure a classifier of other classes on the test images of its data set."""
-    return classification.beside_zero_shot(classifier, dataset.test, cache, SEED, more)
+    return classification.measure_beside_zero_shot(classifier, dataset.test, cache, SEED, more)
 
 
-def facts(protocol: Protocol, main: Evaluation, others: Mapping[str, Evaluation]) -> dict[str, Any]:
+def describe_protocol(
+    protocol: Protocol, main: Evaluation, others: Mapping[str, Evaluation]
+) -> dict[str, Any]:
     """Return what metrics.json says of a protocol: its name, the other tasks, the harmonic mean."""
     found: dict[str, Any] = {"protocol": protocol}
     if others:
@@ -89,36 +89,38 @@ def facts(protocol: Protocol, main: Evaluation, others: Mapping[str, Evaluation]
     if protocol == "base_to_new":
         new = others["new"]
         found["harmonic_mean"] = {
-            "test": harmonic_mean(main.ours, new.ours),
-            "zero_shot": harmonic_mean(main.zero_shot, new.zero_shot),
+            "test": measure_harmonic_mean(main.ours, new.ours),
+            "zero_shot": measure_harmonic_mean(main.zero_shot, new.zero_shot),
         }
     return found
 
 
-def harmonic_mean(base: Measured, new: Measured) -> Estimate:
+def measure_harmonic_mean(base: Measured, new: Measured) -> Estimate:
     """Return 2 ab / (a + b) of the accuracies on base and new classes, with its interval."""
     rows = [m.table["accuracy"]["value"] for m in (base, new)]
     assert rows[0] is not None and rows[1] is not None, "accuracy is always defined"
     samples = [m.samples["accuracy"] for m in (base, new)]
     shorter = min(map(len, samples))  # a large test set is resampled less often
-    means = _harmonic(samples[0][:shorter], samples[1][:shorter])
-    return make_estimate(float(_harmonic(np.array(rows[0]), np.array(rows[1]))), means, 0.0, 1.0)
-
-
-def _harmonic(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    return np.divide(2 * a * b, a + b, out=np.zeros_like(a), where=a + b > 0)
-
-
-def _only(dataset: Dataset, labels: Sequence[int]) -> Dataset:
-    return replace(
-        dataset,
-        classes=[dataset.classes[i] for i in labels],
-        train=_relabelled(dataset.train, labels),
-        val=_relabelled(dataset.val, labels),
-        test=_relabelled(dataset.test, labels),
+    means = _average_harmonically(samples[0][:shorter], samples[1][:shorter])
+    return make_estimate(
+        float(_average_harmonically(np.array(rows[0]), np.array(rows[1]))), means, 0.0, 1.0
     )
 
 
-def _relabelled(items: Sequence[Item], labels: Sequence[int]) -> list[Item]:
+def _average_harmonically(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return np.divide(2 * a * b, a + b, out=np.zeros_like(a), where=a + b > 0)
+
+
+def _keep_labels(dataset: Dataset, labels: Sequence[int]) -> Dataset:
+    return replace(
+        dataset,
+        classes=[dataset.classes[i] for i in labels],
+        train=_relabel(dataset.train, labels),
+        val=_relabel(dataset.val, labels),
+        test=_relabel(dataset.test, labels),
+    )
+
+
+def _relabel(items: Sequence[Item], labels: Sequence[int]) -> list[Item]:
     index = {label: new for new, label in enumerate(labels)}
     return [replace(item, label=index[item.label]) for item in items if item.label in index]

@@ -27,7 +27,7 @@ from clip_adapt.adapted.classifier import Classifier
 from clip_adapt.data import scan
 from clip_adapt.data.captions import Captions
 from clip_adapt.data.items import Item
-from clip_adapt.evaluation.classification import groups_of
+from clip_adapt.evaluation.classification import list_groups
 from clip_adapt.evaluation.measuring import Measured, compare
 from clip_adapt.evaluation.predictions import Floats
 from clip_adapt.evaluation.quantities import RECALL_AT, RECALLS
@@ -65,7 +65,7 @@ class Ranks:
         return sum(both) / 2
 
 
-def ranks(z: Tensor, t: Tensor, own: Sequence[Sequence[int]]) -> Ranks:
+def rank_pairs(z: Tensor, t: Tensor, own: Sequence[Sequence[int]]) -> Ranks:
     """Rank texts for images and images for texts.
 
     Args:
@@ -75,11 +75,11 @@ def ranks(z: Tensor, t: Tensor, own: Sequence[Sequence[int]]) -> Ranks:
     """
     image = torch.tensor([i for i, texts in enumerate(own) for _ in texts])
     text = torch.tensor([j for texts in own for j in texts])
-    of_texts = _ranks(t, z, text, image)
-    return Ranks(_ranks(z, t, image, text), of_texts[text], image)
+    of_texts = _rank_answers(t, z, text, image)
+    return Ranks(_rank_answers(z, t, image, text), of_texts[text], image)
 
 
-def _ranks(queries: Tensor, pool: Tensor, query: Tensor, answer: Tensor) -> Tensor:
+def _rank_answers(queries: Tensor, pool: Tensor, query: Tensor, answer: Tensor) -> Tensor:
     # The rank (Q,) of the best right answer of every query; (query, answer) lists what is right.
     found = []
     for start in range(0, len(queries), BLOCK):
@@ -148,11 +148,11 @@ class Retrieval:
             "n_test": len(self.items),
             "n_captions": sum(len(item.captions) for item in self.items),
             "n_texts": len(self.texts),
-            "bootstrap": describe_bootstrap(len(self.items), 1, groups_of(self.items)),
+            "bootstrap": describe_bootstrap(len(self.items), 1, list_groups(self.items)),
         }
 
 
-def beside_zero_shot(
+def measure_beside_zero_shot(
     method: Method, items: list[Item], cache: FeatureCache, seed: int = 0
 ) -> Retrieval:
     """Measure a method on captioned images, and the frozen backbone on the same.
@@ -161,23 +161,23 @@ def beside_zero_shot(
     """
     captions = Captions.of(items, scan.digests([i.path for i in items], cache.memory))
     frozen = Method(method.backbone, method.task).eval()
-    groups = groups_of(items)
+    groups = list_groups(items)
 
-    def measured(one: Method) -> tuple[Tensor, Tensor, Ranks, Measured]:
-        z, t = _images(one, items, cache), _texts(one, captions.texts)
-        found = ranks(z, t, captions.own)
+    def measure_one(one: Method) -> tuple[Tensor, Tensor, Ranks, Measured]:
+        z, t = _encode_images(one, items, cache), _encode_texts(one, captions.texts)
+        found = rank_pairs(z, t, captions.own)
         return z, t, found, measure(found, groups, seed)
 
     return Retrieval(
         items,
         captions.texts,
         captions.own,
-        *measured(method.eval()),
-        measured(frozen)[-1],
+        *measure_one(method.eval()),
+        measure_one(frozen)[-1],
     )
 
 
-def _images(method: Method, items: list[Item], cache: FeatureCache) -> Tensor:
+def _encode_images(method: Method, items: list[Item], cache: FeatureCache) -> Tensor:
     paths = [item.path for item in items]
     if not method.tunes_image_tower:
         z = extract(method.backbone, paths, cache, label="test features")[:, 0]
@@ -188,7 +188,7 @@ def _images(method: Method, items: list[Item], cache: FeatureCache) -> Tensor:
     return torch.cat(rows).float().cpu()
 
 
-def _texts(method: Method, texts: Sequence[str]) -> Tensor:
+def _encode_texts(method: Method, texts: Sequence[str]) -> Tensor:
     with torch.no_grad():
         return method.text_features(encode_texts(method, texts)).float().cpu()
 

@@ -66,26 +66,26 @@ class Classify(Objective):
         """Return the data sets: base and new classes apart, and those of ``test_on``."""
         pool, others = dataset, {}
         if o.protocol == "base_to_new":
-            dataset, others["new"] = protocols.halves(pool)
+            dataset, others["new"] = protocols.split_classes(pool)
         for name in _list_test_sets(o):
             other = load(name)
             others[other.name] = other
         aside = None
         if isinstance(o.conformal_images, str):
-            aside = calibration.set_aside(dataset, load(o.conformal_images))
+            aside = calibration.list_set_aside(dataset, load(o.conformal_images))
         return Data(dataset, pool, others, aside)
 
     def draw(self, o: RunOptions, data: Data) -> Draw:
         """Draw the support set, and the images that ``conformal`` calibrates on."""
         support = data.pool.few_shot(o.shots, o.seed, o.sampling)
         if o.protocol == "base_to_new":
-            support = protocols.of_classes(support, len(data.dataset.classes))
+            support = protocols.keep_classes(support, len(data.dataset.classes))
         left: list[Item] = []
         if o.calibrate:
             calibration.require_val(support)
         if o.conformal is not None:
             count = o.conformal_images if isinstance(o.conformal_images, int) else None
-            left = calibration.draw(data.aside or data.dataset.train, support, count, o.seed)
+            left = calibration.draw_images(data.aside or data.dataset.train, support, count, o.seed)
             if data.aside is not None:
                 calibration.require_unused(data.aside, left)
             conformal.require_enough(len(left), o.conformal)
@@ -119,7 +119,7 @@ class Classify(Objective):
             classifier,
             measured={
                 **facts,
-                **protocols.facts(run.options.protocol, measured, others),
+                **protocols.describe_protocol(run.options.protocol, measured, others),
                 "temperature": classifier.temperature,
             },
             facts={"guard": guard} if run.options.guard else {},
@@ -188,18 +188,18 @@ def _calibrate(run: Run, classifier: Classifier) -> tuple[Classifier, list[str]]
 def _measure(run: Run, classifier: Classifier) -> tuple[Evaluation, dict[str, Evaluation]]:
     o, others, test = run.options, {}, run.data.dataset.test
     more = find_metrics(o.metrics)
-    measured = classification.beside_zero_shot(classifier, test, run.cache, more=more)
+    measured = classification.measure_beside_zero_shot(classifier, test, run.cache, more=more)
     for name, dataset in run.data.others.items():
         task = dataset.task(prompts=o.prompts, shots=o.shots, seed=o.seed)
-        others[name] = protocols.measure(classifier.for_task(task), dataset, run.cache, more)
+        others[name] = protocols.measure_other(classifier.for_task(task), dataset, run.cache, more)
     return measured, others
 
 
 def _list_files(run: Run, measured: Evaluation) -> dict[str, str | None]:
     left = run.draw.calibration
-    rows = calibration.manifest(left, run.data.dataset.classes) if left else None
+    rows = calibration.list_rows(left, run.data.dataset.classes) if left else None
     return {
-        PREDICTIONS: classification.predictions_csv(
+        PREDICTIONS: classification.write_predictions(
             measured.probabilities, measured.items, measured.classes
         ),
         CALIBRATION: None if rows is None else write_manifest(rows),

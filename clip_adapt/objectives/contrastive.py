@@ -141,7 +141,9 @@ class Contrastive(Objective):
     def finish(self, run: Run, training: Training, trained: Trained) -> Outcome:
         """Measure retrieval on the test images, the frozen backbone beside it."""
         with run.clock.count("evaluate"):
-            found = retrieval.beside_zero_shot(training.method, run.data.dataset.test, run.cache)
+            found = retrieval.measure_beside_zero_shot(
+                training.method, run.data.dataset.test, run.cache
+            )
         return Outcome(
             Classifier(training.method),
             measured=found.facts(),

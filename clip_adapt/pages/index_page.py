@@ -53,22 +53,22 @@ def render(folder: Path) -> str:
             f"{folder} holds no finished run, which is a folder with a metrics.json and a "
             "config.yaml. Make one: python -m clip_adapt.train"
         )
-    runs, damaged = _read(folders)
-    columns = _columns(runs)
+    runs, damaged = _read_runs(folders)
+    columns = _make_columns(runs)
     return (
         environment()
         .get_template("index.html")
         .render(
             title=f"Runs in {folder.resolve().name}",
             columns=columns,
-            rows=[(_page(run, folder), [c.cell(run) for c in columns]) for run in runs],
+            rows=[(_find_page(run, folder), [c.cell(run) for c in columns]) for run in runs],
             damaged=damaged,
-            curve=_curve(folder),
+            curve=_read_curve(folder),
         )
     )
 
 
-def _read(folders: Iterable[Path]) -> tuple[list[Facts], list[str]]:
+def _read_runs(folders: Iterable[Path]) -> tuple[list[Facts], list[str]]:
     runs, damaged = [], []
     for path in folders:
         try:
@@ -82,7 +82,7 @@ def _read(folders: Iterable[Path]) -> tuple[list[Facts], list[str]]:
     return runs, damaged
 
 
-def _columns(runs: list[Facts]) -> list[Column]:
+def _make_columns(runs: list[Facts]) -> list[Column]:
     every = [q for run in runs for q in list_quantities(run.metrics)]
     headline = list({q.name: q for q in every if q.headline}.values())
     return [
@@ -111,11 +111,11 @@ def _make_column(split: str, quantity: Quantity, title: str) -> Column:
     return Column(title, value, quantity.write_value)
 
 
-def _page(run: Facts, top: Path) -> str | None:
+def _find_page(run: Facts, top: Path) -> str | None:
     page = run.folder / PAGE
     return quote(os.path.relpath(page, top).replace(os.sep, "/")) if page.is_file() else None
 
 
-def _curve(folder: Path) -> str | None:
+def _read_curve(folder: Path) -> str | None:
     path = folder / CURVE
     return data_uri(path.read_bytes(), "svg+xml") if path.is_file() else None

@@ -44,7 +44,7 @@ def render(facts: Facts) -> str:
         InputError: when a file of the run is damaged.
     """
     p = facts.predictions()
-    confusion = tables.confusion_of(p)
+    confusion = tables.count_confusions(p)
     mistakes, hits = _choose(p)
     support = _by_class(facts.support(), p.classes)
     pool = pictures.thumbnails(
@@ -59,10 +59,10 @@ def render(facts: Facts) -> str:
             classes=p.classes,
             headline=list_headline(facts.metrics),
             of_class={quantity.name: quantity for quantity in PER_CLASS},
-            rows=tables.per_class(p, confusion),
+            rows=tables.list_classes(p, confusion),
             matrix=_matrix(confusion),
             heat=_heat(confusion),
-            confused=tables.most_confused(confusion, p.classes, CONFUSIONS),
+            confused=tables.list_confusions(confusion, p.classes, CONFUSIONS),
             reliability=Markup(plots.reliability(p.predicted == p.labels, p.confidence)),
             curve=_curve(facts.metrics),
             mistakes=_shots(p, mistakes, pool),
@@ -119,7 +119,7 @@ def _by_class(
 def _matrix(confusion: NDArray[np.int64]) -> list[list[tuple[int, float]]] | None:
     if len(confusion) > CELLS:
         return None
-    shares = tables.shares_of(confusion)
+    shares = tables.divide_by_row(confusion)
     pairs = zip(confusion.tolist(), shares.tolist(), strict=True)
     return [list(zip(counts, part, strict=True)) for counts, part in pairs]
 
@@ -128,7 +128,7 @@ def _heat(confusion: NDArray[np.int64]) -> tuple[str, str] | None:
     # Right and wrong as two pictures, one above the other, so that each has a colour of its own.
     if len(confusion) <= CELLS:
         return None
-    shares = tables.shares_of(confusion)
+    shares = tables.divide_by_row(confusion)
     right = np.diag(shares.diagonal())
     return pictures.heat(right, RIGHT_RGB), pictures.heat(shares - right, WRONG_RGB)
 

@@ -24,7 +24,7 @@ class ClassRow:
     mistaken: str
 
 
-def per_class(p: Predictions, confusion: NDArray[np.int64]) -> list[ClassRow]:
+def list_classes(p: Predictions, confusion: NDArray[np.int64]) -> list[ClassRow]:
     """Return a row for every class, in the order of the classes."""
     precision, recall, f1, support = precision_recall_fscore_support(
         p.labels, p.predicted, labels=range(len(p.classes)), zero_division=0
@@ -44,22 +44,22 @@ def per_class(p: Predictions, confusion: NDArray[np.int64]) -> list[ClassRow]:
     ]
 
 
-def confusion_of(p: Predictions) -> NDArray[np.int64]:
+def count_confusions(p: Predictions) -> NDArray[np.int64]:
     """Return how many images of each true class (rows) were given each class (C, C)."""
     return confusion_matrix(p.labels, p.predicted, labels=range(len(p.classes)))
 
 
-def shares_of(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
+def divide_by_row(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the counts as shares of their row; a class without images has zeros."""
     return confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
 
 
-def most_confused(
+def list_confusions(
     confusion: NDArray[np.int64], classes: list[str], limit: int
 ) -> list[tuple[str, str, int, float]]:
     """Return (true, predicted, images, share of the true class), the largest share first."""
     off = confusion - np.diag(confusion.diagonal())
-    shares = shares_of(confusion)
+    shares = divide_by_row(confusion)
     order = np.lexsort((-off.ravel(), -shares.ravel() * (off.ravel() > 0)))[:limit]
     pairs = [divmod(int(i), len(classes)) for i in order]
     return [

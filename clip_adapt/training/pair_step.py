@@ -86,7 +86,7 @@ class PairStep(Step):
         with torch.no_grad():
             z = [method.image_features(z).float().cpu() for z in encode_images(method, val)]
             t = method.text_features(encode_texts(method, self.val_captions.texts)).float().cpu()
-        found = retrieval.ranks(torch.cat(z), t, self.val_captions.own)
+        found = retrieval.rank_pairs(torch.cat(z), t, self.val_captions.own)
         return "val_recall@1", found.recall(1)
 
     def _texts_of(self, chosen: Tensor) -> Tensor | list[str]:
