@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import families
 import pytest
 import torch
@@ -9,10 +11,12 @@ import torch.nn.functional as F
 
 from clip_adapt.backbone import compiling
 from clip_adapt.backbone.backbone import Backbone
+from clip_adapt.data.captions import Captions
 from clip_adapt.data.task import Task
 from clip_adapt.method import finding
 from clip_adapt.training.examples import Examples
 from clip_adapt.training.loop import train
+from clip_adapt.training.pair_step import PairStep
 from clip_adapt.training.recipe import Recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of torch's compiler
@@ -88,6 +92,26 @@ def test_a_compiled_step_trains_the_same(name, changes, both, compilations, grap
         assert row == pytest.approx(other, rel=1e-5)
     for key, tensor in plain.state_dict().items():
         assert torch.allclose(fast.state_dict()[key], tensor, atol=1e-6)
+
+
+@pytest.mark.parametrize("dedup", [True, False])
+@pytest.mark.parametrize("name", ["adapter", "coop"])
+def test_a_compiled_step_on_captions_trains_the_same(name, dedup, both, compilations):
+    texts = [f"picture {number}" for number in range(12)]
+    captions = Captions(texts, [[number, (number + 1) % 12] for number in range(12)])
+    make_step = functools.partial(PairStep, captions=captions, val_captions=captions, dedup=dedup)
+    cls, recipe, ends = finding.find_method(name).cls, Recipe(epochs=2, batch_size=6, lr=0.05), []
+    for backbone in both:
+        made = cls(backbone, Task(()))
+        support = Examples(support_of(backbone).inputs, torch.arange(12))
+        curve = train(made, support, recipe, make_step=make_step)
+        ends.append((curve, made.state_dict()))
+    (expected, plain), (curve, fast) = ends
+    whole = [f for f in compilations if getattr(f, "__name__", "") == "_compute"]
+    assert len(whole) == (name == "adapter")  # a step in which the text tower runs is not one
+    assert [r["loss"] for r in curve] == pytest.approx([r["loss"] for r in expected], rel=1e-4)
+    for key, tensor in plain.items():
+        assert torch.allclose(fast[key], tensor, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["coop", "lora"])

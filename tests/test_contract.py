@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from clip_adapt.backbone.backbone import Backbone
 from clip_adapt.method import finding
@@ -102,6 +103,66 @@ class Forgets(Method):
         return super().logits(z + self.shift, w)
 
 
+class Doubles(Method):
+    """Breaks a law: what forward gives is not what its parts give."""
+
+    def forward(self, z):
+        return 2 * super().forward(z)
+
+
+class DeniesFit(Method):
+    """Breaks a law: it solves, and says that it does not."""
+
+    solves = False
+    shift = 0.0
+
+    def fit(self, z, y):
+        self.shift = 1.0 + torch.arange(3.0)
+
+    def logits(self, z, w):
+        return super().logits(z, w) + self.shift
+
+
+class DeniesPenalty(Method):
+    """Breaks a law: it has a penalty, and says that it has none."""
+
+    penalizes = False
+
+    def penalty(self, z, frozen, w):
+        return w.square().sum()
+
+
+class DeniesLoss(Method):
+    """Breaks a law: it has a loss of its own, and says that a run may balance it."""
+
+    has_own_loss = False
+
+    def loss(self, logits, labels):
+        return F.multi_margin_loss(logits, labels)
+
+
+class DeniesStep(Method):
+    """Breaks a law: it changes gradients, and says that it does not."""
+
+    changes_gradients = False
+
+    def __init__(self, backbone, task):
+        super().__init__(backbone, task)
+        self.shift = torch.nn.Parameter(torch.zeros(3))
+
+    def before_step(self):
+        self.shift.grad.mul_(2)
+
+
+class ClaimsFit(Method):
+    """Breaks a law: it says that it solves, and has nothing to solve with."""
+
+    solves = True
+
+
+CLAIMS_LAW = testing.what_is_not_claimed_does_nothing
+
+
 @pytest.mark.parametrize(
     ("cls", "law", "message"),
     [
@@ -110,6 +171,12 @@ class Forgets(Method):
         (MixesRows, testing.logits_have_one_row_an_image, "depends on its batch"),
         (Touches, testing.the_backbone_stays_as_it_is, "training changed"),
         (Random, testing.evaluation_repeats, "not deterministic"),
+        (Doubles, testing.the_whole_equals_its_parts, r"differs from logits\(z, weights"),
+        (DeniesFit, CLAIMS_LAW, "fit changes a method that does not claim solves"),
+        (DeniesPenalty, CLAIMS_LAW, "penalizes is not claimed"),
+        (DeniesLoss, CLAIMS_LAW, "has_own_loss is not claimed"),
+        (DeniesStep, CLAIMS_LAW, "changes_gradients is not claimed"),
+        (ClaimsFit, CLAIMS_LAW, "solves is claimed and there is no fit"),
         (Forgets, testing.a_claimed_transfer_fits_other_classes, "the state did not carry over"),
     ],
 )

@@ -42,7 +42,8 @@ def test_the_file_describes_itself(tmp_path, tiny_backbone):
     header, tensors = delta.read(tmp_path / "a" / delta.FILE)
     assert list(tensors) == ["ctx"] and tensors["ctx"].shape == (4, 32)
     assert header.format == 1
-    assert header.method == {"name": "coop", "options": {"n_ctx": 4, "position": "front"}}
+    options = {"n_ctx": 4, "ctx_init": None, "csc": False, "position": "front"}
+    assert header.method == {"name": "coop", "options": options}
     assert header.backbone["fingerprint"] == tiny_backbone.fingerprint
     assert header.to_task().classes == CLASSES
     assert header.transform["size"] == [32, 32]

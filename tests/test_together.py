@@ -76,7 +76,31 @@ def copies(methods):
     return made
 
 
-@pytest.mark.parametrize("cls", [Residual, find_method("coop").cls])
+class Penalized(Residual):
+    """Adds to the loss what the features, the frozen ones and the class weights say."""
+
+    def weights(self):
+        return F.normalize(super().weights() + self.shift, dim=1)
+
+    def penalty(self, z, frozen, w):
+        return (w - self.zero_shot_weights).square().sum() + (z @ self.inner).square().mean()
+
+
+class Halves(Residual):
+    """Changes the gradients by what its own run holds."""
+
+    def before_step(self):
+        self.inner.grad.mul_(0.5).add_(self.shift)
+
+
+class Averages(Residual):
+    """Changes its state at the end of every epoch."""
+
+    def on_epoch_end(self, epoch, epochs):
+        self.shift.add_(self.inner.mean(0) * (epoch + 1) / epochs)
+
+
+@pytest.mark.parametrize("cls", [Residual, find_method("coop").cls, Penalized, Halves, Averages])
 @pytest.mark.parametrize(
     "recipe",
     [
@@ -224,7 +248,20 @@ class Counts(Residual):
         return super().logits(z, w)
 
 
-@pytest.mark.parametrize("cls", [Remembers, Draws, DrawsItself, Branches, Counts])
+class LooksBack(Residual):
+    """Changes the gradients by what its own last batch was, which a run axis does not bring."""
+
+    last = None
+
+    def penalty(self, z, frozen, w):
+        self.last = z
+        return 0.0
+
+    def before_step(self):
+        self.inner.grad.add_(self.last.mean())
+
+
+@pytest.mark.parametrize("cls", [Remembers, Draws, DrawsItself, Branches, Counts, LooksBack])
 def test_a_method_that_a_run_axis_does_not_reach_is_trained_in_turn(double_backbone, cls):
     methods, supports, recipes = runs(double_backbone, cls, [(1, 0.01), (2, 0.02), (3, 0.02)])
     alone = [cls(double_backbone, Task(CLASSES, seed=r.seed)).double() for r in recipes]

@@ -11,7 +11,7 @@ from clip_adapt.errors import InputError
 from clip_adapt.method.contract import Method
 from clip_adapt.training.examples import Examples, measure_accuracy
 from clip_adapt.training.loop import train
-from clip_adapt.training.recipe import Recipe
+from clip_adapt.training.recipe import Recipe, make_optimizer
 from clip_adapt.training.schedule import Schedule
 
 
@@ -73,6 +73,35 @@ def test_accumulated_batches_equal_one_large_batch(problem):
     torch.nn.init.zeros_(method.shift)
     train(method, Examples(z, y), Recipe(**{**vars(one), "batch_size": 4, "accumulate": 3}))
     assert torch.allclose(method.shift, large, atol=1e-5)
+
+
+def plain_step(recipe, p, g, first, second, t):
+    """One step of sgd, adam or adamw on floats: (p, first moment, second moment)."""
+    if recipe.optimizer == "adamw":
+        p = p - recipe.lr * recipe.weight_decay * p
+    else:
+        g = g + recipe.weight_decay * p
+    if recipe.optimizer == "sgd":
+        first = g if t == 1 else recipe.momentum * first + g
+        return p - recipe.lr * first, first, second
+    first, second = 0.9 * first + 0.1 * g, 0.999 * second + 0.001 * g * g
+    root = (second / (1 - 0.999**t)) ** 0.5
+    return p - recipe.lr * first / (1 - 0.9**t) / (root + recipe.eps), first, second
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_an_optimizer_makes_the_steps_of_its_formula(tiny_backbone, optimizer):
+    method = Shift(tiny_backbone, Task(("cat", "dog"))).double()
+    recipe = Recipe(epochs=1, optimizer=optimizer, lr=0.1, momentum=0.7, weight_decay=0.3, eps=0.05)
+    with torch.no_grad():
+        method.shift.fill_(2.0)
+    made = make_optimizer(method, recipe)
+    p, first, second = 2.0, 0.0, 0.0
+    for t, g in enumerate([0.5, -0.25, 0.125], start=1):
+        method.shift.grad = torch.full_like(method.shift, g)
+        made.step()
+        p, first, second = plain_step(recipe, p, g, first, second, t)
+        assert method.shift.detach().flatten().tolist() == pytest.approx([p] * 32, rel=1e-12)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])

@@ -17,7 +17,7 @@ from clip_adapt.adapted import delta
 from clip_adapt.adapted.classifier import Classifier
 from clip_adapt.backbone.backbone import Backbone
 from clip_adapt.data.task import Task
-from clip_adapt.method.contract import Method
+from clip_adapt.method.contract import CLAIMS, Method
 from clip_adapt.method.finding import Found
 from clip_adapt.training import contrastive
 from clip_adapt.training.fitting import Part, solve
@@ -118,6 +118,46 @@ def logits_have_one_row_an_image(case: Case) -> None:
         one = torch.cat([made(row.unsqueeze(0)) for row in z])
     assert logits.shape == (len(pixels), len(CLASSES)), f"logits have shape {tuple(logits.shape)}"
     assert torch.allclose(logits, one, rtol=1e-4, atol=1e-4), "a row depends on its batch"
+
+
+def the_whole_equals_its_parts(case: Case) -> None:
+    """``forward(z)`` gives what ``logits(z, weights())`` gives, before training and after."""
+    for made in (case.make().eval(), case.trained(case.fresh())[0]):
+        pixels, _ = case.toy(made.backbone)
+        with torch.no_grad():
+            z = made.encode_image(pixels)
+            whole, parts = made(z), made.logits(z, made.weights())
+        assert torch.allclose(whole, parts, rtol=1e-5, atol=1e-5), (
+            "forward(z) differs from logits(z, weights())"
+        )
+
+
+def what_is_not_claimed_does_nothing(case: Case) -> None:
+    """A method without a claim of contract.CLAIMS does not do it; one with it defines how."""
+    made = case.make().eval()
+    pixels, labels = case.toy(made.backbone)
+    for claim, function in CLAIMS.items():
+        inherits = getattr(case.cls, function) is getattr(Method, function)
+        claimed = getattr(made, claim)
+        assert not (claimed and inherits), f"{claim} is claimed and there is no {function}"
+    with torch.no_grad():
+        z = made.encode_image(pixels)
+        w = made.weights()
+        before = made(z)
+        if not made.solves:
+            made.fit(z, labels)
+            assert torch.equal(made(z), before), "fit changes a method that does not claim solves"
+        if not made.penalizes:
+            assert not made.penalty(z, z, w), "there is a penalty, and penalizes is not claimed"
+        if not made.has_own_loss:
+            plain = F.cross_entropy(before, labels)
+            assert torch.equal(made.loss(before, labels), plain), "has_own_loss is not claimed"
+    for parameter in made.trainable():
+        parameter.grad = torch.ones_like(parameter)
+    if not made.changes_gradients:
+        made.before_step()
+        untouched = all(bool((p.grad == 1).all()) for p in made.trainable() if p.grad is not None)
+        assert untouched, "before_step changes gradients, and changes_gradients is not claimed"
 
 
 def every_parameter_gets_a_gradient(case: Case) -> None:
@@ -291,6 +331,8 @@ def a_claimed_training_on_captions_reaches_every_parameter(case: Case) -> None:
 
 LAWS: tuple[Callable[[Case], None], ...] = (
     logits_have_one_row_an_image,
+    the_whole_equals_its_parts,
+    what_is_not_claimed_does_nothing,
     every_parameter_gets_a_gradient,
     the_backbone_stays_as_it_is,
     the_loss_halves,
