@@ -7,13 +7,17 @@ import random
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+import clip_adapt
+from clip_adapt.adapted import conformal
 from clip_adapt.data.dataset import Dataset
 from clip_adapt.data.items import Item, Support
 from clip_adapt.errors import InputError
 from clip_adapt.evaluation import calibration
+from clip_adapt.inputs.features import FeatureCache
 
 NAMES = ("cat", "dog", "eel")
 APART = "calibration"  # the option that names images which were set aside
@@ -141,6 +145,19 @@ def test_what_is_drawn_is_the_seeds_sample_of_what_is_left(pictures, caplog):
     assert calibration.draw(pool, support, 5, 3) == random.Random(3).sample(left, 5)
     assert calibration.draw(pool, support, 13, 3) == left
     assert caplog.messages == ["12 calibration images are left, fewer than 13"]
+
+
+def test_sets_are_calibrated_at_the_temperature_of_the_classifier(tiny_backbone, pictures):
+    classifier = clip_adapt.zero_shot(NAMES, model=tiny_backbone)
+    classifier.temperature = 0.1
+    items = [Item(path, i % 3) for i, path in enumerate(pictures)]
+    calibration.fit_sets(classifier, items, 0.2, FeatureCache(None))
+    p = torch.cat([classifier.probabilities(pixels) for pixels in classifier.batches(pictures)])
+    expected = conformal.fit(p.numpy(), np.array([item.label for item in items]), 0.2)
+    assert classifier.conformal == pytest.approx(expected, abs=1e-6)
+    classifier.temperature = 1.0
+    calibration.fit_sets(classifier, items, 0.2, FeatureCache(None))
+    assert classifier.conformal["lac"] != pytest.approx(expected["lac"], abs=1e-3)
 
 
 @pytest.mark.parametrize(
