@@ -21,13 +21,12 @@ from clip_adapt import cli
 from clip_adapt.cli import words
 from clip_adapt.config import cards, options, yamls
 from clip_adapt.config.run_options import RunOptions
-from clip_adapt.data import catalog
+from clip_adapt.data.source import list_sources
 from clip_adapt.method import finding
 from clip_adapt.runs.configuration import compose
 from clip_adapt.runs.run import run
 from clip_adapt.sweeps import grid
 from clip_adapt.system import run_files
-from clip_adapt.system.files import resource
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -164,9 +163,8 @@ def known_options():
     for name in cards.names("method"):
         of_class = options.of_signature(finding.find_method(name).cls)
         known |= {f"method.{key}": option.annotation for key, option in of_class.items()}
-    for path in resource("clip_adapt/data/sources").glob("[a-z]*.py"):
-        of_read = options.of_signature(catalog.source_module(path.stem).read)
-        known |= {f"dataset.{key}": option.annotation for key, option in of_read.items()}
+    for source in list_sources():
+        known |= {f"dataset.{key}": option.annotation for key, option in source.options.items()}
     for card, group in ((cards.DataCard, "dataset"), (cards.ModelCard, "model")):
         of_card = options.of_dataclass(card)
         known |= {f"{group}.{key}": option.annotation for key, option in of_card.items()}
@@ -317,9 +315,7 @@ def test_every_file_of_a_run_is_explained():
 def test_the_table_of_sources_is_their_signatures():
     rows = re.findall(r"^\| [^|]+ \| `(\w+)` \| (.*) \|$", PAGES["docs/data.md"], re.MULTILINE)
     table = {name: set(re.findall(r"`(\w+)`", cell)) for name, cell in rows if name != "source"}
-    ours = [path.stem for path in resource("clip_adapt/data/sources").glob("[a-z]*.py")]
-    modules = {name: catalog.source_module(name) for name in ours}
-    assert table == {name: set(options.of_signature(m.read)) for name, m in modules.items()}
+    assert table == {source.name: set(source.options) for source in list_sources()}
 
 
 def test_every_model_card_stands_in_the_table_of_backbones():
