@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from clip_adapt.adapted.classifier import Classifier
     from clip_adapt.api import adapt, load, zero_shot
     from clip_adapt.backbone.backbone import Backbone
-    from clip_adapt.config.options import Between
+    from clip_adapt.config.values import Between
     from clip_adapt.data.dataset import Dataset
     from clip_adapt.data.task import Task
     from clip_adapt.errors import InputError
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Backbone": "backbone.backbone",
-    "Between": "config.options",
+    "Between": "config.values",
     "Classifier": "adapted.classifier",
     "Dataset": "data.dataset",
     "InputError": "errors",

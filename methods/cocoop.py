@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from clip_adapt.backbone.backbone import Backbone
-from clip_adapt.config.options import Between
+from clip_adapt.config.values import Between
 from clip_adapt.data.task import Task
 from clip_adapt.method.contract import Method
 from clip_adapt.method.layers import linear

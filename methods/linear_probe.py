@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clip_adapt.backbone.backbone import Backbone
-from clip_adapt.config.options import Between
+from clip_adapt.config.values import Between
 from clip_adapt.data.task import Task
 from clip_adapt.method.contract import Method
 from clip_adapt.method.folds import folds

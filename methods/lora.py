@@ -21,7 +21,7 @@ from clip_adapt.backbone import tunable_layers, tuning
 from clip_adapt.backbone.backbone import Backbone
 from clip_adapt.backbone.blocks import Side
 from clip_adapt.backbone.tunable_layers import Role
-from clip_adapt.config.options import Between
+from clip_adapt.config.values import Between
 from clip_adapt.data.task import Task
 from clip_adapt.errors import InputError
 from clip_adapt.method.contract import Method

@@ -4,10 +4,10 @@ from typing import Annotated, get_args, get_origin
 
 import pytest
 
-from clip_adapt.config import options
+from clip_adapt.config import options, values
 from clip_adapt.config.cards import ModelCard
-from clip_adapt.config.options import Between
 from clip_adapt.config.run_options import RunOptions
+from clip_adapt.config.values import Between
 from clip_adapt.data.source import find_source
 
 LEAST = 5e-324  # the smallest number above 0
@@ -51,7 +51,7 @@ def test_a_bound_is_where_it_is_said_to_be(home, name):
     schema, table = HOMES[home]
     fits, does_not_fit = table[name]
     for value in fits:
-        assert options.check(value, schema[name].annotation) == value
+        assert values.check(value, schema[name].annotation) == value
     for value in does_not_fit:
         with pytest.raises(ValueError):
-            options.check(value, schema[name].annotation)
+            values.check(value, schema[name].annotation)

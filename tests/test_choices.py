@@ -15,7 +15,7 @@ from clip_adapt.data.dataset import Dataset
 from clip_adapt.data.items import Item, Support
 from clip_adapt.data.task import Task
 from clip_adapt.errors import InputError
-from clip_adapt.evaluation import metrics, protocols
+from clip_adapt.evaluation import metrics, protocols, resampling
 from clip_adapt.evaluation.classification import Evaluation
 from clip_adapt.evaluation.metrics import Measured
 from clip_adapt.inputs.features import FeatureCache
@@ -209,7 +209,7 @@ def test_each_kind_has_its_own_harmonic_mean():
 
 
 def test_other_tasks_are_resampled_by_a_seed_of_their_own(tiny_backbone, animals, monkeypatch):
-    monkeypatch.setattr(metrics, "RESAMPLES", 50)
+    monkeypatch.setattr(resampling, "RESAMPLES", 50)
     dataset = Dataset.load(animals)
     classifier = clip_adapt.zero_shot(dataset.classes, model=tiny_backbone)
     found = protocols.measure(classifier, dataset, FeatureCache(None))

@@ -7,8 +7,8 @@ import pytest
 
 from clip_adapt.cli import words
 from clip_adapt.config import cards, options, yamls
-from clip_adapt.config.options import Text
 from clip_adapt.config.run_options import RunOptions
+from clip_adapt.config.values import Text
 from clip_adapt.data import catalog
 from clip_adapt.data.dataset import Dataset
 from clip_adapt.data.task import GENERAL_TEMPLATES

@@ -19,7 +19,7 @@ import torch
 import clip_adapt
 from clip_adapt import cli
 from clip_adapt.cli import words
-from clip_adapt.config import cards, options, yamls
+from clip_adapt.config import cards, options, values, yamls
 from clip_adapt.config.run_options import RunOptions
 from clip_adapt.data.source import list_sources
 from clip_adapt.method import finding
@@ -176,7 +176,7 @@ def known_options():
 def test_every_option_in_the_text_exists_and_takes_the_value(page, key, value):
     known = known_options()
     assert key in known
-    varied = options.parse(options.Text(value)) if value.startswith("[") else []
+    varied = values.parse(values.Text(value)) if value.startswith("[") else []
     whole = fits(value, known[key]) or PLACE.search(value)
     assert whole or (varied and all(fits(str(one), known[key]) for one in varied))
 
@@ -184,7 +184,7 @@ def test_every_option_in_the_text_exists_and_takes_the_value(page, key, value):
 def fits(value, annotation):
     """Return whether an option takes a value whole, be it a list."""
     try:
-        options.check(options.Text(value), annotation)
+        values.check(values.Text(value), annotation)
     except ValueError:
         return False
     return True

@@ -18,7 +18,7 @@ from clip_adapt.adapted import delta
 from clip_adapt.config import cards
 from clip_adapt.data.task import Task
 from clip_adapt.errors import InputError
-from clip_adapt.evaluation import metrics
+from clip_adapt.evaluation import resampling
 from clip_adapt.method.finding import find_method, list_methods
 from clip_adapt.runs.configuration import compose
 
@@ -64,7 +64,7 @@ def test_a_file_is_run_once_and_again_when_it_has_changed(own, tmp_path, monkeyp
 
 
 def test_a_users_method_trains_side_by_side(own, animals, tiny_model, run_cli, monkeypatch):
-    monkeypatch.setattr(metrics, "RESAMPLES", 20)
+    monkeypatch.setattr(resampling, "RESAMPLES", 20)
     words = [f"method={own()}", f"dataset={animals}", f"model={tiny_model}", "seed=[1,2]"]
     more = ["shots=2", "epochs=2", "lr=[0.01,0.05]", "tensorboard=false", "output=out"]
     code, out, err = run_cli("sweep", *words, *more)
@@ -168,7 +168,7 @@ method:
 
 
 def test_a_yaml_is_a_method_of_its_own(variant, animals, tiny_model, run_cli, monkeypatch):
-    monkeypatch.setattr(metrics, "RESAMPLES", 20)
+    monkeypatch.setattr(resampling, "RESAMPLES", 20)
     take_away = variant(SHORT)
     assert "short_coop" in list_methods()
     _, out, _ = run_cli("train", "--help")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from clip_adapt.config.options import Text
+from clip_adapt.config.values import Text
 from clip_adapt.errors import InputError
 from clip_adapt.sweeps import grid
 

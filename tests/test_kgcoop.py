@@ -14,7 +14,7 @@ from test_coop import NAMES, plain_prompts, plain_text_tower
 from clip_adapt import testing
 from clip_adapt.backbone.backbone import Backbone
 from clip_adapt.data.task import Task
-from clip_adapt.evaluation import metrics
+from clip_adapt.evaluation import resampling
 from clip_adapt.method.finding import find_method
 from clip_adapt.training.examples import Examples
 from clip_adapt.training.recipe import Recipe
@@ -86,7 +86,7 @@ def test_it_works_with_balanced_classes(train_tiny, animals):
 
 
 def test_it_sweeps_side_by_side(animals, tiny_model, run_cli, monkeypatch):
-    monkeypatch.setattr(metrics, "RESAMPLES", 20)
+    monkeypatch.setattr(resampling, "RESAMPLES", 20)
     words = [f"method={FILE}", f"dataset={animals}", f"model={tiny_model}", "shots=2", "epochs=2"]
     code, out, err = run_cli("sweep", *words, "seed=[1,2]", "tensorboard=false", "output=out")
     assert code == 0, err

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from clip_adapt.config.options import Text, defaults_of
+from clip_adapt.config.options import defaults_of
+from clip_adapt.config.values import Text
 from clip_adapt.errors import InputError
 from clip_adapt.method import finding
 from clip_adapt.runs import configuration

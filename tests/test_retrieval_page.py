@@ -18,7 +18,7 @@ from PIL import Image
 
 from clip_adapt.data.items import Item
 from clip_adapt.errors import InputError
-from clip_adapt.evaluation import metrics, retrieval
+from clip_adapt.evaluation import resampling, retrieval
 from clip_adapt.evaluation.retrieval import Retrieval
 from clip_adapt.pages import facts, plots, retrieval_page, retrieval_table
 from clip_adapt.pages.retrieval_table import Answer, Text
@@ -274,7 +274,7 @@ def test_features_that_are_all_the_same_have_no_hit(make_run):
 
 
 def test_many_images_give_a_page_of_bounded_size(make_run, tmp_path, monkeypatch):
-    monkeypatch.setattr(metrics, "RESAMPLES", 20)
+    monkeypatch.setattr(resampling, "RESAMPLES", 20)
     n, wide = 5000, 40
     stream = np.random.default_rng(0)
     paths = [str(tmp_path / f"{i}.jpg") for i in range(n)]

@@ -10,7 +10,7 @@ import pytest
 
 from clip_adapt import InputError
 from clip_adapt.config import cards, yamls
-from clip_adapt.config.options import Text
+from clip_adapt.config.values import Text
 from clip_adapt.data import Dataset, source
 from clip_adapt.data.catalog import find_dataset
 from clip_adapt.system import plugins
@@ -313,7 +313,7 @@ def test_paths_of_a_card_that_ships_stay_below_the_data_folder():
 READ = """
 from pathlib import Path
 from clip_adapt import InputError
-from clip_adapt.config.options import FilePath
+from clip_adapt.config.values import FilePath
 from clip_adapt.data import Item, Splits
 RECOGNISES = "a folder"
 count = 0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from clip_adapt.evaluation import metrics
+from clip_adapt.evaluation import resampling
 
 ANEW = "finished before with another configuration, so it runs anew"
 FILES = ("results.csv", "results.md", "curve.png", "curve.svg", "index.html")
@@ -40,7 +40,7 @@ TRUSTED = fault("a kept run is trusted although its card changed")
 @pytest.fixture
 def sweep(run_cli, tiny_model, monkeypatch):
     """A function that sweeps over the tiny CLIP: (exit code, stdout, stderr)."""
-    monkeypatch.setattr(metrics, "RESAMPLES", 20)
+    monkeypatch.setattr(resampling, "RESAMPLES", 20)
 
     def swept(*words):
         usual = ["method=[zero_shot]", "shots=[1]", "seed=[1]", f"model={tiny_model}"]

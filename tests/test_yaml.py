@@ -4,8 +4,9 @@ from typing import Annotated, Any, Literal
 
 import pytest
 
-from clip_adapt.config import options, yamls
-from clip_adapt.config.options import Between, Option, Text, check, describe, validate
+from clip_adapt.config import options, values, yamls
+from clip_adapt.config.options import Option, validate
+from clip_adapt.config.values import Between, Text, check, describe
 from clip_adapt.errors import InputError
 
 
@@ -215,12 +216,12 @@ def test_defaults_are_filled_in_and_all_problems_come_together():
 
 
 def test_text_that_is_no_yaml_stays_text():
-    assert options.parse("[1, 2") == "[1, 2"
-    assert options.parse("a: b") == "a: b"
-    assert options.parse("{a: 1}") == {"a": 1}
-    assert options.parse("1.0e-8") == 1e-8
+    assert values.parse("[1, 2") == "[1, 2"
+    assert values.parse("a: b") == "a: b"
+    assert values.parse("{a: 1}") == {"a": 1}
+    assert values.parse("1.0e-8") == 1e-8
 
 
 def test_a_list_of_templates_needs_no_quotes():
-    assert options.parse("[a photo of {}, 'art of {}']") == ["a photo of {}", "art of {}"]
-    assert options.parse("[a, b]") == ["a", "b"]
+    assert values.parse("[a photo of {}, 'art of {}']") == ["a photo of {}", "art of {}"]
+    assert values.parse("[a, b]") == ["a", "b"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from clip_adapt.config.options import Between
+from clip_adapt.config.values import Between
 from clip_adapt.errors import InputError
 
 if TYPE_CHECKING:

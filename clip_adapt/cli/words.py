@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from clip_adapt.config import cards, options, yamls
-from clip_adapt.config.options import Text
+from clip_adapt.config.values import Text
 from clip_adapt.errors import InputError
 from clip_adapt.system.files import resource
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from clip_adapt.config import options, yamls
+from clip_adapt.config import options, values, yamls
 from clip_adapt.errors import InputError
 from clip_adapt.system.files import resource
 
@@ -27,7 +27,7 @@ class ModelCard:
 
     architecture: str
     pretrained: str | None = None
-    image_size: Annotated[int, options.Between(8, 4096)] | None = None
+    image_size: Annotated[int, values.Between(8, 4096)] | None = None
     licence: str | None = None
     download: str | None = None
     prompts: str | None = None

@@ -8,65 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import math
-import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any
 
-import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
+from clip_adapt.config.values import check, describe
 from clip_adapt.errors import nearest
-
-
-@dataclass(frozen=True)
-class Between:
-    """A bound for ``Annotated`` numbers; None leaves a side open.
-
-    ``strict`` excludes the lower bound itself.
-    """
-
-    low: float | None = None
-    high: float | None = None
-    strict: bool = False
-
-    def problem(self, value: float) -> str | None:
-        """Return what is expected when the value lies outside, else None."""
-        below = self.low is not None and (value <= self.low if self.strict else value < self.low)
-        above = self.high is not None and value > self.high
-        return str(self) if below or above else None
-
-    def __str__(self) -> str:
-        low = None if self.low is None else f"{'above' if self.strict else 'at least'} {self.low:g}"
-        high = None if self.high is None else f"at most {self.high:g}"
-        return " and ".join(part for part in (low, high) if part)
-
-
-@dataclass(frozen=True)
-class IsPath:
-    """Marks ``Annotated`` text as the path of a file or a folder.
-
-    ``or_name`` says that it may also be a name, which it is unless such a path exists.
-    """
-
-    or_name: bool = False
-
-    def make_absolute(self, value: str, folder: Path) -> str:
-        """Return the path, relative to the folder, as an absolute one; a name as it is."""
-        path = (folder / Path(value).expanduser()).absolute()
-        return value if self.or_name and not path.exists() else str(path)
-
-    def __str__(self) -> str:
-        return "a name or a path" if self.or_name else "a path"
-
-
-FilePath = Annotated[str, IsPath()]
-NameOrPath = Annotated[str, IsPath(or_name=True)]
 
 
 @dataclass(frozen=True)
@@ -75,10 +24,6 @@ class Option:
 
     annotation: Any
     default: Any
-
-
-class Text(str):
-    """A value typed on a command line: it is read as YAML unless the option wants a string."""
 
 
 def of_signature(function: Callable[..., Any]) -> dict[str, Option]:
@@ -157,93 +102,6 @@ def rename(values: Mapping[str, Any], renamed: Mapping[str, str]) -> dict[str, A
     return {renamed.get(key, key): value for key, value in values.items()}
 
 
-def check(value: Any, annotation: Any) -> Any:
-    """Return the value as the annotation wants it.
-
-    Raises:
-        ValueError: with what was expected, when the value does not fit.
-    """
-    origin = get_origin(annotation)
-    if origin is Annotated:
-        return _bounded(value, annotation)
-    if origin in (Union, types.UnionType):
-        return _union(value, get_args(annotation))
-    if isinstance(value, Text):
-        value = str(value) if annotation is str or _literal_text(annotation) else parse(value)
-    if annotation is Any:
-        return value
-    if origin is Literal:
-        return _choice(value, get_args(annotation))
-    if origin in (list, tuple):
-        return _sequence(value, annotation)
-    if origin is dict:
-        return _mapping(value, annotation)
-    return _scalar(value, annotation)
-
-
-def make_paths_absolute(value: Any, annotation: Any, folder: Path) -> Any:
-    """Return a checked value in which what is annotated as a path (``IsPath``) is absolute.
-
-    Args:
-        value: what ``check`` gave.
-        annotation: that of its option.
-        folder: what relative paths are relative to.
-    """
-    origin, args = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        mark = _path_mark(annotation)
-        if mark is not None and isinstance(value, str):
-            return mark.make_absolute(value, folder)
-        return make_paths_absolute(value, args[0], folder)
-    if origin in (Union, types.UnionType):
-        for member in args:
-            value = make_paths_absolute(value, member, folder)
-        return value
-    if origin is list and isinstance(value, list):
-        return [make_paths_absolute(v, args[0], folder) for v in value]
-    return value
-
-
-def holds_path(annotation: Any) -> bool:
-    """Tell whether a value of the annotation holds a path (``IsPath``)."""
-    return _path_mark(annotation) is not None or any(map(holds_path, get_args(annotation)))
-
-
-def describe(annotation: Any) -> str:
-    """Return the annotation in words: ``a whole number, at least 1``."""
-    origin, args = get_origin(annotation), get_args(annotation)
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-    if origin is Annotated:
-        mark = _path_mark(annotation)
-        return str(mark) if mark else ", ".join([describe(args[0]), *map(str, args[1:])])
-    if origin in (Union, types.UnionType):
-        words = [describe(a) for a in args if a is not type(None)]
-        return " or ".join(words + ["null"] * (type(None) in args))
-    if origin is Literal:
-        return "one of " + ", ".join(map(str, args))
-    if origin in (list, tuple):
-        return f"a list [{describe(args[0])}, ...]"
-    if origin is dict:
-        return f"a map {{{describe(args[0])}: {describe(args[1])}, ...}}"
-    return names.get(annotation, "any value")
-
-
-def parse(text: str) -> Any:
-    """Read one value as YAML, the way the configuration files are read; else it is plain text.
-
-    A list whose items YAML cannot read unquoted (``[a photo of {}, art of {}]``) is split at its
-    commas.
-    """
-    try:
-        value = OmegaConf.to_container(OmegaConf.create(f"value: {text}"))
-    except (OmegaConfBaseException, ValueError, yaml.YAMLError):
-        inner = text.strip()
-        if inner.startswith("[") and inner.endswith("]"):
-            return [item.strip().strip("'\"") for item in inner[1:-1].split(",")]
-        return str(text)
-    return value["value"] if isinstance(value, dict) and set(value) == {"value"} else str(text)
-
-
 def _constructors(function: Callable[..., Any]) -> list[Callable[..., Any]]:
     # What takes the options, the last word last: a function, or the constructors of a class.
     if not inspect.isclass(function):
@@ -264,75 +122,3 @@ def _keywords(function: Callable[..., Any]) -> list[inspect.Parameter]:
 
 def _default(field: dataclasses.Field[Any]) -> Any:
     return inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
-
-
-def _literal_text(annotation: Any) -> bool:
-    return get_origin(annotation) is Literal and all(
-        isinstance(a, str) for a in get_args(annotation)
-    )
-
-
-def _path_mark(annotation: Any) -> IsPath | None:
-    return next((mark for mark in get_args(annotation)[1:] if isinstance(mark, IsPath)), None)
-
-
-def _bounded(value: Any, annotation: Any) -> Any:
-    inner, *marks = get_args(annotation)
-    bounds = [mark for mark in marks if isinstance(mark, Between)]
-    try:
-        checked = check(value, inner)
-    except ValueError:
-        raise ValueError(describe(annotation)) from None
-    numbers = checked if isinstance(checked, list | tuple) else [checked]
-    for bound in bounds:
-        if any(n is not None and bound.problem(n) for n in numbers):
-            raise ValueError(describe(annotation))
-    return checked
-
-
-def _union(value: Any, args: tuple[Any, ...]) -> Any:
-    if type(None) in args and (value is None or (isinstance(value, Text) and _is_null(value))):
-        return None
-    # Text accepts everything, so it has the last word.
-    members = sorted((a for a in args if a is not type(None)), key=lambda a: a is str)
-    for member in members:
-        try:
-            return check(value, member)
-        except ValueError:
-            continue
-    raise ValueError(describe(Union[args]))  # noqa: UP007 - args is a tuple
-
-
-def _is_null(text: str) -> bool:
-    return text.strip().lower() in ("null", "none", "~")
-
-
-def _choice(value: Any, allowed: tuple[Any, ...]) -> Any:
-    if value in allowed:
-        return value
-    raise ValueError("one of " + ", ".join(map(str, allowed)))
-
-
-def _sequence(value: Any, annotation: Any) -> Any:
-    if not isinstance(value, list | tuple):
-        raise ValueError(describe(annotation))
-    items = [check(v, get_args(annotation)[0]) for v in value]
-    return tuple(items) if get_origin(annotation) is tuple else items
-
-
-def _mapping(value: Any, annotation: Any) -> Any:
-    key_type, value_type = get_args(annotation)
-    if not isinstance(value, Mapping):
-        raise ValueError(describe(annotation))
-    return {check(k, key_type): check(v, value_type) for k, v in value.items()}
-
-
-def _scalar(value: Any, annotation: Any) -> Any:
-    if annotation is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    right_type = isinstance(value, annotation) and not (
-        annotation is int and isinstance(value, bool)
-    )
-    if not right_type or (annotation is float and math.isnan(value)):
-        raise ValueError(describe(annotation))
-    return value

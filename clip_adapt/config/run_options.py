@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from clip_adapt.config.options import Between
+from clip_adapt.config.values import Between
 
 # For each former name of an option the present one.
 RENAMED = {"calibration": "conformal_images"}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clip_adapt.config import options, yamls
+from clip_adapt.config import options, values, yamls
 from clip_adapt.config.cards import DataCard, card_path, names, templates_without_slot
 from clip_adapt.data.source import Gives, Source, describe_recognised, find_source, recognise_path
 from clip_adapt.errors import InputError, nearest
@@ -96,7 +96,7 @@ def _find_written(written: Written) -> Source:
 
 def _require_text(name: Any, where: str = "") -> str:
     try:
-        return options.check(name, str)
+        return values.check(name, str)
     except ValueError as expected:
         at = f" in {where}" if where else ""
         raise InputError(f"dataset.source={name}{at}: expected {expected}") from None
@@ -139,18 +139,16 @@ def _unknown(name: str) -> str:
     )
 
 
-def _make_absolute(
-    values: Mapping[str, Any], source: Source, folder: Path | None
-) -> dict[str, Any]:
+def _make_absolute(given: Mapping[str, Any], source: Source, folder: Path | None) -> dict[str, Any]:
     # A value that does not fit its option stays as it is, to be refused with all the others.
-    made = dict(values)
+    made = dict(given)
     for key, option in source.options.items():
-        if key in values and folder is not None:
+        if key in given and folder is not None:
             try:
-                checked = options.check(values[key], option.annotation)
+                checked = values.check(given[key], option.annotation)
             except ValueError:
                 continue
-            made[key] = options.make_paths_absolute(checked, option.annotation, folder)
+            made[key] = values.make_paths_absolute(checked, option.annotation, folder)
     return made
 
 

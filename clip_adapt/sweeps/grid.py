@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clip_adapt.config import cards, options, yamls
-from clip_adapt.config.options import Option, Text
+from clip_adapt.config import cards, options, values, yamls
+from clip_adapt.config.options import Option
 from clip_adapt.config.run_options import RunOptions
+from clip_adapt.config.values import Text
 from clip_adapt.errors import InputError
 from clip_adapt.method import finding
 from clip_adapt.runs.configuration import Config, compose
@@ -108,7 +109,7 @@ def _find_reordered(now: Any, then: Any, name: str = "") -> list[str]:
 
 def _choices(given: Mapping[str, Any], key: str) -> list[Any] | None:
     # None when the option has one value, be it a list that the option itself takes.
-    value = options.parse(given[key]) if isinstance(given[key], Text) else given[key]
+    value = values.parse(given[key]) if isinstance(given[key], Text) else given[key]
     if not isinstance(value, list) or _takes(value, _schema(given, key)):
         return None
     if not value:
@@ -120,7 +121,7 @@ def _takes(value: list[Any], option: Option | None) -> bool:
     if option is None:
         return False
     try:
-        options.check(value, option.annotation)
+        values.check(value, option.annotation)
     except ValueError:
         return False
     return True
@@ -138,7 +139,7 @@ def _schema(given: Mapping[str, Any], key: str) -> Option | None:
 
 def _methods(given: Mapping[str, Any]) -> list[str]:
     value = given.get("method", yamls.read(cards.resource("configs") / "train.yaml")["method"])
-    parsed = options.parse(value) if isinstance(value, Text) else value
+    parsed = values.parse(value) if isinstance(value, Text) else value
     return [str(name) for name in (parsed if isinstance(parsed, list) else [parsed])]
 
 
@@ -169,7 +170,7 @@ def _without_repeats(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _default_folder(given: Mapping[str, Any]) -> Path:
     value = given.get("dataset", yamls.read(cards.resource("configs") / "train.yaml")["dataset"])
-    parsed = options.parse(value) if isinstance(value, Text) else value
+    parsed = values.parse(value) if isinstance(value, Text) else value
     if isinstance(parsed, list):
         return Path("runs") / "sweep"
     return Path("runs") / Path(str(parsed)).stem / "sweep"
@@ -192,7 +193,7 @@ def _name(one: Mapping[str, Any]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    return options.parse(value) if isinstance(value, Text) else value
+    return values.parse(value) if isinstance(value, Text) else value
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

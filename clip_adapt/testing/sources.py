@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from clip_adapt.config import options
+from clip_adapt.config import options, values
 from clip_adapt.config.cards import SPLITS, DataCard
 from clip_adapt.data import catalog
 from clip_adapt.data.items import Context, Item, Splits
@@ -91,7 +91,7 @@ def options_are_typed_keywords(source: Source) -> None:
         assert name not in DATA_CARD_KEYS, f"the option {name} is a key of every card"
         if option.default is not inspect.Parameter.empty:
             try:
-                options.check(option.default, option.annotation)
+                values.check(option.default, option.annotation)
             except ValueError as expected:
                 raise AssertionError(
                     f"the default {option.default!r} of {name} is not {expected}"
@@ -177,7 +177,7 @@ def what_is_missing_is_refused(case: SourceCase) -> None:
     """A path that does not exist gives an InputError, not another exception and not silence."""
     for name, option in case.source.options.items():
         value = case.card.options.get(name)
-        if not (options.holds_path(option.annotation) and value):
+        if not (values.holds_path(option.annotation) and value):
             continue
         nowhere = str(case.context.cache / "nowhere")
         try:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from clip_adapt import InputError
 from clip_adapt.config.cards import DataCard
-from clip_adapt.config.options import FilePath
+from clip_adapt.config.values import FilePath
 from clip_adapt.data import Context, Item, Splits, split_by_content
 
 RECOGNISES = "a list of images (.txt)"

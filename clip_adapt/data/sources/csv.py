@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from clip_adapt.config.cards import SPLITS, DataCard
-from clip_adapt.config.options import FilePath
+from clip_adapt.config.values import FilePath
 from clip_adapt.data.items import Context, Item, Splits
 from clip_adapt.data.sources._columns import RECOGNISES, ImageTable, open_table, recognise_table
 from clip_adapt.data.splitting import split_by_content

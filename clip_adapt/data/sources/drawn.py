@@ -17,7 +17,7 @@ import joblib
 from tqdm import tqdm
 
 from clip_adapt.config.cards import SPLITS, DataCard
-from clip_adapt.config.options import Between
+from clip_adapt.config.values import Between
 from clip_adapt.data.items import Context, Item, Splits
 from clip_adapt.data.synthetic.blocks import draw_block, file_name
 from clip_adapt.errors import InputError, nearest, unknown

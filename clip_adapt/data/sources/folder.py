@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from clip_adapt.config.cards import DataCard
-from clip_adapt.config.options import FilePath
+from clip_adapt.config.values import FilePath
 from clip_adapt.data.decoding import SUFFIXES
 from clip_adapt.data.items import Context, Item, Splits
 from clip_adapt.data.splitting import SPLIT_NAMES, split_by_content

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from clip_adapt.config.cards import SPLITS, DataCard
-from clip_adapt.config.options import NameOrPath
+from clip_adapt.config.values import NameOrPath
 from clip_adapt.data.items import Context, Splits
 from clip_adapt.data.sources._unpacked import Row, unpack
 from clip_adapt.data.splitting import SPLIT_NAMES, split_by_content

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from clip_adapt.config.cards import DataCard
-from clip_adapt.config.options import FilePath, NameOrPath
+from clip_adapt.config.values import FilePath, NameOrPath
 from clip_adapt.data import catalog, scan
 from clip_adapt.data.items import Context, Item, Splits
 from clip_adapt.data.source import find_source

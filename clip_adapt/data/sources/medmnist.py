@@ -17,7 +17,7 @@ from PIL import Image
 
 from clip_adapt.config import yamls
 from clip_adapt.config.cards import SPLITS, DataCard, card_path, names
-from clip_adapt.config.options import FilePath
+from clip_adapt.config.values import FilePath
 from clip_adapt.data.items import Context, Splits
 from clip_adapt.data.sources._fetch import build
 from clip_adapt.data.sources._unpacked import Row, stamp, unpack

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from clip_adapt.config.cards import SPLITS, DataCard
-from clip_adapt.config.options import FilePath
+from clip_adapt.config.values import FilePath
 from clip_adapt.data.items import Context, Item, Splits
 from clip_adapt.data.sources._columns import RECOGNISES, ImageTable, open_table, recognise_table
 from clip_adapt.data.sources._table import Row

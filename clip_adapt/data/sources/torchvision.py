@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from clip_adapt.config.cards import DataCard
-from clip_adapt.config.options import FilePath
+from clip_adapt.config.values import FilePath
 from clip_adapt.data.items import Context, Item, Splits
 from clip_adapt.data.sources._fetch import build
 from clip_adapt.data.sources._unpacked import Row, unpack
