@@ -20,7 +20,7 @@ RUN = {
     "lr": ABOVE_0, "eps": ABOVE_0, "clip_norm": ABOVE_0, "cache_limit": ABOVE_0,
     "weight_decay": ([0.0, 9.0], [-LEAST]), "warmup_lr": ([0.0, 9.0], [-LEAST]),
     "min_lr": ([0.0, 9.0], [-LEAST]), "momentum": SHARE, "label_smoothing": SHARE,
-    "conformal": ([LEAST, 0.5], [0.0, 0.5 + 2**-53]), "calibration": COUNT,
+    "conformal": ([LEAST, 0.5], [0.0, 0.5 + 2**-53]), "conformal_images": COUNT,
 }  # fmt: skip
 MODEL = {"image_size": ([8, 4096], [7, 4097])}
 DRAWN = {"size": ([32, 1024], [31, 1025]), "seed": LENGTH}

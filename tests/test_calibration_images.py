@@ -20,7 +20,7 @@ from clip_adapt.evaluation import calibration
 from clip_adapt.inputs.features import FeatureCache
 
 NAMES = ("cat", "dog", "eel")
-APART = "calibration"  # the option that names images which were set aside
+APART = "conformal_images"  # the option that names images which were set aside
 
 
 def lines_of(path):
@@ -38,7 +38,7 @@ def test_a_copy_of_a_support_image_is_left_out(pictures, tmp_path, split):
     copy = shutil.copy(pictures[0], tmp_path / "another name.png")
     seen, pool = [Item(pictures[0], 0)], [Item(copy, 0), Item(pictures[1], 0)]
     support = Support(seen, [], 1) if split == "train" else Support([], seen, 1)
-    assert calibration.left_over(pool, support) == pool[1:]
+    assert calibration.list_unused(pool, support) == pool[1:]
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
@@ -46,7 +46,7 @@ def test_an_image_of_a_patient_in_the_support_is_left_out(pictures, split):
     seen = [Item(pictures[0], 0, "x"), Item(pictures[1], 0)]
     pool = [Item(pictures[2], 0, "x"), Item(pictures[3], 0, "y"), Item(pictures[4], 0)]
     support = Support(seen, [], 1) if split == "train" else Support([], seen, 1)
-    assert calibration.left_over(pool, support) == pool[1:]
+    assert calibration.list_unused(pool, support) == pool[1:]
 
 
 def test_what_was_left_out_is_listed(pictures):
@@ -127,7 +127,7 @@ def test_all_splits_of_what_is_set_aside_count_under_our_labels(animals, make_fo
     make_folder(tmp_path / "there", per_class=2, seed=9)
     card = tmp_path / "there.yaml"
     card.write_text("name: x\nsource: folder\nroot: there\nclasses: {eel: eel, cat: cat, dog: dog}")
-    items = calibration.set_aside(Dataset.load(animals), Dataset.load(card))
+    items = calibration.list_set_aside(Dataset.load(animals), Dataset.load(card))
     assert len(items) == 18
     assert {(Path(i.path).parts[-3], Path(i.path).parts[-2], i.label) for i in items} == {
         (split, name, label)
@@ -139,25 +139,24 @@ def test_all_splits_of_what_is_set_aside_count_under_our_labels(animals, make_fo
 def test_what_is_drawn_is_the_seeds_sample_of_what_is_left(pictures, caplog):
     pool = [Item(path, 0) for path in pictures]
     support, left = Support(pool[:4], pool[4:6], 4), pool[6:]
-    assert calibration.draw(pool, support, None, 3) == left
-    assert calibration.draw(pool, support, len(left), 3) == left
+    assert calibration.draw_images(pool, support, None, 3) == left
+    assert calibration.draw_images(pool, support, len(left), 3) == left
     assert not caplog.records
-    assert calibration.draw(pool, support, 5, 3) == random.Random(3).sample(left, 5)
-    assert calibration.draw(pool, support, 13, 3) == left
+    assert calibration.draw_images(pool, support, 5, 3) == random.Random(3).sample(left, 5)
+    assert calibration.draw_images(pool, support, 13, 3) == left
     assert caplog.messages == ["12 calibration images are left, fewer than 13"]
 
 
 def test_sets_are_calibrated_at_the_temperature_of_the_classifier(tiny_backbone, pictures):
     classifier = clip_adapt.zero_shot(NAMES, model=tiny_backbone)
-    classifier.temperature = 0.1
+    sharper = classifier.adjust(temperature=0.1)
     items = [Item(path, i % 3) for i, path in enumerate(pictures)]
-    calibration.fit_sets(classifier, items, 0.2, FeatureCache(None))
-    p = torch.cat([classifier.probabilities(pixels) for pixels in classifier.batches(pictures)])
+    found = calibration.fit_sets(sharper, items, 0.2, FeatureCache(None)).conformal
+    p = torch.cat([sharper.probabilities(pixels) for pixels in classifier.batches(pictures)])
     expected = conformal.fit(p.numpy(), np.array([item.label for item in items]), 0.2)
-    assert classifier.conformal == pytest.approx(expected, abs=1e-6)
-    classifier.temperature = 1.0
-    calibration.fit_sets(classifier, items, 0.2, FeatureCache(None))
-    assert classifier.conformal["lac"] != pytest.approx(expected["lac"], abs=1e-3)
+    assert found == pytest.approx(expected, abs=1e-6)
+    plain = calibration.fit_sets(classifier, items, 0.2, FeatureCache(None)).conformal
+    assert plain["lac"] != pytest.approx(expected["lac"], abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -172,14 +171,14 @@ def test_sets_are_calibrated_at_the_temperature_of_the_classifier(tiny_backbone,
 def test_a_temperature_stays_within_its_bounds(scale, right, expected):
     logits = scale * torch.tensor([[1.0, 0.0]], dtype=torch.float64).repeat(10_000, 1)
     labels = (torch.arange(10_000) >= right).long()
-    assert calibration.temperature(logits, labels) == pytest.approx(expected, rel=1e-4)
+    assert calibration.find_temperature(logits, labels) == pytest.approx(expected, rel=1e-4)
 
 
 def test_no_temperature_when_the_true_class_shares_the_first_place():
     logits = torch.tensor([[1.0, 1.0, 0.0], [0.0, 1.0, 1.0]])
-    assert calibration.temperature(logits, torch.tensor([1, 2])) is None
+    assert calibration.find_temperature(logits, torch.tensor([1, 2])) is None
 
 
 def test_no_temperature_when_the_truth_has_the_mean_logit():
     logits = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
-    assert calibration.temperature(logits, torch.tensor([0, 1])) is None
+    assert calibration.find_temperature(logits, torch.tensor([0, 1])) is None

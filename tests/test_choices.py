@@ -15,9 +15,9 @@ from clip_adapt.data.dataset import Dataset
 from clip_adapt.data.items import Item, Support
 from clip_adapt.data.task import Task
 from clip_adapt.errors import InputError
-from clip_adapt.evaluation import metrics, protocols, resampling
+from clip_adapt.evaluation import measuring, protocols, resampling
 from clip_adapt.evaluation.classification import Evaluation
-from clip_adapt.evaluation.metrics import Measured
+from clip_adapt.evaluation.measuring import Measured
 from clip_adapt.inputs.features import FeatureCache
 from clip_adapt.method.contract import Method
 from clip_adapt.method.finding import Found
@@ -142,9 +142,9 @@ def test_the_loss_is_the_mean_over_all_images(choose):
 
 def test_a_candidate_adapts_to_views_and_is_judged_in_the_centre_view(choose, monkeypatch):
     judged = []
-    logits_of = selection.logits_of
+    logits_of = selection.compute_logits
     monkeypatch.setattr(
-        selection, "logits_of", lambda m, e: judged.append(e.inputs[..., 2]) or logits_of(m, e)
+        selection, "compute_logits", lambda m, e: judged.append(e.inputs[..., 2]) or logits_of(m, e)
     )
     _, made, asked = choose({})
     assert (2, "coop") in asked
@@ -187,10 +187,10 @@ def measured(value, samples):
 
 def test_the_harmonic_mean_pairs_the_resamples_that_both_have():
     base, new = np.array([0.4, 0.5, 0.6] * 10), np.array([1.0, 0.8] * 20)
-    expected = metrics.interval(2 / 3, 2 * base * new[:30] / (base + new[:30]))
+    expected = resampling.make_estimate(2 / 3, 2 * base * new[:30] / (base + new[:30]), 0.0, 1.0)
     assert expected["low"] < 2 / 3 < expected["high"]
     for one, other in (((0.5, base), (1.0, new)), ((1.0, new), (0.5, base))):
-        found = protocols.harmonic_mean(measured(*one), measured(*other))
+        found = protocols.measure_harmonic_mean(measured(*one), measured(*other))
         assert found == pytest.approx(expected)
 
 
@@ -201,22 +201,22 @@ def test_each_kind_has_its_own_harmonic_mean():
     main, new = evaluation(0.8, 0.5), evaluation(0.4, 1.0)
     new_facts = {"n_test": 0}
     object.__setattr__(new, "facts", lambda: new_facts)
-    found = protocols.facts("base_to_new", main, {"new": new})
+    found = protocols.describe_protocol("base_to_new", main, {"new": new})
     assert found["other"] == {"new": new_facts}
     means = {kind: row["value"] for kind, row in found["harmonic_mean"].items()}
     assert means == pytest.approx({"test": 0.64 / 1.2, "zero_shot": 1 / 1.5})
-    assert protocols.facts("few_shot", main, {}) == {"protocol": "few_shot"}
+    assert protocols.describe_protocol("few_shot", main, {}) == {"protocol": "few_shot"}
 
 
 def test_other_tasks_are_resampled_by_a_seed_of_their_own(tiny_backbone, animals, monkeypatch):
     monkeypatch.setattr(resampling, "RESAMPLES", 50)
     dataset = Dataset.load(animals)
     classifier = clip_adapt.zero_shot(dataset.classes, model=tiny_backbone)
-    found = protocols.measure(classifier, dataset, FeatureCache(None))
+    found = protocols.measure_other(classifier, dataset, FeatureCache(None))
     labels = np.array([item.label for item in found.items])
     p = found.probabilities.numpy()
     for seed in (0, 1):
-        own = metrics.measure(labels, p, dataset.classes, None, seed).samples["accuracy"]
+        own = measuring.measure(labels, p, dataset.classes, None, seed).samples["accuracy"]
         assert np.array_equal(found.ours.samples["accuracy"], own) == (seed == 1)
 
 
@@ -226,8 +226,8 @@ def test_the_base_half_is_half_of_the_classes_rounded_up(make_folder, tmp_path, 
     dataset = Dataset.load(make_folder(tmp_path / "some", classes=names, per_class=2))
     if count < 4:
         with pytest.raises(InputError, match=f"needs at least four classes, .* has {count}: ant"):
-            protocols.halves(dataset)
+            protocols.split_classes(dataset)
         return
-    base, new = protocols.halves(dataset)
+    base, new = protocols.split_classes(dataset)
     assert base.classes == list(names[: (count + 1) // 2])
     assert new.classes == list(names[(count + 1) // 2 :])
