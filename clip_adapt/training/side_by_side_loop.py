@@ -182,6 +182,7 @@ def untouched(methods: Sequence[Method]) -> Iterator[Callable[[], bool]]:
             caches = {name: vars(method)[name] for name in CACHES}
             vars(method).clear()
             vars(method).update(attributes | caches)
+            method.zero_grad()
             method.generator.set_state(old[""])
             with torch.no_grad():
                 for name, tensor in state_of(method).items():
@@ -201,7 +202,6 @@ def _changed(method: Method, gradients: list[Tensor]) -> Tensor:
             parameter.grad = gradient
         method.before_step()
         gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
-        method.zero_grad()
     return torch.cat([gradient.flatten() for gradient in gradients])
 
 
