@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -231,3 +232,7 @@ def test_the_base_half_is_half_of_the_classes_rounded_up(make_folder, tmp_path, 
     base, new = protocols.split_classes(dataset)
     assert base.classes == list(names[: (count + 1) // 2])
     assert new.classes == list(names[(count + 1) // 2 :])
+    for half in (base, new):
+        for items in half.parts().values():
+            found = {(Path(item.path).parent.name, item.label) for item in items}
+            assert found == {(name, label) for label, name in enumerate(half.classes)}
