@@ -12,11 +12,11 @@ from clip_adapt.adapted.classifier import Classifier
 from clip_adapt.data.task import Task
 from clip_adapt.errors import InputError
 from clip_adapt.method.contract import Method
+from clip_adapt.objectives import find_objective
 from clip_adapt.training import fitting
 from clip_adapt.training.examples import Examples
 from clip_adapt.training.fitting import Part
 from clip_adapt.training.loop import train
-from clip_adapt.training.pair_step import require_trainable
 from clip_adapt.training.recipe import Recipe
 from clip_adapt.training.step import ClassStep
 
@@ -188,7 +188,8 @@ def test_captions_refuse_a_penalty_on_class_weights(tiny_backbone):
             return w.sum()
 
     with pytest.raises(InputError, match="method=held adds a penalty on class weights, and"):
-        require_trainable(Held(tiny_backbone, Task(())), "held")
+        contrastive = find_objective("contrastive").objective
+        contrastive.require_fit(None, Held(tiny_backbone, Task(())), "held")
 
 
 # Options
