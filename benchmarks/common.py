@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 from clip_adapt.system.files import write_text
-from clip_adapt.system.machine import peak_memory as machine_peak
-from clip_adapt.system.machine import total_memory
+from clip_adapt.system.machine import measure_peak_memory as machine_peak
+from clip_adapt.system.machine import measure_total_memory
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = (
@@ -186,7 +186,7 @@ def in_process(module: str, *words: str) -> Any:
 
 def fits(megabytes: float, device: str = "cpu") -> bool:
     """Tell whether so much memory can be used here without harm."""
-    return megabytes * 1e6 < 0.7 * total_memory(torch.device(device))
+    return megabytes * 1e6 < 0.7 * measure_total_memory(torch.device(device))
 
 
 def machine(args: Any) -> dict[str, Any]:
@@ -195,7 +195,7 @@ def machine(args: Any) -> dict[str, Any]:
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": args.threads,
-        "memory_gb": round(total_memory(torch.device("cpu")) / 1e9, 1),
+        "memory_gb": round(measure_total_memory(torch.device("cpu")) / 1e9, 1),
         "system": platform.platform(),
         "python": platform.python_version(),
         "device": args.device,

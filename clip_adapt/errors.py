@@ -23,13 +23,13 @@ def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
     return f" - did you mean {prefix + by_lower[match[0]]!r}?" if match else "."
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+def explain_unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """Return one line that names what is unknown, the nearest spelling, and what exists."""
     names = list(known)
     return f"unknown {kind} {name!r}{nearest(name, names)} There is: {', '.join(names) or 'none'}."
 
 
-def listed(items: Iterable[object], limit: int = 20) -> str:
+def list_lines(items: Iterable[object], limit: int = 20) -> str:
     """Return the items one per indented line, the tail as a count."""
     lines = [f"  {item}" for item in items]
     more = [f"  ... and {len(lines) - limit} more"] if len(lines) > limit else []

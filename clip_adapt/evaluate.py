@@ -9,18 +9,18 @@ from clip_adapt.cli import tables, words
 from clip_adapt.errors import InputError
 
 
-def schema() -> words.Schema:
+def read_schema() -> words.Schema:
     """Return the options."""
     from clip_adapt.evaluation.deltas import measure_deltas
 
-    return words.schema_of(measure_deltas, json=(bool, False))
+    return words.make_schema(measure_deltas, json=(bool, False))
 
 
 def main(argv: list[str]) -> int:
     """Run the command line; see ``--help``."""
     from clip_adapt.evaluation.deltas import measure_deltas
 
-    adapters, options = words.read_words(argv, schema())
+    adapters, options = words.read_words(argv, read_schema())
     if not adapters:
         raise InputError("expected a delta (a folder adapter/), or several")
     as_json = options.pop("json")

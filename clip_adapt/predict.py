@@ -8,18 +8,18 @@ from clip_adapt import cli
 from clip_adapt.cli import tables, words
 
 
-def schema() -> words.Schema:
+def read_schema() -> words.Schema:
     """Return the options."""
     from clip_adapt.adapted.predicting import predict_files
 
-    return words.schema_of(predict_files, json=(bool, False))
+    return words.make_schema(predict_files, json=(bool, False))
 
 
 def main(argv: list[str]) -> int:
     """Run the command line; see ``--help``."""
     from clip_adapt.adapted.predicting import predict_files
 
-    names, options = words.read_words(argv, schema())
+    names, options = words.read_words(argv, read_schema())
     as_json = options.pop("json")
     for prediction in predict_files(names, **options):
         tables.show_prediction(prediction, as_json)

@@ -9,18 +9,18 @@ from clip_adapt.cli import words
 from clip_adapt.errors import InputError
 
 
-def schema() -> words.Schema:
+def read_schema() -> words.Schema:
     """Return the options."""
     from clip_adapt.runs.pages import write_pages
 
-    return words.schema_of(write_pages)
+    return words.make_schema(write_pages)
 
 
 def main(argv: list[str]) -> int:
     """Run the command line; see ``--help``."""
     from clip_adapt.runs.pages import write_pages
 
-    folders, options = words.read_words(argv, schema())
+    folders, options = words.read_words(argv, read_schema())
     if len(folders) != 1:
         raise InputError(f"expected one folder, of a run or of many runs, not {len(folders)}")
     print(write_pages(folders[0], **options))

@@ -9,11 +9,11 @@ from clip_adapt import cli
 from clip_adapt.cli import tables, words
 
 
-def schema() -> words.Schema:
+def read_schema() -> words.Schema:
     """Return the options."""
     from clip_adapt.sweeps.sweep import run_sweep
 
-    return words.schema_of(run_sweep, without=("say",))
+    return words.make_schema(run_sweep, without=("say",))
 
 
 def main(argv: list[str]) -> int:
@@ -21,7 +21,7 @@ def main(argv: list[str]) -> int:
     given = words.read_options(argv)
     from clip_adapt.sweeps.sweep import run_sweep
 
-    own = words.take_own(given, schema())
+    own = words.take_own(given, read_schema())
     begin = time.perf_counter()
     done = run_sweep(given, **own, say=lambda line: print(line, flush=True))
     if not done.leads:

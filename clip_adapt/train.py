@@ -13,11 +13,11 @@ def main(argv: list[str]) -> int:
     given = words.read_options(argv)
     # Imported here because they bring torch, which --help does without.
     from clip_adapt.runs.configuration import compose
-    from clip_adapt.runs.folder import output_folder
+    from clip_adapt.runs.folder import choose_folder
     from clip_adapt.runs.run import run
 
     config = compose(given)
-    tables.show_config(config, output_folder(config))
+    tables.show_config(config, choose_folder(config))
     tables.show_run(run(config))
     return 0
 

@@ -26,7 +26,7 @@ from clip_adapt.backbone.backbone import Backbone
 from clip_adapt.config.values import Between
 from clip_adapt.data.task import Task
 from clip_adapt.method.contract import Method
-from clip_adapt.method.layers import linear
+from clip_adapt.method.layers import make_linear
 
 Activation = Literal["relu", "gelu", "silu", "tanh"]
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -99,7 +99,10 @@ class Adapter(Method):
         widths = [width, *[max(1, width // reduction)] * (depth - 1), width]
         layers: list[nn.Module] = []
         for inputs, outputs in pairwise(widths):
-            layers += [linear(inputs, outputs, bias=False, generator=self.generator), activation()]
+            layers += [
+                make_linear(inputs, outputs, bias=False, generator=self.generator),
+                activation(),
+            ]
         return nn.Sequential(*layers)
 
 

@@ -22,7 +22,7 @@ from clip_adapt.backbone.backbone import Backbone
 from clip_adapt.config.values import Between
 from clip_adapt.data.task import Task
 from clip_adapt.method.contract import Method
-from clip_adapt.method.layers import linear
+from clip_adapt.method.layers import make_linear
 
 INIT_STD = 0.02
 PROMPTS = 256  # that pass the text tower at once
@@ -59,9 +59,9 @@ class CoCoOp(Method):
             start = backbone.embed_words(ctx_init.replace("_", " "))
         self.ctx = nn.Parameter(start)  # (n_ctx, W)
         self.meta_net = nn.Sequential(
-            linear(dim, hidden, bias=True, generator=self.generator),
+            make_linear(dim, hidden, bias=True, generator=self.generator),
             nn.ReLU(),
-            linear(hidden, width, bias=True, generator=self.generator),
+            make_linear(hidden, width, bias=True, generator=self.generator),
         )
         self.names = [f"{name}." for name in task.classes]
         self.to(backbone.device)

@@ -29,7 +29,7 @@ from clip_adapt.config.values import Between
 from clip_adapt.data.task import Task
 from clip_adapt.method import alpha_search
 from clip_adapt.method.contract import Method
-from clip_adapt.method.folds import folds
+from clip_adapt.method.folds import split_folds
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,9 @@ class GDA(Method):
         return logits if bias is None else logits + bias
 
     def _best_alpha(self, z: Tensor, y: Tensor) -> float:
-        splits = [(z, y, *self.validation)] if self.validation is not None else list(folds(z, y))
+        splits = (
+            [(z, y, *self.validation)] if self.validation is not None else list(split_folds(z, y))
+        )
         if not splits:
             log.info("alpha=1: one image a class and no val leave nothing to choose alpha by")
             return 1.0
@@ -99,7 +101,7 @@ class GDA(Method):
     def _hits(self, grid: Tensor, z: Tensor, y: Tensor, held: Tensor, labels: Tensor) -> Tensor:
         weight, bias = gaussian_classifier(z, y, len(self.task.classes))
         zero_shot = super().logits(held, self.zero_shot_weights).double()
-        return alpha_search.hits(zero_shot, held.double() @ weight.T + bias, labels, grid)
+        return alpha_search.count_hits(zero_shot, held.double() @ weight.T + bias, labels, grid)
 
 
 def gaussian_classifier(z: Tensor, y: Tensor, classes: int) -> tuple[Tensor, Tensor]:

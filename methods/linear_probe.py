@@ -31,7 +31,7 @@ from clip_adapt.backbone.backbone import Backbone
 from clip_adapt.config.values import Between
 from clip_adapt.data.task import Task
 from clip_adapt.method.contract import Method
-from clip_adapt.method.folds import folds
+from clip_adapt.method.folds import split_folds
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +111,9 @@ class LinearProbe(Method):
         z: Tensor,
         y: Tensor,
     ) -> float:
-        splits = [(z, y, *self.validation)] if self.validation is not None else list(folds(z, y))
+        splits = (
+            [(z, y, *self.validation)] if self.validation is not None else list(split_folds(z, y))
+        )
         if not splits:
             log.info("C=1: one image a class and no val leave nothing to choose C by")
             return 1.0

@@ -161,7 +161,7 @@ class TipAdapter(Method):
                     absent = absent.clone()
                     absent[left_out[images], numbers[: len(images)], y[images]] = True
                 caches = self._caches(distance[block].transpose(0, 1).contiguous(), absent)
-                counts += alpha_search.hits(base[block], caches, y[images], self.alphas)
+                counts += alpha_search.count_hits(base[block], caches, y[images], self.alphas)
         return counts
 
     def _caches(self, distance: Tensor, absent: Tensor) -> Tensor:

@@ -16,14 +16,14 @@ from clip_adapt.errors import InputError
 from clip_adapt.evaluation import classification
 from clip_adapt.inputs.features import FeatureCache
 from clip_adapt.method import finding
-from clip_adapt.method.folds import stratified
+from clip_adapt.method.folds import hold_out
 from clip_adapt.runs import selection
 from clip_adapt.runs.configuration import compose
 from clip_adapt.training.recipe import Recipe
 
 
 def parts_of(*labels):
-    return [part.nonzero()[:, 0].tolist() for part in stratified(torch.tensor(labels))]
+    return [part.nonzero()[:, 0].tolist() for part in hold_out(torch.tensor(labels))]
 
 
 def test_every_image_is_held_out_once_and_every_part_is_stratified():
@@ -131,7 +131,9 @@ def test_with_nothing_to_choose_by_it_says_so(choose):
 def test_candidates_are_the_methods_that_say_they_are_quick():
     config = compose({"method": "auto", "dataset": "eyes", "shots": 4})
     found = {candidate.method.name for candidate in config.candidates}
-    assert found == {name for name in cards.names("method") if finding.find_method(name).cls.quick}
+    assert found == {
+        name for name in cards.list_cards("method") if finding.find_method(name).cls.quick
+    }
     assert {"zero_shot", "linear_probe"} <= found and "coop" not in found
     assert not any(c.method.cls.tunes_image_tower for c in config.candidates)
     assert {c.options.shots for c in config.candidates} == {4}
@@ -172,7 +174,7 @@ def test_a_run_of_auto(train_tiny, animals, tmp_path, monkeypatch):
     assert {s["method"] for s in metrics["choice"]["scores"]} == set(quick)
     best = max(metrics["choice"]["scores"], key=lambda s: (s["accuracy"], -s["nll"]))
     assert best["method"] == name
-    assert yamls.read(Path("out/config.yaml"))["method"]["name"] == name
+    assert yamls.read_yaml(Path("out/config.yaml"))["method"]["name"] == name
     assert " method=auto " in Path("out/config.yaml").read_text().splitlines()[0]
     header = json.loads(safe_open("out/adapter/adapter.safetensors", "pt").metadata()["clip_adapt"])
     assert header["method"]["name"] == name

@@ -26,8 +26,8 @@ MODEL = {"image_size": ([8, 4096], [7, 4097])}
 DRAWN = {"size": ([32, 1024], [31, 1025]), "seed": LENGTH}
 
 HOMES = {
-    "run": (options.of_dataclass(RunOptions), RUN),
-    "model": (options.of_dataclass(ModelCard), MODEL),
+    "run": (options.read_fields(RunOptions), RUN),
+    "model": (options.read_fields(ModelCard), MODEL),
     "drawn": (find_source("drawn").options, DRAWN),
 }
 

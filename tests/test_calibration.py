@@ -35,8 +35,8 @@ def test_coverage_is_what_was_promised(score, alpha):
     for _ in range(200):
         order = stream.permutation(len(labels))
         ours, others = order[:150], order[150:650]
-        thresholds = conformal.fit(p[ours], labels[ours], alpha)
-        inside = conformal.sets(p[others], thresholds, score)
+        thresholds = conformal.fit_thresholds(p[ours], labels[ours], alpha)
+        inside = conformal.choose_sets(p[others], thresholds, score)
         covered.append(inside[np.arange(len(others)), labels[others]].mean())
         sizes.append(inside.sum(1).mean())
     assert np.mean(covered) == pytest.approx(1 - alpha, abs=0.02)
@@ -53,10 +53,10 @@ def test_the_scores_by_hand():
 
 def test_the_threshold_by_hand():
     scores = np.arange(1, 20) / 100  # 19 of them
-    assert conformal.threshold(scores, 0.1) == 0.18  # the ceil(20 * 0.9) = 18th
-    assert conformal.threshold(scores[:9], 0.1) == 0.09  # the 9th of 9
+    assert conformal.find_threshold(scores, 0.1) == 0.18  # the ceil(20 * 0.9) = 18th
+    assert conformal.find_threshold(scores[:9], 0.1) == 0.09  # the 9th of 9
     with pytest.raises(InputError) as caught:
-        conformal.fit(np.full((8, 2), 0.5), np.zeros(8, int), 0.1)
+        conformal.fit_thresholds(np.full((8, 2), 0.5), np.zeros(8, int), 0.1)
     assert str(caught.value).startswith(
         "conformal=0.1 needs at least 9 calibration images, there are 8. Use fewer shots,"
     )
@@ -158,14 +158,14 @@ def test_the_sets_of_a_run(adapt, tmp_path):
     assert all("/train/" in row["path"] for row in rows)
     pixels = torch.cat(list(model.batches([row["path"] for row in rows])))
     labels = np.array([model.classes.index(row["label"]) for row in rows])
-    expected = conformal.fit(model.probabilities(pixels).numpy(), labels, 0.2)
+    expected = conformal.fit_thresholds(model.probabilities(pixels).numpy(), labels, 0.2)
     assert model.conformal == pytest.approx(expected, abs=1e-5)
     again = clip_adapt.load(tmp_path / "run" / "adapter", backbone=model.backbone)
     assert again.conformal == model.conformal
     logits, labels = logits_on(again, tmp_path / "own", "test")
     p = again.softmax(logits).numpy()
     for score in ("lac", "aps"):
-        inside = conformal.sets(p, again.conformal, score)
+        inside = conformal.choose_sets(p, again.conformal, score)
         said = model.metrics["conformal"][score]
         hits = inside[np.arange(len(labels)), labels.numpy()]
         assert said["coverage"]["value"] == pytest.approx(hits.mean())
@@ -180,7 +180,7 @@ def test_sets_of_pictures(adapt, run_cli, tmp_path):
         sets = model.predict_sets(paths, score=score)
         for path, found in zip(paths, sets, strict=True):
             row = next(model.rows([path]))
-            inside = conformal.sets(row[None].numpy(), model.conformal, score)[0]
+            inside = conformal.choose_sets(row[None].numpy(), model.conformal, score)[0]
             assert {name for name, _ in found} == {
                 name for name, yes in zip(model.classes, inside, strict=True) if yes
             }

@@ -153,7 +153,7 @@ def test_sets_are_calibrated_at_the_temperature_of_the_classifier(tiny_backbone,
     items = [Item(path, i % 3) for i, path in enumerate(pictures)]
     found = calibration.fit_sets(sharper, items, 0.2, FeatureCache(None)).conformal
     p = torch.cat([sharper.probabilities(pixels) for pixels in classifier.batches(pictures)])
-    expected = conformal.fit(p.numpy(), np.array([item.label for item in items]), 0.2)
+    expected = conformal.fit_thresholds(p.numpy(), np.array([item.label for item in items]), 0.2)
     assert found == pytest.approx(expected, abs=1e-6)
     plain = calibration.fit_sets(classifier, items, 0.2, FeatureCache(None)).conformal
     assert plain["lac"] != pytest.approx(expected["lac"], abs=1e-3)

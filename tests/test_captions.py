@@ -31,7 +31,7 @@ from clip_adapt.errors import InputError
 from clip_adapt.evaluation import retrieval
 from clip_adapt.method.contract import Method
 from clip_adapt.runs.configuration import compose
-from clip_adapt.system.files import resource
+from clip_adapt.system.files import locate_resource
 from clip_adapt.training import contrastive
 from clip_adapt.training.examples import Examples
 from clip_adapt.training.loop import train
@@ -107,7 +107,7 @@ def test_the_loss_is_the_formula_and_open_clips(features):
     z, t = features
     every = [[True] * 6] * 6
     scale = torch.tensor(7.0, dtype=torch.float64)
-    ours = contrastive.loss(z, t, scale)
+    ours = contrastive.compute_loss(z, t, scale)
     assert float(ours) == pytest.approx(by_hand(z.tolist(), t.tolist(), 7.0, every), abs=1e-12)
     theirs = open_clip.loss.ClipLoss()(z, t, scale)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
@@ -118,17 +118,17 @@ def test_what_is_right_for_an_image_is_no_negative_of_it(features):
     same = torch.eye(6, dtype=torch.bool)
     same[0, 3] = same[4, 1] = True  # caption 3 fits image 0 as well; the reverse is not said
     wrong = (~same).tolist()
-    ours = contrastive.loss(z, t, torch.tensor(7.0), same=same)
+    ours = contrastive.compute_loss(z, t, torch.tensor(7.0), same=same)
     assert float(ours) == pytest.approx(by_hand(z.tolist(), t.tolist(), 7.0, wrong), abs=1e-12)
-    assert float(ours) < float(contrastive.loss(z, t, torch.tensor(7.0)))
+    assert float(ours) < float(contrastive.compute_loss(z, t, torch.tensor(7.0)))
     everything = torch.ones(6, 6, dtype=torch.bool)
-    assert float(contrastive.loss(z, t, torch.tensor(7.0), same=everything)) == 0
+    assert float(contrastive.compute_loss(z, t, torch.tensor(7.0), same=everything)) == 0
 
 
 def test_the_sigmoid_loss_is_the_formula_and_open_clips(features):
     z, t = features
     scale, bias = torch.tensor([7.0, -3.0], dtype=torch.float64).unbind()
-    ours = contrastive.loss(z, t, scale, bias)
+    ours = contrastive.compute_loss(z, t, scale, bias)
     plain = sum(
         math.log1p(math.exp(-(1 if i == j else -1) * (7.0 * float(z[i] @ t[j]) - 3.0)))
         for i in range(6)
@@ -139,7 +139,7 @@ def test_the_sigmoid_loss_is_the_formula_and_open_clips(features):
     same = torch.zeros(6, 6, dtype=torch.bool)
     same[2, 5] = True
     left = math.log1p(math.exp(7.0 * float(z[2] @ t[5]) - 3.0))
-    masked = contrastive.loss(z, t, scale, bias, same)
+    masked = contrastive.compute_loss(z, t, scale, bias, same)
     assert float(masked) == pytest.approx((plain - left) / 6, abs=1e-12)
 
 
@@ -375,7 +375,7 @@ def test_options_of_classes_are_refused(pairs, option):
 
 
 def test_the_recipe_of_captions_stands_in_the_place_of_a_methods_own(pairs):
-    recipe = yamls.read(resource("configs") / "objective" / "contrastive.yaml")
+    recipe = yamls.read_yaml(locate_resource("configs") / "objective" / "contrastive.yaml")
     assert set(recipe) < {field.name for field in dataclasses.fields(RunOptions)}
     for name in ("lora", "coop"):
         made = compose({"method": name, "dataset": str(pairs), "objective": "contrastive"})

@@ -18,7 +18,7 @@ from clip_adapt.config import cards, yamls
 from clip_adapt.data.dataset import Dataset
 from clip_adapt.data.task import Task
 from clip_adapt.method.contract import Method
-from clip_adapt.system.files import sha256
+from clip_adapt.system.files import hash_file
 from clip_adapt.training.examples import Examples
 from clip_adapt.training.loop import train
 from clip_adapt.training.recipe import Recipe
@@ -139,7 +139,7 @@ def test_the_configuration_of_a_run_opens_with_its_command(trained, animals, tin
     first, *_ = (folder / "config.yaml").read_text().splitlines()
     assert first.startswith(f"# python -m clip_adapt.train method=coop dataset={animals} model=")
     assert first.endswith("tensorboard=true output=out method.n_ctx=2")
-    values = yamls.read(folder / "config.yaml")
+    values = yamls.read_yaml(folder / "config.yaml")
     assert values["method"]["n_ctx"] == 2
     assert (values["shots"], values["seed"], values["epochs"]) == (2, 1, 2)
     assert values["model"]["name"] == tiny_model
@@ -345,16 +345,16 @@ def test_a_cache_changes_no_number(train_tiny, animals, tmp_path):
     files = [tmp_path / name / "adapter/adapter.safetensors" for name in ("cold", "warm", "live")]
     first, *others = [tensors(file)["ctx"] for file in files]
     assert all(torch.equal(first, other) for other in others)
-    tables = [sha256(tmp_path / name / "predictions.csv") for name in ("cold", "warm", "live")]
+    tables = [hash_file(tmp_path / name / "predictions.csv") for name in ("cold", "warm", "live")]
     assert len(set(tables)) == 1
 
 
 def test_a_second_run_into_one_folder_replaces_the_first(trained, train_tiny, animals, tmp_path):
     folder, _ = trained
-    first = sha256(folder / "adapter/adapter.safetensors")
+    first = hash_file(folder / "adapter/adapter.safetensors")
     code, _, err = train_tiny(animals, "method.n_ctx=2", "seed=2", "tensorboard=true")
     assert code == 0, err
-    assert sha256(folder / "adapter/adapter.safetensors") != first
+    assert hash_file(folder / "adapter/adapter.safetensors") != first
     assert len(list(folder.glob("events.out.tfevents.*"))) == 1
 
 
@@ -386,11 +386,11 @@ def test_help_lists_every_option_with_its_default(run_cli, verb):
     code, out, _ = run_cli(verb, "--help")
     assert code == 0
     assert out.startswith(f"usage: python -m clip_adapt.{verb} ")
-    for key, default in yamls.read(ROOT / "configs" / f"{verb}.yaml").items():
+    for key, default in yamls.read_yaml(ROOT / "configs" / f"{verb}.yaml").items():
         assert f"  {key}=" in out, (key, default)
     if verb == "train":
         for group in ("method", "model", "dataset"):
-            assert all(f"  {name:<22} " in out for name in cards.names(group))
+            assert all(f"  {name:<22} " in out for name in cards.list_cards(group))
         assert "    method.n_ctx=16" in out or "    n_ctx=16" in out
 
 

@@ -16,12 +16,12 @@ from clip_adapt.errors import InputError
 from clip_adapt.method import finding
 from clip_adapt.runs import configuration
 from clip_adapt.runs.configuration import compose
-from clip_adapt.system.files import resource
+from clip_adapt.system.files import locate_resource
 
-TRAIN = resource("configs") / "train.yaml"
+TRAIN = locate_resource("configs") / "train.yaml"
 FIELDS = [field.name for field in dataclasses.fields(RunOptions)]
-METHODS = cards.names("method")
-MODELS = cards.names("model")
+METHODS = cards.list_cards("method")
+MODELS = cards.list_cards("model")
 
 
 def composed(*words):
@@ -44,55 +44,55 @@ def only_problem(*words):
 
 
 def test_train_yaml_holds_every_option_in_order_with_a_comment():
-    assert list(yamls.read(TRAIN)) == FIELDS
-    assert list(yamls.help_texts(TRAIN)) == FIELDS
-    assert all(len(meaning) > 5 for _, meaning in yamls.help_texts(TRAIN).values())
+    assert list(yamls.read_yaml(TRAIN)) == FIELDS
+    assert list(yamls.read_help_texts(TRAIN)) == FIELDS
+    assert all(len(meaning) > 5 for _, meaning in yamls.read_help_texts(TRAIN).values())
 
 
 def test_the_defaults_of_train_yaml_fit_their_types():
-    checked, wrong = options.validate(yamls.read(TRAIN), options.of_dataclass(RunOptions))
+    checked, wrong = options.validate(yamls.read_yaml(TRAIN), options.read_fields(RunOptions))
     assert wrong == []
-    assert checked == yamls.read(TRAIN)
+    assert checked == yamls.read_yaml(TRAIN)
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "predict", "report"])
 def test_the_yaml_of_a_verb_holds_its_options_in_order_with_a_comment(verb):
     module = __import__(f"clip_adapt.{verb}", fromlist=["schema"])
     schema = module.schema()
-    path = resource("configs") / f"{verb}.yaml"
-    defaults = yamls.read(path)
+    path = locate_resource("configs") / f"{verb}.yaml"
+    defaults = yamls.read_yaml(path)
     assert sorted(defaults) == sorted(schema)
-    assert list(yamls.help_texts(path)) == list(defaults)
+    assert list(yamls.read_help_texts(path)) == list(defaults)
     for key, option in schema.items():
         missing = option.default is inspect.Parameter.empty
         assert defaults[key] == ("required" if missing else option.default), key
 
 
 def test_every_method_has_a_file_of_options_and_every_file_a_method():
-    own = {p.stem for p in resource("methods").glob("*.py") if p.stem != "__init__"}
+    own = {p.stem for p in locate_resource("methods").glob("*.py") if p.stem != "__init__"}
     assert set(METHODS) == own
     assert own <= set(finding.list_methods())
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_yaml_of_a_method_is_the_signature_of_its_class(name):
-    values = yamls.read(cards.card_path("method", name))
+    values = yamls.read_yaml(cards.locate_card("method", name))
     recipe = {key: value for key, value in values.items() if key != "method"}
-    schema = options.of_signature(finding.find_method(name).cls)
+    schema = options.read_signature(finding.find_method(name).cls)
     assert list(values["method"]) == list(schema)
     assert options.validate(values["method"], schema)[1] == []
     for key, option in schema.items():
         assert values["method"][key] == option.default, key
     shorter = recipe.pop("cpu", {})
     assert set(recipe) <= set(FIELDS) and set(shorter) <= set(FIELDS)
-    assert len(yamls.opening_comment(cards.card_path("method", name))) >= 2
+    assert len(yamls.read_opening_comment(cards.locate_card("method", name))) >= 2
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_composes(name):
     made = composed(f"method={name}")
     assert made.method.name == name
-    assert made.method_options == yamls.read(cards.card_path("method", name))["method"]
+    assert made.method_options == yamls.read_yaml(cards.locate_card("method", name))["method"]
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -103,7 +103,7 @@ def test_every_model_card_reads(name):
     assert composed(f"model={name}").model == card
 
 
-@pytest.mark.parametrize("name", cards.names("dataset"))
+@pytest.mark.parametrize("name", cards.list_cards("dataset"))
 def test_every_data_card_reads(name):
     card = catalog.find_dataset(name)
     assert card.name == name
@@ -318,7 +318,7 @@ def test_the_resolved_configuration_opens_with_its_command_and_reads_back(tmp_pa
     )
     path = tmp_path / "config.yaml"
     path.write_text(text, encoding="utf-8")
-    again = yamls.read(path)
+    again = yamls.read_yaml(path)
     assert again["method"] == {"name": "coop", **made.method_options}
     assert again["dataset"]["templates"] == ["a {} eye."]
     assert again["shots"] == 4
@@ -340,7 +340,7 @@ def test_a_card_with_wrong_content_is_refused_by_line(tmp_path):
 
 def test_nothing_but_the_general_options_is_in_the_schema_of_a_run():
     assert set(FIELDS) >= {"method", "dataset", "model"}
-    assert {"method", "dataset", "model"}.isdisjoint(configuration._nested({"shots": 1})["general"])
+    assert {"method", "dataset", "model"}.isdisjoint(configuration._nest({"shots": 1})["general"])
 
 
 def test_an_ensemble_adds_seven_templates_to_the_cards(tmp_path):

@@ -13,10 +13,10 @@ from PIL import Image
 from clip_adapt.config.cards import DataCard
 from clip_adapt.data import leaks
 from clip_adapt.data.dataset import Dataset
-from clip_adapt.data.items import Context, Item, Splits, Support, write_manifest
+from clip_adapt.data.items import Context, Item, Splits, Support, format_manifest
 from clip_adapt.data.splitting import split_by_content
 from clip_adapt.errors import InputError
-from clip_adapt.system.files import sha256
+from clip_adapt.system.files import hash_file
 
 PARTS = ("train", "val", "test")
 
@@ -30,7 +30,7 @@ def refusal(function, *args):
 
 def contents(dataset):
     """Return, for each split, the digests and labels of its images."""
-    return {s: sorted((sha256(i.path), i.label) for i in getattr(dataset, s)) for s in PARTS}
+    return {s: sorted((hash_file(i.path), i.label) for i in getattr(dataset, s)) for s in PARTS}
 
 
 def pool(sizes):
@@ -148,7 +148,7 @@ def test_an_image_in_two_classes_stays_in_one_split(make_folder, tmp_path):
     where = {}
     for split in PARTS:
         for item in getattr(data, split):
-            where.setdefault(sha256(item.path), set()).add(split)
+            where.setdefault(hash_file(item.path), set()).add(split)
     assert {len(splits) for splits in where.values()} == {1}
 
 
@@ -267,7 +267,7 @@ def test_the_manifest_names_every_image_that_was_drawn(animals):
     assert rows == [
         {
             "path": item.path,
-            "sha256": sha256(item.path),
+            "sha256": hash_file(item.path),
             "label": data.classes[item.label],
             "split": split,
         }
@@ -275,7 +275,7 @@ def test_the_manifest_names_every_image_that_was_drawn(animals):
         for item in getattr(support, split)
     ]
     assert [row["label"] for row in rows] == ["cat", "dog", "eel"] * 2
-    text = write_manifest(rows)
+    text = format_manifest(rows)
     assert text.endswith("\n")
     assert [json.loads(line) for line in text.splitlines()] == rows
 

@@ -160,15 +160,15 @@ def known_options():
         if verb != "train"
     ]
     known = {key: option.annotation for schema in schemas for key, option in schema.items()}
-    for name in cards.names("method"):
-        of_class = options.of_signature(finding.find_method(name).cls)
+    for name in cards.list_cards("method"):
+        of_class = options.read_signature(finding.find_method(name).cls)
         known |= {f"method.{key}": option.annotation for key, option in of_class.items()}
     for source in list_sources():
         known |= {f"dataset.{key}": option.annotation for key, option in source.options.items()}
     for card, group in ((cards.DataCard, "dataset"), (cards.ModelCard, "model")):
-        of_card = options.of_dataclass(card)
+        of_card = options.read_fields(card)
         known |= {f"{group}.{key}": option.annotation for key, option in of_card.items()}
-    general = options.of_dataclass(RunOptions)
+    general = options.read_fields(RunOptions)
     return known | {key: option.annotation for key, option in general.items()}
 
 
@@ -266,7 +266,7 @@ def test_the_navigation_holds_every_page_and_the_start_links_them():
         )
 
     pages = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
-    nav = leaves(yamls.read(ROOT / "mkdocs.yml")["nav"])
+    nav = leaves(yamls.read_yaml(ROOT / "mkdocs.yml")["nav"])
     assert sorted(nav) == sorted(pages)
     tops = {page for page in pages if "/" not in page and page != "index.md"}
     for start, prefix in (("docs/index.md", ""), ("README.md", "docs/")):
@@ -320,9 +320,9 @@ def test_the_table_of_sources_is_their_signatures():
 
 def test_every_model_card_stands_in_the_table_of_backbones():
     rows = re.findall(r"^\| (`.*?) \|", PAGES["docs/backbones.md"], re.MULTILINE)
-    assert sorted(name for row in rows for name in re.findall(r"`([\w-]+)`", row)) == cards.names(
-        "model"
-    )
+    assert sorted(
+        name for row in rows for name in re.findall(r"`([\w-]+)`", row)
+    ) == cards.list_cards("model")
 
 
 def messages():
@@ -351,7 +351,7 @@ def test_every_message_in_the_table_is_one_of_the_code(message):
 
 
 def test_the_citation_names_the_version():
-    assert yamls.read(ROOT / "CITATION.cff")["version"] == clip_adapt.__version__
+    assert yamls.read_yaml(ROOT / "CITATION.cff")["version"] == clip_adapt.__version__
 
 
 def test_what_builds_the_pages_is_declared():

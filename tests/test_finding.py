@@ -145,14 +145,14 @@ def variant(tmp_path, monkeypatch):
 
     The folder is a copy, so nothing ships for a test.
     """
-    folder, real = tmp_path / "method", cards._folder
+    folder, real = tmp_path / "method", cards._locate_folder
     shutil.copytree(real("method"), folder)
 
     def add(text):
         (folder / "short_coop.yaml").write_text(text)
         there = monkeypatch.context()
         there.__enter__().setattr(
-            cards, "_folder", lambda group: folder if group == "method" else real(group)
+            cards, "_locate_folder", lambda group: folder if group == "method" else real(group)
         )
         return lambda: there.__exit__(None, None, None)
 

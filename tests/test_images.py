@@ -246,15 +246,17 @@ def jpegs(folder):
 
 
 def test_both_decoders_give_the_same_pixels(tmp_path, monkeypatch):
-    decoder = decoding._jpeg_decoder()
+    decoder = decoding._find_jpeg_decoder()
     if decoder is None:
         pytest.skip("torchcodec cannot be loaded here")
     seen = []
-    monkeypatch.setattr(decoding, "_jpeg_decoder", lambda: lambda p: seen.append(p) or decoder(p))
+    monkeypatch.setattr(
+        decoding, "_find_jpeg_decoder", lambda: lambda p: seen.append(p) or decoder(p)
+    )
     paths = jpegs(tmp_path)
     fast = [decoding.load(path) for path in paths]
     assert len(seen) == len(paths) - 1
-    monkeypatch.setattr(decoding, "_jpeg_decoder", lambda: None)
+    monkeypatch.setattr(decoding, "_find_jpeg_decoder", lambda: None)
     for path, pixels in zip(paths, fast, strict=True):
         assert torch.equal(pixels, decoding.load(path)), path.name
     assert len(seen) == len(paths) - 1
@@ -266,7 +268,7 @@ def test_the_fast_decoder_refuses_nothing_that_pillow_can_read(tmp_path, monkeyp
 
     noisy().save(tmp_path / "a.jpg")
     expected = decoding.load(tmp_path / "a.jpg")
-    monkeypatch.setattr(decoding, "_jpeg_decoder", lambda: refuses)
+    monkeypatch.setattr(decoding, "_find_jpeg_decoder", lambda: refuses)
     assert torch.equal(decoding.load(tmp_path / "a.jpg"), expected)
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:700])
     assert "damaged" in decoding.try_load(tmp_path / "cut.jpg")
@@ -281,7 +283,7 @@ def test_a_picture_of_the_users_is_left_as_it_was():
 def test_decoders_keep_memory_between_images_and_give_it_back(tmp_path):
     Image.new("RGB", (600, 400), "red").save(tmp_path / "red.jpg")
     before = Image.core.get_blocks_max()
-    with decoding.decoders() as pool:
+    with decoding.open_decoders() as pool:
         kept = Image.core.get_stats()["reused_blocks"]
         sizes = pool.map(lambda path: decoding.decode(path).size, [tmp_path / "red.jpg"] * 40)
         assert set(sizes) == {(600, 400)}

@@ -29,7 +29,7 @@ def test_every_point_of_the_grid_equals_the_plain_search(seed, classes):
     base = torch.randn(60, classes, generator=generator, dtype=torch.float64)
     extra = torch.randn(60, classes, generator=generator, dtype=torch.float64)
     labels = torch.randint(classes, (60,), generator=generator)
-    counts = alpha_search.hits(base, extra, labels, GRID).tolist()
+    counts = alpha_search.count_hits(base, extra, labels, GRID).tolist()
     assert counts == plain(base, extra, labels, GRID)
     assert classes == 1 or len(set(counts)) > 1
 
@@ -43,7 +43,7 @@ def test_ties_go_to_the_first_class_as_in_argmax(seed):
     labels = torch.randint(4, (200,), generator=generator)
     grid = torch.arange(9, dtype=torch.float64) / 4
     expected = plain(base, extra, labels, grid)
-    assert alpha_search.hits(base, extra, labels, grid).tolist() == expected
+    assert alpha_search.count_hits(base, extra, labels, grid).tolist() == expected
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -55,7 +55,7 @@ def test_crossings_that_round_to_either_side_of_a_grid_point(seed):
     base = 5.0 - at * extra
     labels = torch.randint(3, (100,), generator=generator)
     expected = plain(base, extra, labels, GRID)
-    assert alpha_search.hits(base, extra, labels, GRID).tolist() == expected
+    assert alpha_search.count_hits(base, extra, labels, GRID).tolist() == expected
 
 
 def test_single_points_and_a_grid_that_starts_at_zero():
@@ -64,9 +64,11 @@ def test_single_points_and_a_grid_that_starts_at_zero():
     labels = torch.tensor([0, 0, 0])
     for grid in ([0.0], [0.5], [1.0], [0.0, 0.25, 0.5, 0.75]):
         points = torch.tensor(grid, dtype=torch.float64)
-        counts = alpha_search.hits(base, extra, labels, points).tolist()
+        counts = alpha_search.count_hits(base, extra, labels, points).tolist()
         assert counts == plain(base, extra, labels, points)
-    assert alpha_search.hits(base, extra, labels, torch.tensor([0.0]).double()).tolist() == [2]
+    assert alpha_search.count_hits(base, extra, labels, torch.tensor([0.0]).double()).tolist() == [
+        2
+    ]
 
 
 def test_many_searches_at_once_are_each_its_own():
@@ -75,7 +77,7 @@ def test_many_searches_at_once_are_each_its_own():
     extra = torch.randint(-2, 3, (2, 3, 40, 4), generator=generator).double()
     labels = torch.randint(4, (40,), generator=generator)
     grid = torch.arange(9, dtype=torch.float64) / 4
-    counts = alpha_search.hits(base, extra, labels, grid)
+    counts = alpha_search.count_hits(base, extra, labels, grid)
     assert counts.shape == (2, 3, 9)
     for i, j in ((0, 0), (0, 2), (1, 1)):
         assert counts[i, j].tolist() == plain(base, extra[i, j], labels, grid)

@@ -69,7 +69,7 @@ def test_a_turned_copy_is_the_same_image(photos):
 def test_a_size_is_part_of_the_pixels(tmp_path):
     for name, shape in (("a", (8, 32, 3)), ("b", (32, 8, 3))):
         Image.fromarray(np.zeros(shape, dtype=np.uint8)).save(tmp_path / f"{name}.png")
-    one, two = scan.survey([str(tmp_path / "a.png"), str(tmp_path / "b.png")]).pixels
+    one, two = scan.survey_images([str(tmp_path / "a.png"), str(tmp_path / "b.png")]).pixels
     assert not np.array_equal(one, two)
 
 
@@ -94,7 +94,7 @@ def test_images_that_look_alike_are_noted_and_listed(photos, quality, scale):
     assert [(t.path, t.split, t.twin, t.twin_split) for t in twins] == [
         (str(twin), "test", str(source), "train")
     ]
-    lines = leaks.table(twins).splitlines()
+    lines = leaks.format_twins(twins).splitlines()
     assert lines[0] == "path,split,looks_like,of_split,bits_of_256"
     assert lines[1].startswith(f"{twin},test,{source},train,")
     assert len(lines) == 2
@@ -120,8 +120,8 @@ def test_nearest_is_the_plain_search(monkeypatch):
     mine[31], mine[39] = theirs[17] ^ np.uint64(0b111111 << 40), theirs[0]
     for block in (1, 100, 1 << 22):
         monkeypatch.setattr(leaks, "BLOCK", block)
-        assert leaks._nearest(mine, theirs) == [(7, 3), (31, 17), (39, 0)]
-    assert leaks._nearest(mine, theirs[:0]) == []
+        assert leaks._find_nearest(mine, theirs) == [(7, 3), (31, 17), (39, 0)]
+    assert leaks._find_nearest(mine, theirs[:0]) == []
 
 
 @pytest.mark.parametrize(("bits", "expected"), [(0, [0]), (31, [31]), (32, [32]), (33, [])])
@@ -134,7 +134,7 @@ def test_a_finer_hash_confirms_what_looks_alike_up_to_32_of_256_bits(monkeypatch
 
     monkeypatch.setattr(imagehash, "phash", phash)
     monkeypatch.setattr(decoding, "decode", lambda path: path)
-    found = leaks._confirmed("one.png", "test", "twin.png", "train")
+    found = leaks._confirm("one.png", "test", "twin.png", "train")
     assert found == [leaks.Twin("one.png", "test", "twin.png", "train", n) for n in expected]
 
 
@@ -175,24 +175,24 @@ def decoded(monkeypatch):
 
 def test_a_second_survey_decodes_nothing(photos, tmp_path, decoded):
     paths = [str(p) for p in sorted(photos.rglob("*.png"))]
-    first = scan.survey(paths, tmp_path / "memory")
+    first = scan.survey_images(paths, tmp_path / "memory")
     assert sorted(decoded) == paths
     decoded.clear()
-    again = scan.survey(paths, tmp_path / "memory")
+    again = scan.survey_images(paths, tmp_path / "memory")
     assert decoded == []
     for name in ("sha256", "pixels", "looks"):
         assert np.array_equal(getattr(first, name), getattr(again, name))
-        assert np.array_equal(getattr(first, name), getattr(scan.survey(paths), name))
+        assert np.array_equal(getattr(first, name), getattr(scan.survey_images(paths), name))
     photo(99).save(paths[3])
     Path(paths[5]).write_bytes(b"")
     decoded.clear()
-    changed = scan.survey(paths, tmp_path / "memory")
+    changed = scan.survey_images(paths, tmp_path / "memory")
     assert decoded == [paths[3], paths[5]]
     assert changed.broken == {paths[5]: "the file is empty (0 bytes)"}
     assert not np.array_equal(first.pixels[3], changed.pixels[3])
     assert np.array_equal(first.pixels[4], changed.pixels[4])
     decoded.clear()
-    assert scan.survey(paths, tmp_path / "memory").broken == changed.broken
+    assert scan.survey_images(paths, tmp_path / "memory").broken == changed.broken
     assert decoded == [paths[5]]
 
 
@@ -209,10 +209,10 @@ def test_an_interrupted_survey_goes_on_where_it_stopped(photos, tmp_path, monkey
 
     monkeypatch.setattr(decoding, "try_decode", stops)
     with pytest.raises(KeyboardInterrupt):
-        scan.survey(paths, tmp_path)
+        scan.survey_images(paths, tmp_path)
     seen.clear()
     monkeypatch.setattr(decoding, "try_decode", lambda path: seen.append(path) or real(path))
-    scan.survey(paths, tmp_path)
+    scan.survey_images(paths, tmp_path)
     assert sorted(seen) == paths[10:]
 
 
@@ -221,20 +221,20 @@ def test_a_digest_is_remembered_and_is_that_of_the_file(photos, tmp_path, monkey
 
     paths = [str(p) for p in sorted(photos.rglob("*.png"))]
     expected = [hashlib.sha256(Path(p).read_bytes()).hexdigest() for p in paths]
-    assert scan.digests(paths, tmp_path) == expected
-    monkeypatch.setattr(scan, "_digest", None)
-    assert scan.digests(paths * 2, tmp_path) == expected * 2
+    assert scan.hash_images(paths, tmp_path) == expected
+    monkeypatch.setattr(scan, "_hash_file", None)
+    assert scan.hash_images(paths * 2, tmp_path) == expected * 2
 
 
 def test_a_memory_that_is_damaged_or_in_the_way_costs_time_only(photos, tmp_path, caplog):
     paths = [str(p) for p in sorted(photos.rglob("*.png"))]
-    expected = scan.survey(paths)
+    expected = scan.survey_images(paths)
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / scan.FILE).write_text("no database " * 100)
     (tmp_path / "file").write_text("in the way")
     for folder in (tmp_path / "bad", tmp_path / "file"):
         with caplog.at_level(logging.WARNING, "clip_adapt"):
-            found = scan.survey(paths, folder)
+            found = scan.survey_images(paths, folder)
         assert np.array_equal(found.pixels, expected.pixels)
         assert "is not kept for the next run" in caplog.text
         caplog.clear()

@@ -36,24 +36,24 @@ def holder(tmp_path):
 
 def test_a_lock_leaves_no_file(tmp_path):
     path = tmp_path / "deep" / "er" / ".lock"
-    with locks.held(path, "it"):
+    with locks.hold_lock(path, "it"):
         assert path.read_text() == f"process {os.getpid()} on {os.uname().nodename}"
     assert not path.exists()
-    with locks.held(path, "it"):
+    with locks.hold_lock(path, "it"):
         pass
 
 
 def test_a_lock_is_let_go_by_an_error(tmp_path):
     path = tmp_path / ".lock"
-    with pytest.raises(ZeroDivisionError), locks.held(path, "it"):
+    with pytest.raises(ZeroDivisionError), locks.hold_lock(path, "it"):
         1 / 0  # noqa: B018
-    with locks.held(path, "it"):
+    with locks.hold_lock(path, "it"):
         pass
 
 
 def test_another_process_is_named(holder, tmp_path):
     path = tmp_path / "out" / locks.NAME
-    with pytest.raises(locks.BusyError) as caught, locks.held(path, "the output folder out"):
+    with pytest.raises(locks.BusyError) as caught, locks.hold_lock(path, "the output folder out"):
         pass
     assert str(caught.value) == (
         f"the output folder out is in use by process {holder.pid} on {os.uname().nodename}: "
@@ -67,7 +67,7 @@ def test_a_killed_process_holds_nothing(holder, tmp_path):
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     assert path.exists()
-    with locks.held(path, "it"):
+    with locks.hold_lock(path, "it"):
         assert str(os.getpid()) in path.read_text()
 
 
@@ -77,7 +77,7 @@ def test_of_many_threads_one_holds_at_a_time(tmp_path):
     def work():
         for _ in range(200):
             try:
-                with locks.held(path, "it"):
+                with locks.hold_lock(path, "it"):
                     holding.append(1)
                     most.append(len(holding))
                     holding.pop()

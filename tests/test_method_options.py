@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from clip_adapt.config.options import defaults_of
+from clip_adapt.config.options import read_defaults
 from clip_adapt.config.values import Text
 from clip_adapt.errors import InputError
 from clip_adapt.method import finding
@@ -63,7 +63,7 @@ def test_values_that_do_not_go_together_are_refused(train_tiny, animals, words, 
 
 @pytest.mark.parametrize("name", ["adapter", "cocoop", "gda", "taskres", "tip_adapter"])
 def test_the_recipe_gives_the_defaults_of_the_constructor(name):
-    defaults = defaults_of(finding.find_method(name).cls)
+    defaults = read_defaults(finding.find_method(name).cls)
     resolved = configuration.compose({"method": name}).method_options
     assert resolved == defaults
 

@@ -14,7 +14,7 @@ from clip_adapt.backbone.backbone import Backbone
 from clip_adapt.backbone.weights import plan, towers
 from clip_adapt.config import cards, yamls
 
-NAMES = cards.names("model")
+NAMES = cards.list_cards("model")
 BERT = "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract"
 SMALL = ("mobileclip2-s0", "rn50")
 # One architecture of open_clip for each kind of timm tower with attention.
@@ -70,7 +70,7 @@ def hub_cache(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_card_says_all_that_it_should(name):
     card = cards.find_model(name)
-    written = yamls.read(cards.card_path("model", name))
+    written = yamls.read_yaml(cards.locate_card("model", name))
     assert set(written) == {f for f in vars(card) if f != "name"}
     assert card.licence
     assert card.pretrained is not None or card.architecture.startswith("hf-hub:")

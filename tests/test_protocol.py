@@ -145,7 +145,7 @@ def test_the_folder_of_a_protocol_is_its_own(train_tiny, five, tiny_model):
     config = configuration.compose(
         {"dataset": str(five), "model": tiny_model, "protocol": "base_to_new", "shots": 2}
     )
-    assert folder.output_folder(config).name.endswith("-2shot-seed1-base_to_new")
+    assert folder.choose_folder(config).name.endswith("-2shot-seed1-base_to_new")
 
 
 @pytest.mark.parametrize(

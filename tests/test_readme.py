@@ -37,7 +37,7 @@ def test_the_example_method_keeps_every_law(tmp_path, tiny_card):
 
 def test_every_method_stands_in_the_table():
     rows = re.findall(r"^\| `(\w+)` \| [a-z]", README, re.MULTILINE)  # not those of accuracies
-    assert sorted(rows) == cards.names("method")
+    assert sorted(rows) == cards.list_cards("method")
 
 
 def test_the_two_commands_stand_in_it():
@@ -48,5 +48,5 @@ def test_the_two_commands_stand_in_it():
 def test_the_measured_accuracies_are_those_of_the_benchmarks():
     results = (ROOT / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| .*±.*$", README, re.MULTILINE)
-    assert len(rows) >= len(cards.names("method"))
+    assert len(rows) >= len(cards.list_cards("method"))
     assert [row for row in rows if row not in results] == []

@@ -193,7 +193,7 @@ def test_thumbnails_are_small_and_keep_the_shape(tmp_path):
     paths = [tmp_path / "wide.png", tmp_path / "tall.jpg", tmp_path / "none.png"]
     Image.new("RGB", (800, 400)).save(paths[0])
     Image.new("RGB", (600, 3000)).save(paths[1])
-    made = pictures.thumbnails(map(str, paths))
+    made = pictures.make_thumbnails(map(str, paths))
     assert sorted(made) == [str(paths[1]), str(paths[0])]
     assert all(uri.startswith("data:image/jpeg;base64,") for uri in made.values())
     sizes = {name.name: pictures._decode(str(name)).size for name in paths[:2]}
@@ -202,8 +202,8 @@ def test_thumbnails_are_small_and_keep_the_shape(tmp_path):
 
 
 def test_plots_take_their_colours_from_the_page_and_share_no_id():
-    drawn = plots.learning_curve({"loss": [1.0, 0.5], "accuracy": [0.5, 1.0]})
-    other = plots.reliability(np.array([True, False]), np.array([0.9, 0.4]))
+    drawn = plots.draw_learning_curve({"loss": [1.0, 0.5], "accuracy": [0.5, 1.0]})
+    other = plots.draw_reliability(np.array([True, False]), np.array([0.9, 0.4]))
     ids = [re.findall(r' id="([^"]+)"', svg) for svg in (drawn, other)]
     assert ids[0] and ids[1] and not set(ids[0]) & set(ids[1])
     for svg, own in zip((drawn, other), ids, strict=True):

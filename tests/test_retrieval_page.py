@@ -165,9 +165,9 @@ def test_medians_and_chance():
         Answer("", ["b", "c"], [], 9, Text("b", 0), None, [8, 3]),
         Answer("", ["c"], [], 3, Text("c", 0), None, [3]),
     ]
-    assert retrieval_table.median_ranks(answers) == (3, 3)
+    assert retrieval_table.find_medians(answers) == (3, 3)
     # 6 right ones of 4 images in 3 texts; every caption has 2 of 4 images.
-    assert retrieval_table.chance_of(answers) == pytest.approx((6 / 4 / 3, 2 / 4))
+    assert retrieval_table.estimate_chance(answers) == pytest.approx((6 / 4 / 3, 2 / 4))
     assert [a.rank for a in retrieval_table.choose_misses(answers, 3)] == [9, 4, 3]
 
 
@@ -310,7 +310,7 @@ def test_the_curve_of_captions(make_run):
     assert "On val: recall at 1" in Page(text).text
     svg = text[text.index("<svg") : text.index("</svg>")]
     assert all(f">{word}</text>" in svg for word in ("in the batch", "val", "share in %", "loss"))
-    drawn = plots.learning_curve({"loss": [1.0], "accuracy": [0.5], "val_accuracy": [0.5]})
+    drawn = plots.draw_learning_curve({"loss": [1.0], "accuracy": [0.5], "val_accuracy": [0.5]})
     assert all(f">{w}</text>" in drawn for w in ("support set", "val", "accuracy in %"))
     assert "There is none" in Page(render(make_run(name="none", curve={}))).text
 

@@ -42,7 +42,7 @@ def per_class(items):
     ],
 )
 def test_natural_keeps_the_proportions(sizes, shots, expected):
-    drawn = sampling.natural(pool(sizes), shots, random.Random(1))
+    drawn = sampling.draw_natural(pool(sizes), shots, random.Random(1))
     assert per_class(drawn) == expected
     assert len({item.path for item in drawn}) == len(drawn)
 
@@ -80,12 +80,14 @@ def test_a_group_gives_a_second_image_only_after_all_gave_one(name, seed):
 
 def test_groups_of_one_image_are_drawn_at_random():
     items = pool([10], lambda label, n: f"{n}")
-    draws = {tuple(i.path for i in sampling.coop(items, 3, random.Random(s))) for s in range(30)}
+    draws = {
+        tuple(i.path for i in sampling.draw_coop(items, 3, random.Random(s))) for s in range(30)
+    }
     assert len(draws) > 20
 
 
 def test_images_without_a_group_stand_for_themselves():
     items = pool([12], lambda label, n: "one" if n < 8 else None)
     for seed in range(10):
-        drawn = sampling.coop(items, 5, random.Random(seed))
+        drawn = sampling.draw_coop(items, 5, random.Random(seed))
         assert Counter(item.group for item in drawn) == {None: 4, "one": 1}

@@ -79,7 +79,7 @@ def write_hub(root):
 
 
 def drawn_values():
-    card = yamls.read(cards.card_path("dataset", "eyes"))
+    card = yamls.read_yaml(cards.locate_card("dataset", "eyes"))
     kept = {key: card[key] for key in ("generator",)}
     few = dict(list(card["classes"].items())[:2])
     return {**kept, "classes": few, "size": 32, "per_class": {"train": 2, "val": 1, "test": 1}}
@@ -118,6 +118,7 @@ def test_a_list_of_paths_and_labels_keeps_the_laws(pictures):
 
 def test_a_list_of_paths_and_labels_is_what_its_folder_is(make_folder, tmp_path):
     root = make_folder(tmp_path / "two words", splits=(), per_class=8)
+    (root / "cat" / "0.png").rename(root / "cat" / "a space.png")
     data = Dataset.load(write_list(root), {"source": str(EXAMPLE)})
     assert data.classes == ["cat", "dog", "eel"]
     assert data.parts() == Dataset.load(root).parts()
@@ -129,7 +130,7 @@ def test_a_list_trains_from_the_command_line(train_tiny, pictures, tmp_path):
     shutil.copy(EXAMPLE, tmp_path / "mine.py")
     code, _, err = train_tiny("pictures/list.txt", "dataset.source=mine.py")
     assert code == 0, err
-    facts = yamls.read(tmp_path / "out" / "config.yaml")["dataset"]
+    facts = yamls.read_yaml(tmp_path / "out" / "config.yaml")["dataset"]
     assert facts["source"] == str(tmp_path / "mine.py")
     assert facts["file"] == str(pictures / "list.txt")
     assert facts["encoding"] == "utf-8"
@@ -243,6 +244,7 @@ def test_ours_come_before_installed_sources_and_these_before_what_takes_anything
 
 
 def test_what_is_wanted_chooses_among_those_that_recognise_a_path(install, animals, tmp_path):
+    assert find_dataset(str(animals), wants="captions").source == "folder"
     install(told=f"GIVES = 'captions'\n{ANY}")
     assert find_dataset(str(animals)).source == "folder"
     assert find_dataset(str(animals), wants="captions").source == "told"

@@ -17,7 +17,7 @@ from clip_adapt.config.cards import DataCard
 from clip_adapt.data import catalog
 from clip_adapt.data.dataset import Dataset
 from clip_adapt.errors import InputError
-from clip_adapt.system.files import sha256
+from clip_adapt.system.files import hash_file
 
 PARTS = ("train", "val", "test")
 
@@ -413,8 +413,8 @@ def test_the_library_datasets_gives_the_images_own_bytes(animals, tmp_path):
     data = Dataset.load(card)
     expected = Dataset.load(animals)
     for split in ("train", "test"):
-        ours = [(sha256(i.path), i.label) for i in getattr(data, split)]
-        assert ours == [(sha256(i.path), i.label) for i in getattr(expected, split)]
+        ours = [(hash_file(i.path), i.label) for i in getattr(data, split)]
+        assert ours == [(hash_file(i.path), i.label) for i in getattr(expected, split)]
     assert data.val == []
     card.write_text(f"name: hf\nsource: huggingface\nrepo: {tmp_path / 'hf'}\nimage: picture\n")
     with pytest.raises(InputError, match="has no column 'picture'"):
@@ -428,7 +428,7 @@ def test_a_missing_library_datasets_says_how_to_install_it(tmp_path, monkeypatch
         Dataset.load(tmp_path / "card.yaml")
 
 
-@pytest.mark.parametrize("name", cards.names("dataset"))
+@pytest.mark.parametrize("name", cards.list_cards("dataset"))
 def test_every_card_can_be_read(name, tmp_path):
     card = catalog.find_dataset(name)
     assert card.name == name

@@ -173,7 +173,7 @@ def test_what_a_sweep_refuses_leaves_nothing(sweep, everything_in, tmp_path):
 
 
 def test_a_sweep_in_a_folder_in_use_is_refused(sweep):
-    with locks.held(Path("out/.sweep.lock"), "it"):
+    with locks.hold_lock(Path("out/.sweep.lock"), "it"):
         code, _, err = sweep()
     assert code == 2
     assert f"the folder out is in use by process {os.getpid()} on " in err

@@ -211,7 +211,7 @@ def test_a_run_of_another_process_is_left_to_it(sweep, monkeypatch):
         other = folder.name
     for name, value in {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "1"}.items():
         monkeypatch.setenv(name, value)
-    with locks.held(Path(f"out/.claims/{other}.lock"), "it"):
+    with locks.hold_lock(Path(f"out/.claims/{other}.lock"), "it"):
         code, out, _ = sweep()
     assert code == 0
     assert len(runs()) == 3 and other not in [folder.name for folder in runs()]
@@ -269,7 +269,7 @@ def test_what_cannot_be_shared_goes_run_by_run(sweep, monkeypatch, more):
 
 def test_as_many_go_together_as_the_memory_holds(sweep, monkeypatch):
     seen = []
-    most = side_by_side.most
+    most = side_by_side.count_room
 
     def with_memory(training: Training):
         monkeypatch.setattr(side_by_side, "total_memory", lambda device: 10**12)
@@ -283,7 +283,7 @@ def test_as_many_go_together_as_the_memory_holds(sweep, monkeypatch):
         seen.append(most(training))
         return seen[-1]
 
-    monkeypatch.setattr(side_by_side, "most", with_memory)
+    monkeypatch.setattr(side_by_side, "count_room", with_memory)
     out = sweep()[1]
     assert seen == [3, 3] or seen == [3, 3, 3]
     assert out.count("(its share of 3 trained side by side)") == 3

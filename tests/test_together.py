@@ -20,7 +20,7 @@ from clip_adapt.training.examples import Examples
 from clip_adapt.training.fitting import Training
 from clip_adapt.training.loop import train
 from clip_adapt.training.recipe import Recipe
-from clip_adapt.training.side_by_side import reason_against, train_together
+from clip_adapt.training.side_by_side import find_obstacle, train_together
 
 CLASSES = ("cat", "dog on a tree", "eel")
 
@@ -194,7 +194,7 @@ def test_what_does_not_fit_is_trained_in_turn(double_backbone, case, monkeypatch
     methods, supports, recipes = changed(case, double_backbone)
     for method in methods:
         method.double()
-    assert case in str(reason_against(trainings(methods, supports, recipes)))
+    assert case in str(find_obstacle(trainings(methods, supports, recipes)))
     monkeypatch.setattr(side_by_side, "TogetherLoop", None)
     alone = copies(methods)
     outcomes = train_together(trainings(methods, supports, recipes))
@@ -265,7 +265,7 @@ class LooksBack(Residual):
 def test_a_method_that_a_run_axis_does_not_reach_is_trained_in_turn(double_backbone, cls):
     methods, supports, recipes = runs(double_backbone, cls, [(1, 0.01), (2, 0.02), (3, 0.02)])
     alone = [cls(double_backbone, Task(CLASSES, seed=r.seed)).double() for r in recipes]
-    side_by_side.most(Training(methods[0], supports[0], recipes[0]))
+    side_by_side.count_room(Training(methods[0], supports[0], recipes[0]))
     outcomes = train_together(trainings(methods, supports, recipes))
     for index, other in enumerate(alone):
         assert outcomes[index].runs == 1
@@ -280,10 +280,10 @@ def test_texts_that_pass_in_parts_do_so_beside_others(double_backbone, monkeypat
     )
     alone = copies(methods)
     first, _ = trainings(methods, supports, recipes)
-    kept = side_by_side._kept_by_a_step(first)
+    kept = side_by_side._measure_step(first)
     double_backbone._plans.clear()
     monkeypatch.setattr(encoding_plan, "SHARE_OF_MEMORY", 1e-12)
-    assert side_by_side._kept_by_a_step(first) == kept
+    assert side_by_side._measure_step(first) == kept
     assert double_backbone.text_chunk == "auto"
     outcomes = train_together(trainings(methods, supports, recipes))
     assert any(len(plan.chunks) == len(CLASSES) for plan in double_backbone._plans.values())
@@ -298,13 +298,13 @@ def test_a_large_step_is_not_shared_on_a_cpu(double_backbone, monkeypatch):
     methods, supports, recipes = runs(double_backbone, Residual, [(1, 0.01)])
     (one,) = trainings(methods, supports, recipes)
     before = copies(methods)[0].state_dict()
-    assert side_by_side.most(one) == side_by_side.MOST
+    assert side_by_side.count_room(one) == side_by_side.MOST
     # At least the batch of features, what is added to them, and the logits.
     least = 8 * (2 * 4 * double_backbone.embed_dim + 4 * len(CLASSES))
-    kept = side_by_side._kept_by_a_step(one)
+    kept = side_by_side._measure_step(one)
     assert least < kept < 20 * least
     monkeypatch.setattr(side_by_side, "SMALL", kept - 1)
-    assert side_by_side.most(one) == 1
+    assert side_by_side.count_room(one) == 1
     assert all(torch.equal(t, before[name]) for name, t in methods[0].state_dict().items())
 
 

@@ -29,7 +29,7 @@ def test_help_texts_are_the_comments_behind_the_keys(tmp_path):
         '  "on": both     # a key that YAML reads as a truth value without quotes\n'
         "after:           # no default\n",
     )
-    texts = yamls.help_texts(path)
+    texts = yamls.read_help_texts(path)
     assert list(texts) == ["shots", "map", "method.n_ctx", "method.on", "after"]
     assert texts["shots"] == ("16", "images a class")
     assert texts["map"][0] == "{1: 50}"
@@ -39,15 +39,15 @@ def test_help_texts_are_the_comments_behind_the_keys(tmp_path):
 
 def test_the_opening_comment_ends_at_the_first_other_line(tmp_path):
     path = written(tmp_path, "# First line.\n#   indented\n#\nkey: 1\n# later\n")
-    assert yamls.opening_comment(path) == ["First line.", "indented", ""]
-    assert yamls.opening_comment(written(tmp_path, "key: 1\n")) == []
+    assert yamls.read_opening_comment(path) == ["First line.", "indented", ""]
+    assert yamls.read_opening_comment(written(tmp_path, "key: 1\n")) == []
 
 
 def test_a_mapping_survives_writing_and_reading(tmp_path):
     values = {"z": 1, "a": {"n": None, "list": [1, 2.5, "x: y"]}, "text": "123", "yes": True}
-    path = written(tmp_path, yamls.dump(values))
-    assert yamls.read(path) == values
-    assert list(yamls.read(path)) == ["z", "a", "text", "yes"]
+    path = written(tmp_path, yamls.dump_yaml(values))
+    assert yamls.read_yaml(path) == values
+    assert list(yamls.read_yaml(path)) == ["z", "a", "text", "yes"]
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_a_mapping_survives_writing_and_reading(tmp_path):
 def test_a_file_that_is_no_mapping_is_named(tmp_path, text, message):
     path = written(tmp_path, text)
     with pytest.raises(InputError) as caught:
-        yamls.read(path)
+        yamls.read_yaml(path)
     assert str(caught.value).startswith(f"{path} ")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -72,9 +72,9 @@ def test_bytes_that_are_no_text_and_a_missing_file_are_named(tmp_path):
     path = tmp_path / "binary.yaml"
     path.write_bytes(b"\xff\xfe\x00a: 1")
     with pytest.raises(InputError, match="is not valid YAML"):
-        yamls.read(path)
+        yamls.read_yaml(path)
     with pytest.raises(InputError, match=r"none\.yaml cannot be read: No such file or directory"):
-        yamls.read(tmp_path / "none.yaml")
+        yamls.read_yaml(tmp_path / "none.yaml")
 
 
 Positive = Annotated[int, Between(1)]
@@ -197,13 +197,13 @@ def of_two(*, n_ctx: Positive = 16, name: str, flag: bool = False):
 
 
 def test_options_are_the_keyword_only_parameters():
-    schema = options.of_signature(of_two)
+    schema = options.read_signature(of_two)
     assert list(schema) == ["n_ctx", "name", "flag"]
     assert schema["n_ctx"] == Option(Positive, 16)
 
 
 def test_defaults_are_filled_in_and_all_problems_come_together():
-    schema = options.of_signature(of_two)
+    schema = options.read_signature(of_two)
     checked, problems = validate({"name": "x"}, schema)
     assert (checked, problems) == ({"n_ctx": 16, "name": "x", "flag": False}, [])
     _, problems = validate({"n_ctz": 1, "flag": Text("4")}, schema, "method.", "coop.yaml")

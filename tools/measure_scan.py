@@ -29,7 +29,9 @@ def main(images: int, folder: Path) -> None:
     root = folder / "images"
     if not root.exists():
         write(root, images)
-    scan.survey([str(next(root.rglob("*.png")))])  # libraries are loaded before memory is read
+    scan.survey_images(
+        [str(next(root.rglob("*.png")))]
+    )  # libraries are loaded before memory is read
     imagehash.phash(Image.new("RGB", (SIZE, SIZE)))
     for name in ("cold", "warm"):
         before, start = peak(), time.perf_counter()

@@ -17,7 +17,7 @@ from clip_adapt.backbone.backbone import Backbone
 from clip_adapt.data import decoding
 from clip_adapt.data.decoding import AnyImage
 from clip_adapt.data.task import Task, require_usable
-from clip_adapt.errors import InputError, unknown
+from clip_adapt.errors import InputError, explain_unknown
 from clip_adapt.inputs import features, views
 from clip_adapt.method.contract import Method
 
@@ -158,8 +158,8 @@ class Classifier:
                 "sets that hold the true class in 90 % of cases"
             )
         if score not in conformal.SCORES:
-            raise InputError(unknown("score", score, conformal.SCORES))
-        inside = conformal.sets(row[None].cpu().numpy(), self.conformal, score)[0]
+            raise InputError(explain_unknown("score", score, conformal.SCORES))
+        inside = conformal.choose_sets(row[None].cpu().numpy(), self.conformal, score)[0]
         return [(name, p) for name, p in self.ranking(row) if inside[self.classes.index(name)]]
 
     def stream(self, images_: Sequence[AnyImage], top_k: int = 5) -> Iterator[Ranking]:
@@ -205,13 +205,13 @@ class Classifier:
         """Return the logits (N, C) of pixels (N, 3, S, S), before the temperature."""
         self._require_classes()
         with torch.no_grad():
-            return self._mixed(self.method.encode_image(pixels), pixels)
+            return self._mix_guard(self.method.encode_image(pixels), pixels)
 
     def logits_of_features(self, z: Tensor) -> Tensor:
         """Return the logits (N, C) of unit image features (N, D), before the temperature."""
         self._require_classes()
         with torch.no_grad():
-            return self._mixed(z.to(self.backbone.device))
+            return self._mix_guard(z.to(self.backbone.device))
 
     def softmax(self, logits: Tensor) -> Tensor:
         """Return the probabilities (N, C) of logits (N, C) at the temperature."""
@@ -241,7 +241,7 @@ class Classifier:
                 'line with classes="[cat, dog]"'
             )
 
-    def _mixed(self, z: Tensor, pixels: Tensor | None = None) -> Tensor:
+    def _mix_guard(self, z: Tensor, pixels: Tensor | None = None) -> Tensor:
         ours = self.method(z).float()
         if not self.guard:
             return ours

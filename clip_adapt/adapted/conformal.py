@@ -53,7 +53,7 @@ def aps(probabilities: Floats) -> Floats:
 SCORES: dict[str, Callable[[Floats], Floats]] = {"lac": lac, "aps": aps}
 
 
-def fit(probabilities: NDArray[np.generic], labels: Labels, alpha: float) -> Thresholds:
+def fit_thresholds(probabilities: NDArray[np.generic], labels: Labels, alpha: float) -> Thresholds:
     """Return the thresholds of every score.
 
     Args:
@@ -66,11 +66,11 @@ def fit(probabilities: NDArray[np.generic], labels: Labels, alpha: float) -> Thr
     """
     require_enough(len(labels), alpha)
     p, rows = probabilities.astype(np.float64), np.arange(len(labels))
-    found = {name: threshold(score(p)[rows, labels], alpha) for name, score in SCORES.items()}
+    found = {name: find_threshold(score(p)[rows, labels], alpha) for name, score in SCORES.items()}
     return {"alpha": alpha, **found, "n": len(labels)}
 
 
-def threshold(scores: Floats, alpha: float) -> float:
+def find_threshold(scores: Floats, alpha: float) -> float:
     """Return the ceil((n + 1)(1 - alpha))-th smallest of n scores."""
     return float(np.sort(scores)[_rank(len(scores), alpha) - 1])
 
@@ -89,7 +89,7 @@ def require_enough(n: int, alpha: float) -> None:
         )
 
 
-def sets(
+def choose_sets(
     probabilities: NDArray[np.generic], thresholds: Thresholds, score: str
 ) -> NDArray[np.bool_]:
     """Return which classes are in the set of each image (N, C)."""

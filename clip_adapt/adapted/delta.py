@@ -27,7 +27,7 @@ from clip_adapt.errors import InputError
 from clip_adapt.method import finding
 from clip_adapt.method.contract import Method
 from clip_adapt.method.finding import Found
-from clip_adapt.system.files import atomic, write_text
+from clip_adapt.system.files import write_atomically, write_text
 
 FORMAT = 1
 FILE = "adapter.safetensors"
@@ -73,7 +73,7 @@ def describe(found: Found, trained: Method, **facts: Any) -> Header:
         | {"image_size": backbone.image_size},
         task=asdict(trained.task),
         transform=backbone.transform,
-        versions=versions(),
+        versions=list_versions(),
         **facts,
     )
 
@@ -88,11 +88,11 @@ def save(folder: Path, trained: Method, header: Header, card: str) -> Path:
     text = json.dumps(asdict(header), ensure_ascii=False, sort_keys=True)
     existed = folder.exists()
     try:
-        with atomic(folder / FILE) as temporary:
+        with write_atomically(folder / FILE) as temporary:
             try:
                 save_file(tensors, temporary, {"format": "pt", _KEY: text})
             except SafetensorError as error:  # it reports a full disk in its own words
-                raise _as_os_error(error) from error
+                raise _convert_error(error) from error
         write_text(folder / "README.md", card)
     except BaseException:
         if not existed:
@@ -125,9 +125,9 @@ def load(
     """
     file = locate(path)
     header, tensors = read(file)
-    found = _method_of(header, file, method_file)
+    found = _find_method_of(header, file, method_file)
     if backbone is None:
-        backbone = Backbone.from_card(_card_of(header), device=device, precision=precision)
+        backbone = Backbone.from_card(_choose_card(header), device=device, precision=precision)
     _require_same_backbone(header, backbone, file)
     given = options.rename(header.method["options"], found.cls.renamed_options)
     made = found.cls.build(backbone, header.to_task(), given)
@@ -150,7 +150,7 @@ def locate(path: str | Path) -> Path:
         raise InputError(
             f"no delta at {path}: expected a folder with {FILE} (looked at {here.absolute()})"
         )
-    return _from_hub(str(path), here)
+    return _fetch_from_hub(str(path), here)
 
 
 def read(file: Path) -> tuple[Header, dict[str, Tensor]]:
@@ -185,7 +185,7 @@ def read(file: Path) -> tuple[Header, dict[str, Tensor]]:
     return header, tensors
 
 
-def versions() -> dict[str, str]:
+def list_versions() -> dict[str, str]:
     """Return the versions of what a result depends on."""
     packages = ("clip-adapt", "torch", "torchvision", "open_clip_torch", "peft", "accelerate")
     known = {}
@@ -199,7 +199,7 @@ def versions() -> dict[str, str]:
     return known
 
 
-def _from_hub(name: str, here: Path) -> Path:
+def _fetch_from_hub(name: str, here: Path) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -213,7 +213,7 @@ def _from_hub(name: str, here: Path) -> Path:
         ) from error
 
 
-def _method_of(header: Header, file: Path, method_file: str | None) -> Found:
+def _find_method_of(header: Header, file: Path, method_file: str | None) -> Found:
     if method_file is not None:
         return finding.find_method(method_file)
     name, own = header.method["name"], header.method.get("file")
@@ -225,9 +225,9 @@ def _method_of(header: Header, file: Path, method_file: str | None) -> Found:
     return finding.find_method(header.method.get("base", name))
 
 
-def _card_of(header: Header) -> ModelCard:
+def _choose_card(header: Header) -> ModelCard:
     facts = {k: v for k, v in header.backbone.items() if k != "fingerprint"}
-    if facts["name"] in cards.names("model"):
+    if facts["name"] in cards.list_cards("model"):
         return cards.find_model(facts["name"], {"image_size": facts["image_size"]})
     return ModelCard(**facts)
 
@@ -251,18 +251,19 @@ def _require_same_tensors(
     for name in expected.keys() & given.keys():
         want, have = expected[name], given[name]
         if want.shape != have.shape or want.dtype != have.dtype:
-            problems.append(f"tensor {name!r} is {_kind(have)} where {_kind(want)} is expected")
+            given, wanted = map(_describe_tensor, (have, want))
+            problems.append(f"tensor {name!r} is {given} where {wanted} is expected")
         elif have.is_floating_point() and not bool(torch.isfinite(have).all()):
             problems.append(f"tensor {name!r} holds values that are not finite")
     if problems:
         raise InputError(f"{file} does not fit its own header: " + "; ".join(sorted(problems)))
 
 
-def _kind(tensor: Tensor) -> str:
+def _describe_tensor(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
 
 
-def _as_os_error(error: SafetensorError) -> Exception:
+def _convert_error(error: SafetensorError) -> Exception:
     # safetensors writes with its own code and wraps the system's error into its message.
     text = str(error)
     if "os error" in text:

@@ -131,7 +131,7 @@ class Backbone(nn.Module):
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Return the unit image features (N, D) of transformed images (N, 3, S, S)."""
         pixels = pixels.to(device=self.device, dtype=self.dtype)
-        return _unit(image_tower.encode(self.model.visual, pixels))
+        return _normalise(image_tower.encode(self.model.visual, pixels))
 
     def dense(self, pixels: Tensor, layers: Sequence[int]) -> list[Tensor]:
         """Return what blocks of the image tower give: a map (N, H, W, C) per layer; gradients flow.
@@ -148,7 +148,7 @@ class Backbone(nn.Module):
         """
         pixels = pixels.to(device=self.device, dtype=self.dtype)
         maps = dense.record_maps(self.model.visual, pixels, layers)
-        return [_at_least_float32(found) for found in maps]
+        return [_raise_to_float32(found) for found in maps]
 
     def blocks(self, side: Side) -> tuple[Block, ...]:
         """Return the residual blocks of the ``image`` or the ``text`` tower, from input to output.
@@ -231,13 +231,13 @@ class Backbone(nn.Module):
     @property
     def logit_scale(self) -> Tensor:
         """The factor (a scalar, already exponentiated) on cosine similarities."""
-        return _at_least_float32(self.model.logit_scale.exp())
+        return _raise_to_float32(self.model.logit_scale.exp())
 
     @property
     def logit_bias(self) -> Tensor | None:
         """The bias that is added to scaled similarities (SigLIP), or None."""
         bias = getattr(self.model, "logit_bias", None)
-        return None if bias is None else _at_least_float32(bias)
+        return None if bias is None else _raise_to_float32(bias)
 
     @property
     def embed_dim(self) -> int:
@@ -288,12 +288,12 @@ class Backbone(nn.Module):
             tokens = prompts.tokenize_prompts(self.tokenizer, texts, n_ctx, position, length)
             self._plans[key] = plan_encoding(tower, tokens, need)
         plan, embedding = self._plans[key], self.token_embedding
-        return _unit(text_tower.encode(tower, plan, embedding, context, deep))
+        return _normalise(text_tower.encode(tower, plan, embedding, context, deep))
 
 
-def _unit(features: Tensor) -> Tensor:
-    return F.normalize(_at_least_float32(features), dim=-1)
+def _normalise(features: Tensor) -> Tensor:
+    return F.normalize(_raise_to_float32(features), dim=-1)
 
 
-def _at_least_float32(tensor: Tensor) -> Tensor:
+def _raise_to_float32(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()

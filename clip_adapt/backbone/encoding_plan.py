@@ -24,7 +24,7 @@ from clip_adapt.backbone.attention import SeparateAttention
 from clip_adapt.backbone.blocks import is_plain_block
 from clip_adapt.backbone.packing import Packed, pack
 from clip_adapt.backbone.prompts import PromptTokens
-from clip_adapt.system.machine import send, total_memory
+from clip_adapt.system.machine import measure_total_memory, send
 
 ChunkSize = int | Literal["auto"]
 
@@ -192,7 +192,7 @@ def _measure_room(tower: Any, chunk: Chunk, device: torch.device) -> float:
     parameters = sum(p.numel() for p in tower.parameters())
     parameters -= sum(m.weight.numel() for m in embeddings)
     kept = chunk.tokens.ids.numel() * 2 * parameters / width * embeddings[0].weight.element_size()
-    return SHARE_OF_MEMORY * total_memory(device) / kept
+    return SHARE_OF_MEMORY * measure_total_memory(device) / kept
 
 
 @functools.lru_cache(maxsize=8)  # comparing on a GPU would stall every step

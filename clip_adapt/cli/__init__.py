@@ -11,8 +11,8 @@ import os
 import signal
 import sys
 
-from clip_adapt.cli.words import VERBS, help_text
-from clip_adapt.errors import InputError, unknown
+from clip_adapt.cli.words import VERBS, write_help
+from clip_adapt.errors import InputError, explain_unknown
 
 REFUSED, FAULT, INTERRUPTED = 2, 1, 130
 
@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
         print("\nclip-adapt VERB --help lists a verb's options.")
         return 0 if words else REFUSED
     if words[0] not in VERBS:
-        print(f"error: {unknown('verb', words[0], VERBS)}", file=sys.stderr)
+        print(f"error: {explain_unknown('verb', words[0], VERBS)}", file=sys.stderr)
         return REFUSED
     return run(words[0], words[1:])
 
@@ -38,7 +38,7 @@ def run(verb: str, argv: list[str]) -> int:
     A fault of ours leaves its traceback, and Python's exit code 1.
     """
     if any(word in ("-h", "--help", "help") for word in argv):
-        print(help_text(verb, argv))
+        print(write_help(verb, argv))
         return 0
     # Threads that spin while they wait slow each other down by a factor of 50 as soon as another
     # program takes a core (measured on 2 cores); read when torch is first imported.

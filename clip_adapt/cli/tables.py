@@ -22,15 +22,15 @@ def show_config(config: Config, folder: Path) -> None:
     o = config.options
     details = " ".join(f"{k}={v}" for k, v in config.method_options.items() if v is not None)
     names = ", ".join(candidate.method.name for candidate in config.candidates)
-    training = _recipe(o)
+    training = _describe_recipe(o)
     if names:
         details, training = f"the best of {names} on the support set", "that of the chosen method"
-    _console().print(
+    _make_console().print(
         f"[bold]{config.method.name}[/] on [bold]{config.dataset.name}[/], "
         f"{config.objective.describe_draw(o)}, seed {o.seed}, backbone {config.model.name}",
         f"  method: {details or 'no options'}",
         f"  training: {training}",
-        *_shorter(config),
+        *_describe_shorter(config),
         *[f"  prompts: {config.model.prompts}"] * bool(config.model.prompts),
         f"  writes to {folder}",
         sep="\n",
@@ -47,7 +47,9 @@ def show_run(classifier: Classifier) -> None:
         show_choice(metrics["choice"])
     show_metrics(metrics, classifier.header.method["name"] if classifier.header else "")
     for name, other in metrics.get("other", {}).items():
-        _console().print(f"not trained: {name}, {len(other['per_class'])} classes", highlight=False)
+        _make_console().print(
+            f"not trained: {name}, {len(other['per_class'])} classes", highlight=False
+        )
         show_metrics(other, "adapted")
     if "harmonic_mean" in metrics:
         from clip_adapt.evaluation.reading import find_quantity
@@ -55,19 +57,20 @@ def show_run(classifier: Classifier) -> None:
         accuracy = find_quantity("accuracy", metrics)
         mean = metrics["harmonic_mean"]
         base, ours = (accuracy.write_estimate(mean[kind]) for kind in ("zero_shot", "test"))
-        _console().print(
+        _make_console().print(
             f"harmonic mean of both accuracies: {ours}, zero-shot {base}",
             highlight=False,
             soft_wrap=True,
         )
     seconds = metrics["seconds"]
-    _console().print(
+    _make_console().print(
         f"{metrics['trainable_parameters']:,} trainable parameters, "
         f"{metrics['adapter_bytes'] / 1000:.0f} kB delta, {seconds['total']:.0f} s "
         f"(features {seconds['features']:.0f}, fit {seconds['fit']:.0f})",
         f"saved: {folder / 'adapter'}",
         *([f"page:  {folder / PAGE}"] if (folder / PAGE).is_file() else []),
-        f"try:   python -m clip_adapt.predict {folder / 'adapter'} IMAGE {_asked(classifier)}",
+        f"try:   python -m clip_adapt.predict {folder / 'adapter'} IMAGE "
+        f"{_suggest_words(classifier)}",
         sep="\n",
         highlight=False,
         soft_wrap=True,
@@ -83,7 +86,7 @@ def show_choice(choice: dict[str, Any]) -> None:
         table.add_column(column, justify="left" if column == "method" else "right")
     for row in choice["table"]["rows"]:
         table.add_row(*row)
-    _console().print(table)
+    _make_console().print(table)
 
 
 def show_sweep(sweep: Sweep, seconds: float) -> None:
@@ -120,11 +123,11 @@ def show_metrics(metrics: dict[str, Any], title: str) -> None:
         table.add_column(column, justify="right" if column else "left", no_wrap=True)
     for row in write_rows(metrics):
         table.add_row(*row)
-    _console().print(table)
+    _make_console().print(table)
     if "conformal" in metrics:
         _show_sets(metrics["conformal"])
     for note in metrics["notes"]:
-        _console().print(Cell(f"note: {note}"), soft_wrap=True)
+        _make_console().print(Cell(f"note: {note}"), soft_wrap=True)
 
 
 def show_comparison(result: dict[str, Any]) -> None:
@@ -151,15 +154,15 @@ def show_comparison(result: dict[str, Any]) -> None:
             table.add_column(column, justify="right" if column else "left")
         for name, row in content.items():
             table.add_row(Cell(name), *(q.write_estimate(row[q.name]) for q in headline))
-        _console().print(table)
+        _make_console().print(table)
     for note in result["notes"]:
-        _console().print(Cell(f"note: {note}"), soft_wrap=True)
+        _make_console().print(Cell(f"note: {note}"), soft_wrap=True)
 
 
 def _show_sets(sets: dict[str, Any]) -> None:
     for score in ("lac", "aps"):
         coverage, size = (sets[score][q.name] for q in (COVERAGE, SET_SIZE))
-        _console().print(
+        _make_console().print(
             f"sets ({score}): {COVERAGE.write_estimate(coverage)} hold the true class, "
             f"{1 - sets['alpha']:.0%} promised; {SET_SIZE.write_value(size['value'])} on average",
             highlight=False,
@@ -199,7 +202,7 @@ def show_set(chosen: list[tuple[str, float]], promise: float) -> None:
     from rich.text import Text as Cell
 
     names = ", ".join(name for name, _ in chosen) or "no class fits"
-    _console().print(Cell(f"  set at {promise:.0%}: {names}"), soft_wrap=True)
+    _make_console().print(Cell(f"  set at {promise:.0%}: {names}"), soft_wrap=True)
 
 
 def show_ranking(path: str, ranking: list[tuple[str, float]]) -> None:
@@ -207,18 +210,18 @@ def show_ranking(path: str, ranking: list[tuple[str, float]]) -> None:
     from rich.table import Table
     from rich.text import Text as Cell
 
-    _console().print(Cell(path), soft_wrap=True)
+    _make_console().print(Cell(path), soft_wrap=True)
     table = Table(show_header=False)
     for name, probability in ranking:
         table.add_row(Cell(name), f"{probability:.1%}", "█" * round(20 * probability))
-    _console().print(table)
+    _make_console().print(table)
 
 
-def _asked(classifier: Classifier) -> str:
+def _suggest_words(classifier: Classifier) -> str:
     return "top_k=3" if classifier.classes else r'classes="\[cat, dog]"'  # rich reads [ as markup
 
 
-def _recipe(o: RunOptions) -> str:
+def _describe_recipe(o: RunOptions) -> str:
     if not o.trains:
         return "no epochs"
     views = f"{o.views} view{'s' * (o.views > 1)} an image"
@@ -226,7 +229,7 @@ def _recipe(o: RunOptions) -> str:
     return f"{length}, {o.optimizer}, lr {o.lr:g}, {o.schedule}, batches of {o.batch_size}, {views}"
 
 
-def _shorter(config: Config) -> list[str]:
+def _describe_shorter(config: Config) -> list[str]:
     # What the published recipe has is part of what a reader of the numbers must know.
     changed = [
         f"{key}={value} (published: {config.published[key]})"
@@ -236,7 +239,7 @@ def _shorter(config: Config) -> list[str]:
     return [f"  a shorter recipe, for a CPU: {words}"] * bool(changed)
 
 
-def _console() -> Any:
+def _make_console() -> Any:
     from rich.console import Console
 
     console = Console()

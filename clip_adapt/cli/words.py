@@ -10,7 +10,7 @@ from typing import Any
 from clip_adapt.config import cards, options, yamls
 from clip_adapt.config.values import Text
 from clip_adapt.errors import InputError
-from clip_adapt.system.files import resource
+from clip_adapt.system.files import locate_resource
 
 Schema = dict[str, options.Option]
 
@@ -53,12 +53,12 @@ def read_options(argv: Sequence[str]) -> dict[str, Any]:
     """
     names, given = split_words(argv)
     if names:
-        lines = [f"expected key=value, got {word!r}{_hint_at_option(word)}" for word in names]
+        lines = [f"expected key=value, got {word!r}{_suggest_spelling(word)}" for word in names]
         raise InputError("\n".join(lines))
     return given
 
 
-def schema_of(
+def make_schema(
     function: Callable[..., Any], without: Sequence[str] = (), **more: tuple[Any, Any]
 ) -> Schema:
     """Return the options of a verb.
@@ -68,7 +68,7 @@ def schema_of(
         without: parameters that are none.
         **more: further options, each with its annotation and its default.
     """
-    found = options.of_signature(function)
+    found = options.read_signature(function)
     own = {name: option for name, option in found.items() if name not in without}
     return {**own, **{name: options.Option(*facts) for name, facts in more.items()}}
 
@@ -99,36 +99,39 @@ def _require_valid(given: dict[str, Any], schema: Schema) -> dict[str, Any]:
     return checked
 
 
-def _hint_at_option(word: str) -> str:
+def _suggest_spelling(word: str) -> str:
     name = word.lstrip("-").split("=")[0].replace("-", "_")
     return f" - options are written {name}=VALUE" if word.startswith("-") and name else ""
 
 
-def help_text(verb: str, argv: list[str]) -> str:
+def write_help(verb: str, argv: list[str]) -> str:
     """Return what ``--help`` prints, read off the YAML files and their comments."""
     lines = [f"usage: python -m clip_adapt.{verb} {USAGE[verb]}", "", VERBS[verb], ""]
     if verb == "train":
         for group, title in (("method", "methods"), ("model", "models"), ("dataset", "data sets")):
-            lines += [f"{title}:", *_listing(group), ""]
+            lines += [f"{title}:", *_list_cards(group), ""]
         lines += ["options of methods:"]
-        for method in cards.names("method"):
-            texts = yamls.help_texts(cards.card_path("method", method))
+        for method in cards.list_cards("method"):
+            texts = yamls.read_help_texts(cards.locate_card("method", method))
             own = {k: v for k, v in texts.items() if k.startswith("method.")}
-            lines += [f"  {method}"] * bool(own) + _table(own, indent=4)
+            lines += [f"  {method}"] * bool(own) + _list_options(own, indent=4)
         lines += ["", "options of a data set's or a model's card: dataset.KEY=, model.KEY=", ""]
-    lines += ["options:", *_table(yamls.help_texts(resource("configs") / f"{verb}.yaml"))]
+    lines += [
+        "options:",
+        *_list_options(yamls.read_help_texts(locate_resource("configs") / f"{verb}.yaml")),
+    ]
     return "\n".join(lines)
 
 
-def _listing(group: str) -> list[str]:
+def _list_cards(group: str) -> list[str]:
     lines = []
-    for name in cards.names(group):
-        comment = yamls.opening_comment(cards.card_path(group, name))
+    for name in cards.list_cards(group):
+        comment = yamls.read_opening_comment(cards.locate_card(group, name))
         lines.append(f"  {name:<22} {comment[0] if comment else ''}")
     return lines
 
 
-def _table(texts: dict[str, tuple[str, str]], indent: int = 2) -> list[str]:
+def _list_options(texts: dict[str, tuple[str, str]], indent: int = 2) -> list[str]:
     lines = []
     for key, (default, meaning) in texts.items():
         shown = f"{key}={default}"

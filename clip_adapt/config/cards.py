@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from clip_adapt.config import options, values, yamls
 from clip_adapt.errors import InputError
-from clip_adapt.system.files import resource
+from clip_adapt.system.files import locate_resource
 
 SPLITS = ("train", "val", "test")
 
@@ -63,14 +63,14 @@ class DataCard:
         return [given] if isinstance(given, str) else list(given)
 
 
-def names(group: str) -> list[str]:
+def list_cards(group: str) -> list[str]:
     """Return the names of the cards that ship: group is ``model``, ``method`` or ``dataset``."""
-    return sorted(path.stem for path in _folder(group).glob("*.yaml"))
+    return sorted(path.stem for path in _locate_folder(group).glob("*.yaml"))
 
 
-def card_path(group: str, name: str) -> Path:
+def locate_card(group: str, name: str) -> Path:
     """Return the file of a card that ships, whether or not it exists."""
-    return _folder(group) / f"{name}.yaml"
+    return _locate_folder(group) / f"{name}.yaml"
 
 
 def find_model(name: str, overrides: Mapping[str, Any] | None = None) -> ModelCard:
@@ -79,13 +79,13 @@ def find_model(name: str, overrides: Mapping[str, Any] | None = None) -> ModelCa
     Raises:
         InputError: when the card has an unknown key or a value of a wrong type.
     """
-    if name in names("model"):
-        values, where = yamls.read(card_path("model", name)), f"configs/model/{name}.yaml"
+    if name in list_cards("model"):
+        values, where = yamls.read_yaml(locate_card("model", name)), f"configs/model/{name}.yaml"
     elif name.endswith((".yaml", ".yml")):
-        values, where = yamls.read(Path(name)), name
+        values, where = yamls.read_yaml(Path(name)), name
     else:
         values, where = {"architecture": name}, ""
-    schema = options.of_dataclass(ModelCard)
+    schema = options.read_fields(ModelCard)
     merged = {**values, **(overrides or {}), "name": name}
     checked, problems = options.validate(merged, schema, "model.", where)
     if problems:
@@ -93,10 +93,10 @@ def find_model(name: str, overrides: Mapping[str, Any] | None = None) -> ModelCa
     return ModelCard(**checked)
 
 
-def templates_without_slot(checked: Mapping[str, Any]) -> list[str]:
+def find_slotless_templates(checked: Mapping[str, Any]) -> list[str]:
     """Return the templates in which no class name can stand."""
     return [t for t in checked["templates"] if "{}" not in t]
 
 
-def _folder(group: str) -> Path:
-    return resource("datasets") if group == "dataset" else resource("configs") / group
+def _locate_folder(group: str) -> Path:
+    return locate_resource("datasets") if group == "dataset" else locate_resource("configs") / group

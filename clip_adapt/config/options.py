@@ -26,31 +26,33 @@ class Option:
     default: Any
 
 
-def of_signature(function: Callable[..., Any]) -> dict[str, Option]:
+def read_signature(function: Callable[..., Any]) -> dict[str, Option]:
     """Return the keyword-only parameters of a function or class as options.
 
     A class whose constructor passes ``**options`` on has those of the next class up as well.
     """
     found: dict[str, Option] = {}
-    for target in _constructors(function):
+    for target in _list_constructors(function):
         hints = typing.get_type_hints(target, include_extras=True)
-        found |= {p.name: Option(hints.get(p.name, Any), p.default) for p in _keywords(target)}
+        found |= {p.name: Option(hints.get(p.name, Any), p.default) for p in _list_keywords(target)}
     return found
 
 
-def defaults_of(function: Callable[..., Any]) -> dict[str, Any]:
+def read_defaults(function: Callable[..., Any]) -> dict[str, Any]:
     """Return the defaults of the options that ``of_signature`` gives, by name."""
-    parameters = [p for target in _constructors(function) for p in _keywords(target)]
+    parameters = [p for target in _list_constructors(function) for p in _list_keywords(target)]
     return {p.name: p.default for p in parameters if p.default is not p.empty}
 
 
-def of_dataclass(cls: type) -> dict[str, Option]:
+def read_fields(cls: type) -> dict[str, Option]:
     """Return the fields of a dataclass as options; a field without a default must be given."""
     hints = typing.get_type_hints(cls, include_extras=True)
     return {
         f.name: Option(
             hints[f.name],
-            f.default_factory() if f.default_factory is not dataclasses.MISSING else _default(f),
+            f.default_factory()
+            if f.default_factory is not dataclasses.MISSING
+            else _read_default(f),
         )
         for f in dataclasses.fields(cls)
     }
@@ -102,7 +104,7 @@ def rename(values: Mapping[str, Any], renamed: Mapping[str, str]) -> dict[str, A
     return {renamed.get(key, key): value for key, value in values.items()}
 
 
-def _constructors(function: Callable[..., Any]) -> list[Callable[..., Any]]:
+def _list_constructors(function: Callable[..., Any]) -> list[Callable[..., Any]]:
     # What takes the options, the last word last: a function, or the constructors of a class.
     if not inspect.isclass(function):
         return [function]
@@ -115,10 +117,10 @@ def _constructors(function: Callable[..., Any]) -> list[Callable[..., Any]]:
     return found
 
 
-def _keywords(function: Callable[..., Any]) -> list[inspect.Parameter]:
+def _list_keywords(function: Callable[..., Any]) -> list[inspect.Parameter]:
     parameters = inspect.signature(function).parameters.values()
     return [p for p in parameters if p.kind is p.KEYWORD_ONLY]
 
 
-def _default(field: dataclasses.Field[Any]) -> Any:
+def _read_default(field: dataclasses.Field[Any]) -> Any:
     return inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default

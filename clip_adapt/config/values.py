@@ -75,20 +75,20 @@ def check(value: Any, annotation: Any) -> Any:
     """
     origin = get_origin(annotation)
     if origin is Annotated:
-        return _bounded(value, annotation)
+        return _check_bounds(value, annotation)
     if origin in (Union, types.UnionType):
-        return _union(value, get_args(annotation))
+        return _check_union(value, get_args(annotation))
     if isinstance(value, Text):
-        value = str(value) if annotation is str or _literal_text(annotation) else parse(value)
+        value = str(value) if annotation is str or _is_literal_text(annotation) else parse(value)
     if annotation is Any:
         return value
     if origin is Literal:
-        return _choice(value, get_args(annotation))
+        return _check_choice(value, get_args(annotation))
     if origin in (list, tuple):
-        return _sequence(value, annotation)
+        return _check_sequence(value, annotation)
     if origin is dict:
-        return _mapping(value, annotation)
-    return _scalar(value, annotation)
+        return _check_mapping(value, annotation)
+    return _check_scalar(value, annotation)
 
 
 def make_paths_absolute(value: Any, annotation: Any, folder: Path) -> Any:
@@ -101,7 +101,7 @@ def make_paths_absolute(value: Any, annotation: Any, folder: Path) -> Any:
     """
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        mark = _path_mark(annotation)
+        mark = _find_path_mark(annotation)
         if mark is not None and isinstance(value, str):
             return mark.make_absolute(value, folder)
         return make_paths_absolute(value, args[0], folder)
@@ -116,7 +116,7 @@ def make_paths_absolute(value: Any, annotation: Any, folder: Path) -> Any:
 
 def holds_path(annotation: Any) -> bool:
     """Tell whether a value of the annotation holds a path (``IsPath``)."""
-    return _path_mark(annotation) is not None or any(map(holds_path, get_args(annotation)))
+    return _find_path_mark(annotation) is not None or any(map(holds_path, get_args(annotation)))
 
 
 def describe(annotation: Any) -> str:
@@ -124,7 +124,7 @@ def describe(annotation: Any) -> str:
     origin, args = get_origin(annotation), get_args(annotation)
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
     if origin is Annotated:
-        mark = _path_mark(annotation)
+        mark = _find_path_mark(annotation)
         return str(mark) if mark else ", ".join([describe(args[0]), *map(str, args[1:])])
     if origin in (Union, types.UnionType):
         words = [describe(a) for a in args if a is not type(None)]
@@ -154,17 +154,17 @@ def parse(text: str) -> Any:
     return value["value"] if isinstance(value, dict) and set(value) == {"value"} else str(text)
 
 
-def _literal_text(annotation: Any) -> bool:
+def _is_literal_text(annotation: Any) -> bool:
     return get_origin(annotation) is Literal and all(
         isinstance(a, str) for a in get_args(annotation)
     )
 
 
-def _path_mark(annotation: Any) -> IsPath | None:
+def _find_path_mark(annotation: Any) -> IsPath | None:
     return next((mark for mark in get_args(annotation)[1:] if isinstance(mark, IsPath)), None)
 
 
-def _bounded(value: Any, annotation: Any) -> Any:
+def _check_bounds(value: Any, annotation: Any) -> Any:
     inner, *marks = get_args(annotation)
     bounds = [mark for mark in marks if isinstance(mark, Between)]
     try:
@@ -178,7 +178,7 @@ def _bounded(value: Any, annotation: Any) -> Any:
     return checked
 
 
-def _union(value: Any, args: tuple[Any, ...]) -> Any:
+def _check_union(value: Any, args: tuple[Any, ...]) -> Any:
     if type(None) in args and (value is None or (isinstance(value, Text) and _is_null(value))):
         return None
     # Text accepts everything, so it has the last word.
@@ -195,27 +195,27 @@ def _is_null(text: str) -> bool:
     return text.strip().lower() in ("null", "none", "~")
 
 
-def _choice(value: Any, allowed: tuple[Any, ...]) -> Any:
+def _check_choice(value: Any, allowed: tuple[Any, ...]) -> Any:
     if value in allowed:
         return value
     raise ValueError("one of " + ", ".join(map(str, allowed)))
 
 
-def _sequence(value: Any, annotation: Any) -> Any:
+def _check_sequence(value: Any, annotation: Any) -> Any:
     if not isinstance(value, list | tuple):
         raise ValueError(describe(annotation))
     items = [check(v, get_args(annotation)[0]) for v in value]
     return tuple(items) if get_origin(annotation) is tuple else items
 
 
-def _mapping(value: Any, annotation: Any) -> Any:
+def _check_mapping(value: Any, annotation: Any) -> Any:
     key_type, value_type = get_args(annotation)
     if not isinstance(value, Mapping):
         raise ValueError(describe(annotation))
     return {check(k, key_type): check(v, value_type) for k, v in value.items()}
 
 
-def _scalar(value: Any, annotation: Any) -> Any:
+def _check_scalar(value: Any, annotation: Any) -> Any:
     if annotation is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     right_type = isinstance(value, annotation) and not (

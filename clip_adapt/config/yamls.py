@@ -15,7 +15,7 @@ from clip_adapt.errors import InputError
 _KEY_WITH_HELP = re.compile(r"^(\s*)\"?([\w.]+)\"?:(?:\s+(.*?))?\s+#\s+(.*)$")
 
 
-def read(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
     """Return the mapping that a YAML file holds.
 
     Raises:
@@ -33,19 +33,19 @@ def read(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in content.items()}
 
 
-def parse(text: str) -> dict[str, Any]:
+def parse_yaml(text: str) -> dict[str, Any]:
     """Return the mapping that ``dump`` wrote."""
     content = OmegaConf.to_container(OmegaConf.create(text))
     assert isinstance(content, dict), "dump writes a mapping"
     return {str(key): value for key, value in content.items()}
 
 
-def dump(values: dict[str, Any]) -> str:
+def dump_yaml(values: dict[str, Any]) -> str:
     """Return the mapping as YAML text, in its own order."""
     return OmegaConf.to_yaml(OmegaConf.create(values))
 
 
-def help_texts(path: Path) -> dict[str, tuple[str, str]]:
+def read_help_texts(path: Path) -> dict[str, tuple[str, str]]:
     """Return, for each key with a comment behind it, its default and its help as written.
 
     Keys of a nested mapping carry their parents' names (``method.n_ctx``).
@@ -61,7 +61,7 @@ def help_texts(path: Path) -> dict[str, tuple[str, str]]:
     return texts
 
 
-def opening_comment(path: Path) -> list[str]:
+def read_opening_comment(path: Path) -> list[str]:
     """Return the comment lines at the head of a file, without their hashes."""
     lines: list[str] = []
     for line in path.read_text(encoding="utf-8").splitlines():

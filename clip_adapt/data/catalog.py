@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from clip_adapt.config import options, values, yamls
-from clip_adapt.config.cards import DataCard, card_path, names, templates_without_slot
+from clip_adapt.config.cards import DataCard, find_slotless_templates, list_cards, locate_card
 from clip_adapt.data.source import Gives, Source, describe_recognised, find_source, recognise_path
 from clip_adapt.errors import InputError, nearest
 
@@ -46,7 +46,7 @@ def find_dataset(
     source = _find_given(given.pop("source", None))
     written = _read_card(name) or _recognise(Path(name).expanduser(), source, wants)
     if written is None:
-        raise InputError(_unknown(name))
+        raise InputError(_explain_unknown(name))
     source = source or _find_written(written)
     return make_card(source, written, given)
 
@@ -62,18 +62,18 @@ def make_card(source: Source, written: Written, given: Mapping[str, Any]) -> Dat
         **_make_absolute(given, source, Path.cwd()),
     }
     values = {**source.inherit(values), **values, "source": source.name}
-    common = options.of_dataclass(DataCard)
+    common = options.read_fields(DataCard)
     del common["options"]
     schema = {**common, **source.options}
     checked, problems = options.validate(values, schema, "dataset.", written.where)
-    problems += _card_problems(checked, written.where) if not problems else []
+    problems += _find_card_problems(checked, written.where) if not problems else []
     if problems:
         raise InputError("\n".join(problems))
     own = {key: checked.pop(key) for key in source.options}
     return DataCard(**checked, options=own)
 
 
-def gives(card: DataCard) -> Gives:
+def find_gives(card: DataCard) -> Gives:
     """Return what a data set's source gives its images: ``classes`` or ``captions``."""
     return find_source(card.source).gives
 
@@ -104,10 +104,10 @@ def _require_text(name: Any, where: str = "") -> str:
 
 def _read_card(name: str) -> Written | None:
     path = Path(name).expanduser()
-    if name in names("dataset"):
-        return Written(yamls.read(card_path("dataset", name)), None, f"datasets/{name}.yaml")
+    if name in list_cards("dataset"):
+        return Written(yamls.read_yaml(locate_card("dataset", name)), None, f"datasets/{name}.yaml")
     if path.suffix in (".yaml", ".yml"):
-        return Written(yamls.read(path), path.parent, name)
+        return Written(yamls.read_yaml(path), path.parent, name)
     return None
 
 
@@ -130,8 +130,8 @@ def _recognise(path: Path, source: Source | None, wants: Gives) -> Written | Non
     return Written(values, Path.cwd())
 
 
-def _unknown(name: str) -> str:
-    known = names("dataset")
+def _explain_unknown(name: str) -> str:
+    known = list_cards("dataset")
     return (
         f"unknown data set {name!r}{nearest(name, known)} There is: {', '.join(known)}; or give "
         f"the path of {describe_recognised()}, or a card.yaml. No such folder or file exists: "
@@ -152,11 +152,11 @@ def _make_absolute(given: Mapping[str, Any], source: Source, folder: Path | None
     return made
 
 
-def _card_problems(checked: Mapping[str, Any], where: str) -> list[str]:
+def _find_card_problems(checked: Mapping[str, Any], where: str) -> list[str]:
     at = f" in {where}" if where else ""
     problems = [
         f"template {t!r}{at} has no {{}} for the class name"
-        for t in templates_without_slot(checked)
+        for t in find_slotless_templates(checked)
     ]
     lists = [[n] if isinstance(n, str) else n for n in checked["classes"].values()]
     problems += [f"a class{at} has an empty list of names" for names in lists if not names]

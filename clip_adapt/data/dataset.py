@@ -20,7 +20,7 @@ from clip_adapt.data.sampling import SAMPLERS, VAL_SHOTS, Sampling
 from clip_adapt.data.source import find_source
 from clip_adapt.data.task import Prompts, Task
 from clip_adapt.errors import InputError
-from clip_adapt.system.files import cache_folder, data_folder
+from clip_adapt.system.files import choose_cache_folder, choose_data_folder
 
 
 @dataclass(frozen=True)
@@ -82,14 +82,14 @@ class Dataset:
         download: bool = False,
     ) -> Dataset:
         """Load the data set that a card describes; see ``load``."""
-        context = Context(cache_folder(cache_dir), data_folder(data_dir), download)
+        context = Context(choose_cache_folder(cache_dir), choose_data_folder(data_dir), download)
         splits = find_source(card.source).read(card, context)
         names = [card.names_of(stored) for stored in splits.classes]
         classes = [spoken[0] for spoken in names]
         _refuse_same_names(classes, splits.classes)
         leaks.refuse_groups(splits.parts())
         if card.on_leak == "error":
-            leaks.refuse_pairs(leaks.same_files(splits.parts(), context.cache))
+            leaks.refuse_pairs(leaks.find_same_files(splits.parts(), context.cache))
         several = {spoken[0]: spoken for spoken in names if len(spoken) > 1}
         train, val, test = splits.parts().values()
         return cls(card, classes, train, val, test, several, splits.drawn)
@@ -106,7 +106,7 @@ class Dataset:
     def survey(self, *, cache_dir: str | None = None) -> scan.Survey:
         """Look at every image of every split; what was seen is remembered."""
         paths = [item.path for items in self.parts().values() for item in items]
-        return scan.survey(paths, cache_folder(cache_dir))
+        return scan.survey_images(paths, choose_cache_folder(cache_dir))
 
     def check(self, survey: scan.Survey) -> tuple[list[str], list[leaks.Twin]]:
         """Compare the images of different splits with one another.
@@ -117,12 +117,12 @@ class Dataset:
         Raises:
             InputError: when an image stands in two splits, unless the card says on_leak: warn.
         """
-        pairs = leaks.same_pixels(self.parts(), survey)
+        pairs = leaks.find_same_pixels(self.parts(), survey)
         if self.card.on_leak == "error":
             leaks.refuse_pairs(pairs)
-        notes = [leaks.describe(pairs)] if pairs else []
+        notes = [leaks.describe_pairs(pairs)] if pairs else []
         same = {pair[1] for pair in pairs}
-        twins = [t for t in leaks.near(self.parts(), survey) if t.path not in same]
+        twins = [t for t in leaks.find_near_duplicates(self.parts(), survey) if t.path not in same]
         if twins:
             notes.append(
                 f"{len(twins)} images look like one of another split (near-duplicates); "
@@ -162,7 +162,7 @@ class Dataset:
         draw = SAMPLERS["all" if self.drawn else sampling]
         train = draw(self.train, shots, stream)
         val = draw(self.val, min(shots, VAL_SHOTS), stream)
-        return Support(train, val, shots, self._notes(train, shots, sampling))
+        return Support(train, val, shots, self._note_draw(train, shots, sampling))
 
     def task(self, *, prompts: Prompts = "templates", shots: int = 0, seed: int = 1) -> Task:
         """Return what a method is asked."""
@@ -176,7 +176,7 @@ class Dataset:
             seed=seed,
         )
 
-    def _notes(self, drawn: list[Item], shots: int, sampling: Sampling) -> list[str]:
+    def _note_draw(self, drawn: list[Item], shots: int, sampling: Sampling) -> list[str]:
         if self.drawn or sampling != "coop":
             what = "the subset is used as given" if self.drawn else f"sampling={sampling}"
             counts = Counter(item.label for item in drawn)
@@ -194,7 +194,7 @@ def require_apart(items: Sequence[Item], test: Sequence[Item]) -> None:
         InputError: listing them.
     """
     parts = {"calibration": list(items), "test": list(test)}
-    leaks.refuse_pairs(leaks.same_files(parts))
+    leaks.refuse_pairs(leaks.find_same_files(parts))
     leaks.refuse_groups(parts)
 
 

@@ -17,7 +17,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from tqdm import tqdm
 
-from clip_adapt.errors import InputError, listed
+from clip_adapt.errors import InputError, list_lines
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 SMALLEST = 4  # pixels a side
@@ -54,7 +54,7 @@ def decode(image: AnyImage) -> Image.Image:
         image = Image.fromarray(image)
     if isinstance(image, Image.Image):
         try:
-            return _upright_rgb(image.copy())
+            return _make_upright_rgb(image.copy())
         except _Refused as reason:
             raise InputError(f"this image cannot be used: {reason}") from reason
     decoded = try_decode(image)
@@ -65,10 +65,10 @@ def decode(image: AnyImage) -> Image.Image:
 
 def try_decode(path: str | os.PathLike[str]) -> str | Image.Image:
     """Decode a file: the image, or in words why it cannot be read."""
-    return _try(path, _upright_rgb)
+    return _open(path, _make_upright_rgb)
 
 
-def _try(path: str | os.PathLike[str], read: Callable[[Image.Image], T]) -> str | T:
+def _open(path: str | os.PathLike[str], read: Callable[[Image.Image], T]) -> str | T:
     # What ``read`` makes of the opened file.
     try:
         if not os.path.getsize(path):
@@ -114,20 +114,20 @@ def try_load(path: str | os.PathLike[str]) -> str | Decoded:
     wait for one another in it; where it is not there Pillow decodes.
     """
     if os.fspath(path).lower().endswith((".jpg", ".jpeg")):
-        return _try(path, lambda image: _pixels(os.fspath(path), image))
+        return _open(path, lambda image: _decode_jpeg(os.fspath(path), image))
     return try_decode(path)
 
 
-def _pixels(path: str, image: Image.Image) -> Tensor:
-    decode_jpeg = _jpeg_decoder()
+def _decode_jpeg(path: str, image: Image.Image) -> Tensor:
+    decode_jpeg = _find_jpeg_decoder()
     if decode_jpeg is not None and image.format == "JPEG":
         with contextlib.suppress(RuntimeError):  # Pillow says what is wrong with the file
             return decode_jpeg(path)
-    return torch.from_numpy(np.array(_upright_rgb(image))).permute(2, 0, 1)
+    return torch.from_numpy(np.array(_make_upright_rgb(image))).permute(2, 0, 1)
 
 
 @functools.cache
-def _jpeg_decoder() -> Callable[[str], Any] | None:
+def _find_jpeg_decoder() -> Callable[[str], Any] | None:
     try:
         from torchcodec.decoders import decode_jpeg
     except (ImportError, OSError, RuntimeError):  # or it was built for another torch
@@ -145,19 +145,19 @@ def _refuse_absurd(image: Image.Image) -> None:
         )
 
 
-def _upright_rgb(image: Image.Image) -> Image.Image:
+def _make_upright_rgb(image: Image.Image) -> Image.Image:
     # Nothing is copied that need not be: a copy of 6 megapixels takes a third of their decoding.
     image.load()
     if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
         image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
-        return _eight_bits(image)
+        return _scale_to_eight_bits(image)
     if image.mode == "F":
         raise _Refused("its values have no known range (32-bit float): save it with 8 or 16 bits")
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
+def _scale_to_eight_bits(image: Image.Image) -> Image.Image:
     # Pillow would clip: every value above 255 would be white.
     values = np.asarray(image)
     if values.min() < 0 or values.max() > 65535:
@@ -172,8 +172,8 @@ def find_broken(paths: Iterable[str]) -> dict[str, str]:
     todo = list(dict.fromkeys(paths))
     bar = tqdm(total=len(todo), desc="checking images", unit="img", disable=None if todo else True)
     reasons: dict[str, str] = {}
-    with bar, decoders() as pool:
-        for path, reason in zip(todo, pool.map(_reason, todo), strict=True):
+    with bar, open_decoders() as pool:
+        for path, reason in zip(todo, pool.map(_explain, todo), strict=True):
             bar.update()
             if reason:
                 reasons[path] = reason
@@ -186,17 +186,17 @@ def refuse_broken(
 ) -> None:
     """Raise an InputError that lists unreadable images, if there are any."""
     if reasons:
-        lines = listed((f"{path}: {reason}" for path, reason in reasons.items()), limit=100)
+        lines = list_lines((f"{path}: {reason}" for path, reason in reasons.items()), limit=100)
         raise InputError(f"{len(reasons)} images cannot be read:\n{lines}\n{remedy}")
 
 
-def _reason(path: str) -> str | None:
+def _explain(path: str) -> str | None:
     result = try_decode(path)
     return result if isinstance(result, str) else None
 
 
 @contextlib.contextmanager
-def decoders() -> Iterator[ThreadPoolExecutor]:
+def open_decoders() -> Iterator[ThreadPoolExecutor]:
     """Give threads that decode images: as many as there are cores, at most 16.
 
     Meanwhile Pillow keeps the memory of decoded images for the next ones: getting it from the

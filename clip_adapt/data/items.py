@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from clip_adapt.config.cards import SPLITS
-from clip_adapt.system.files import sha256
+from clip_adapt.system.files import hash_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +91,12 @@ class Support:
     def manifest(self, classes: Sequence[str]) -> list[dict[str, Any]]:
         """Return a row (path, sha256, label, split) for every image that was drawn."""
         return [
-            {"path": i.path, "sha256": sha256(i.path), "label": classes[i.label], "split": split}
+            {"path": i.path, "sha256": hash_file(i.path), "label": classes[i.label], "split": split}
             for split, items in (("train", self.train), ("val", self.val))
             for i in items
         ]
 
 
-def write_manifest(rows: Iterable[dict[str, Any]]) -> str:
+def format_manifest(rows: Iterable[dict[str, Any]]) -> str:
     """Return manifest rows as JSON lines."""
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -15,7 +15,7 @@ import numpy as np
 
 from clip_adapt.data import decoding, scan
 from clip_adapt.data.scan import Survey
-from clip_adapt.errors import InputError, listed
+from clip_adapt.errors import InputError, list_lines
 
 if TYPE_CHECKING:
     from clip_adapt.data.items import Item
@@ -47,12 +47,12 @@ class Twin:
 def refuse_pairs(pairs: Sequence[Pair]) -> None:
     """Raise an InputError that lists images which stand in two splits, if there are any."""
     if pairs:
-        raise InputError(f"{describe(pairs)}\nRemove one of each pair.")
+        raise InputError(f"{describe_pairs(pairs)}\nRemove one of each pair.")
 
 
-def describe(pairs: Sequence[Pair]) -> str:
+def describe_pairs(pairs: Sequence[Pair]) -> str:
     """Return how many images stand in two splits, and which."""
-    lines = listed(f"{a}  =  {b}" for a, b in pairs)
+    lines = list_lines(f"{a}  =  {b}" for a, b in pairs)
     return f"{len(pairs)} images stand in two splits, so a test score would be too good:\n{lines}"
 
 
@@ -66,12 +66,12 @@ def refuse_groups(parts: Parts) -> None:
     shared = [f"{g} (in {', '.join(sorted(s))})" for g, s in where.items() if len(s) > 1]
     if shared:
         raise InputError(
-            f"{len(shared)} groups stand in two splits:\n{listed(shared)}\n"
+            f"{len(shared)} groups stand in two splits:\n{list_lines(shared)}\n"
             "Keep all images of a group in one split."
         )
 
 
-def same_files(parts: Parts, cache: Path | None = None) -> list[Pair]:
+def find_same_files(parts: Parts, cache: Path | None = None) -> list[Pair]:
     """Return equal files of two splits; only files of equal size are read, and only once."""
     by_size: dict[int, list[tuple[str, str]]] = defaultdict(list)
     for split, items in parts.items():
@@ -84,14 +84,14 @@ def same_files(parts: Parts, cache: Path | None = None) -> list[Pair]:
         if size and len({split for split, _ in same_size}) > 1
         for row in same_size
     ]
-    digests = scan.digests([path for _, path in rows], cache)
-    return _across((*row, digest) for row, digest in zip(rows, digests, strict=True))
+    digests = scan.hash_images([path for _, path in rows], cache)
+    return _pair_across((*row, digest) for row, digest in zip(rows, digests, strict=True))
 
 
-def same_pixels(parts: Parts, survey: Survey) -> list[Pair]:
+def find_same_pixels(parts: Parts, survey: Survey) -> list[Pair]:
     """Return images of two splits with the same pixels, whatever their names and formats."""
     row = {path: index for index, path in enumerate(survey.paths)}
-    return _across(
+    return _pair_across(
         (split, item.path, survey.pixels[row[item.path]].tobytes())
         for split, items in parts.items()
         for item in items
@@ -99,7 +99,7 @@ def same_pixels(parts: Parts, survey: Survey) -> list[Pair]:
     )
 
 
-def _across(rows: Iterable[tuple[str, str, object]]) -> list[Pair]:
+def _pair_across(rows: Iterable[tuple[str, str, object]]) -> list[Pair]:
     seen: dict[object, tuple[str, str]] = {}
     pairs = []
     for split, path, content in rows:
@@ -109,7 +109,7 @@ def _across(rows: Iterable[tuple[str, str, object]]) -> list[Pair]:
     return pairs
 
 
-def near(parts: Parts, survey: Survey) -> list[Twin]:
+def find_near_duplicates(parts: Parts, survey: Survey) -> list[Twin]:
     """Return, for each image, the one of an earlier split that looks most like it, if one does.
 
     All pairs are compared (a second for 100,000 images); those that pass are looked at again with
@@ -122,14 +122,14 @@ def near(parts: Parts, survey: Survey) -> list[Twin]:
         good = [item for item in items if item.path not in survey.broken]
         mine = survey.looks[[row[i.path] for i in good]] if good else survey.looks[:0]
         theirs = survey.looks[[row[i.path] for _, i in earlier]] if earlier else mine[:0]
-        for index, other in _nearest(mine, theirs):
+        for index, other in _find_nearest(mine, theirs):
             there, item = earlier[other]
-            twins += _confirmed(good[index].path, split, item.path, there)
+            twins += _confirm(good[index].path, split, item.path, there)
         earlier += [(split, item) for item in good]
     return twins
 
 
-def _nearest(mine: np.ndarray, theirs: np.ndarray) -> list[tuple[int, int]]:
+def _find_nearest(mine: np.ndarray, theirs: np.ndarray) -> list[tuple[int, int]]:
     # Memory stays at one block, whatever the number of images.
     found: list[tuple[int, int]] = []
     if not len(theirs):
@@ -143,7 +143,7 @@ def _nearest(mine: np.ndarray, theirs: np.ndarray) -> list[tuple[int, int]]:
     return found
 
 
-def _confirmed(path: str, split: str, twin: str, twin_split: str) -> list[Twin]:
+def _confirm(path: str, split: str, twin: str, twin_split: str) -> list[Twin]:
     import imagehash
 
     fine = [imagehash.phash(decoding.decode(p), hash_size=16).hash for p in (path, twin)]
@@ -151,7 +151,7 @@ def _confirmed(path: str, split: str, twin: str, twin_split: str) -> list[Twin]:
     return [Twin(path, split, twin, twin_split, distance)] if distance <= NEAR_FINE else []
 
 
-def table(twins: Sequence[Twin]) -> str:
+def format_twins(twins: Sequence[Twin]) -> str:
     """Return near-duplicates as CSV."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -18,7 +18,7 @@ Sampling = Literal["coop", "natural", "all"]
 VAL_SHOTS = 4  # the CoOp protocol draws min(shots, 4) validation images a class
 
 
-def coop(items: Sequence[Item], shots: int, stream: random.Random) -> list[Item]:
+def draw_coop(items: Sequence[Item], shots: int, stream: random.Random) -> list[Item]:
     """Draw ``shots`` images a class, as the CoOp protocol does.
 
     For every label in order of its first appearance ``random.sample(items, shots)``; a class with
@@ -27,27 +27,27 @@ def coop(items: Sequence[Item], shots: int, stream: random.Random) -> list[Item]
     return _draw(items, lambda sizes: dict.fromkeys(sizes, shots), stream)
 
 
-def natural(items: Sequence[Item], shots: int, stream: random.Random) -> list[Item]:
+def draw_natural(items: Sequence[Item], shots: int, stream: random.Random) -> list[Item]:
     """Draw ``shots`` x classes images that keep the classes' proportions, at least one a class.
 
     The shares are rounded to whole images by the largest remainders.
     """
-    return _draw(items, lambda sizes: proportional(sizes, shots * len(sizes)), stream)
+    return _draw(items, lambda sizes: share_out(sizes, shots * len(sizes)), stream)
 
 
-def everything(items: Sequence[Item], shots: int, stream: random.Random) -> list[Item]:
+def take_all(items: Sequence[Item], shots: int, stream: random.Random) -> list[Item]:
     """Take all images, in their order; ``shots`` and the stream play no part."""
     return list(items)
 
 
 SAMPLERS: dict[Sampling, Callable[[Sequence[Item], int, random.Random], list[Item]]] = {
-    "coop": coop,
-    "natural": natural,
-    "all": everything,
+    "coop": draw_coop,
+    "natural": draw_natural,
+    "all": take_all,
 }
 
 
-def proportional(sizes: dict[int, int], total: int) -> dict[int, int]:
+def share_out(sizes: dict[int, int], total: int) -> dict[int, int]:
     """Return how many images of each label make up ``total`` in proportion to ``sizes``."""
     everyone = sum(sizes.values())
     total = min(total, everyone)
@@ -72,19 +72,19 @@ def _draw(
     wanted = counts({label: len(of_class) for label, of_class in by_label.items()})
     drawn: list[Item] = []
     for label, of_class in by_label.items():
-        drawn += _of_class(of_class, wanted[label], stream)
+        drawn += _draw_class(of_class, wanted[label], stream)
     return drawn
 
 
-def _of_class(items: list[Item], count: int, stream: random.Random) -> list[Item]:
+def _draw_class(items: list[Item], count: int, stream: random.Random) -> list[Item]:
     if len(items) < count:
         return items
     if all(item.group is None for item in items):
         return stream.sample(items, count)
-    return _one_of_each_group_first(items, count, stream)
+    return _draw_over_groups(items, count, stream)
 
 
-def _one_of_each_group_first(items: list[Item], count: int, stream: random.Random) -> list[Item]:
+def _draw_over_groups(items: list[Item], count: int, stream: random.Random) -> list[Item]:
     shuffled = stream.sample(items, len(items))
     seen: dict[str | None, int] = defaultdict(int)
     rounds = []

@@ -46,7 +46,7 @@ class Survey:
     broken: dict[str, str] = field(default_factory=dict)
 
 
-def survey(paths: Sequence[str], folder: Path | None = None) -> Survey:
+def survey_images(paths: Sequence[str], folder: Path | None = None) -> Survey:
     """Decode every file that is not known yet.
 
     Args:
@@ -68,13 +68,13 @@ def survey(paths: Sequence[str], folder: Path | None = None) -> Survey:
     return Survey(unique, sha256, pixels, looks, broken)
 
 
-def digests(paths: Sequence[str], folder: Path | None = None) -> list[str]:
+def hash_images(paths: Sequence[str], folder: Path | None = None) -> list[str]:
     """Return the SHA-256 of every file's bytes as 64 hexadecimal digits, in the order given.
 
     Raises:
         OSError: when a file cannot be opened.
     """
-    hashed = _gather(paths, folder, _digest, "hashing images", 32)
+    hashed = _gather(paths, folder, _hash_file, "hashing images", 32)
     return [facts[SHA].hex() for facts in hashed if isinstance(facts, bytes)]
 
 
@@ -87,10 +87,10 @@ def _gather(
 ) -> Iterator[bytes | str]:
     # Yields what is known of each path, in order; `length` says how much of it is wanted.
     bar = tqdm(total=len(paths), desc=label, unit="img", disable=None, delay=1)
-    with Memory(folder) as memory, bar, decoding.decoders() as pool:
+    with Memory(folder) as memory, bar, decoding.open_decoders() as pool:
         for start in range(0, len(paths), CHUNK):
             part = paths[start : start + CHUNK]
-            stamps = {path: _stamp(path) for path in part}
+            stamps = {path: _read_stamp(path) for path in part}
             known = memory.read(stamps, length)
             todo = [path for path in stamps if path not in known]
             fresh = dict(zip(todo, pool.map(work, todo), strict=True))
@@ -108,15 +108,15 @@ def _examine(path: str) -> bytes | str:
     pixels = hashlib.blake2b(digest_size=16, person=b"%dx%d" % image.size)
     pixels.update(np.asarray(image).data)
     look = np.packbits(imagehash.phash(image).hash)
-    return _digest(path) + pixels.digest() + look.tobytes()
+    return _hash_file(path) + pixels.digest() + look.tobytes()
 
 
-def _digest(path: str) -> bytes:
+def _hash_file(path: str) -> bytes:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").digest()
 
 
-def _stamp(path: str) -> tuple[int, int] | None:
+def _read_stamp(path: str) -> tuple[int, int] | None:
     try:
         stat = os.stat(path)
     except OSError:

@@ -61,7 +61,7 @@ class Source:
     @property
     def options(self) -> dict[str, options.Option]:
         """The options of its ``read``."""
-        return options.of_signature(self.module.read)
+        return options.read_signature(self.module.read)
 
     @property
     def turn(self) -> int:

@@ -34,15 +34,15 @@ def split_by_content(classes: list[str], items: list[Item], context: Context, wh
         InputError: when there are too few images, or groups, to set some aside.
     """
     paths = [item.path for item in items]
-    survey = scan.survey(paths, context.cache)
+    survey = scan.survey_images(paths, context.cache)
     row = {path: index for index, path in enumerate(survey.paths)}
     digests = [
-        scan.digests([path])[0]
+        scan.hash_images([path])[0]
         if path in survey.broken
         else survey.sha256[row[path]].tobytes().hex()
         for path in paths
     ]
-    units = _units(items, digests, survey)
+    units = _find_units(items, digests, survey)
     parts: dict[str, list[Item]] = {"train": [], "val": [], "test": []}
     taken: dict[str, str] = {}
     for label in range(len(classes)):
@@ -50,7 +50,7 @@ def split_by_content(classes: list[str], items: list[Item], context: Context, wh
         mine.sort(key=lambda i: (units[i], digests[i], paths[i]))
         different = sorted({units[i] for i in mine})
         for index, unit in enumerate(different):
-            taken.setdefault(unit, _split_of(index, len(different)))
+            taken.setdefault(unit, _choose_split(index, len(different)))
         for i in mine:
             parts[taken[units[i]]].append(items[i])
     if not parts["test"]:
@@ -62,7 +62,7 @@ def split_by_content(classes: list[str], items: list[Item], context: Context, wh
     return Splits.of(classes, parts)
 
 
-def _units(items: list[Item], digests: list[str], survey: scan.Survey) -> list[str]:
+def _find_units(items: list[Item], digests: list[str], survey: scan.Survey) -> list[str]:
     # Images that must stay together (same bytes, same pixels, same group) share a name: the least
     # digest among them.
     parent = list(range(len(items)))
@@ -73,7 +73,7 @@ def _units(items: list[Item], digests: list[str], survey: scan.Survey) -> list[s
             index = parent[index]
         return index
 
-    for bond in (digests, _pixels(items, survey), [item.group for item in items]):
+    for bond in (digests, _list_pixels(items, survey), [item.group for item in items]):
         first: dict[object, int] = {}
         for index, shared in enumerate(bond):
             if shared is not None:
@@ -85,14 +85,14 @@ def _units(items: list[Item], digests: list[str], survey: scan.Survey) -> list[s
     return [least[root(index)] for index in range(len(items))]
 
 
-def _pixels(items: list[Item], survey: scan.Survey) -> Iterator[bytes | None]:
+def _list_pixels(items: list[Item], survey: scan.Survey) -> Iterator[bytes | None]:
     row = {path: index for index, path in enumerate(survey.paths)}
     for item in items:
         broken = item.path in survey.broken
         yield None if broken else survey.pixels[row[item.path]].tobytes()
 
 
-def _split_of(index: int, count: int) -> str:
+def _choose_split(index: int, count: int) -> str:
     # Of two different images one is tested on, a single one trains.
     test, val = round(TEST_SHARE * count), round(VAL_SHARE * count)
     return "test" if index < test else "val" if index < test + val else "train"

@@ -56,9 +56,9 @@ class Task:
                 f"prompts={self.prompts} needs a description of every class; the card has none "
                 f"for: {', '.join(missing)}. Add them under descriptions: or use prompts=templates."
             )
-        return [self._of(name) for name in self.classes]
+        return [self._fill_templates(name) for name in self.classes]
 
-    def _of(self, name: str) -> list[str]:
+    def _fill_templates(self, name: str) -> list[str]:
         names = self.names.get(name) or [name]
         filled = [template.replace("{}", n) for n in names for template in self.templates]
         captions = list(self.descriptions.get(name, []))

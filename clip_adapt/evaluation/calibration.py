@@ -21,10 +21,10 @@ from clip_adapt.adapted import conformal
 from clip_adapt.adapted.classifier import Classifier
 from clip_adapt.data.dataset import Dataset, require_apart
 from clip_adapt.data.items import Item, Support
-from clip_adapt.errors import InputError, listed
+from clip_adapt.errors import InputError, list_lines
 from clip_adapt.evaluation import classification
 from clip_adapt.inputs.features import FeatureCache
-from clip_adapt.system.files import sha256
+from clip_adapt.system.files import hash_file
 
 log = logging.getLogger(__name__)
 
@@ -94,9 +94,9 @@ def list_unused(train: Sequence[Item], support: Support) -> list[Item]:
 
     A copy of a support image under another name counts as that image.
     """
-    used = {sha256(i.path) for i in (*support.train, *support.val)}
+    used = {hash_file(i.path) for i in (*support.train, *support.val)}
     groups = {i.group for i in (*support.train, *support.val)} - {None}
-    return [i for i in train if i.group not in groups and sha256(i.path) not in used]
+    return [i for i in train if i.group not in groups and hash_file(i.path) not in used]
 
 
 def require_unused(items: Sequence[Item], left: Sequence[Item]) -> None:
@@ -110,7 +110,7 @@ def require_unused(items: Sequence[Item], left: Sequence[Item]) -> None:
     if used:
         raise InputError(
             f"{len(used)} calibration images were used for adapting (train or val), or share a "
-            f"group with one that was, so the sets would promise too much:\n{listed(used)}\n"
+            f"group with one that was, so the sets would promise too much:\n{list_lines(used)}\n"
             "Remove them, or calibrate on other images."
         )
 
@@ -142,7 +142,7 @@ def fit_sets(
 ) -> Classifier:
     """Return the classifier with the conformal thresholds of calibration images."""
     p = classification.compute_probabilities(classifier, items, cache, "calibration features")
-    thresholds = conformal.fit(p.numpy(), classification.list_labels(items), alpha)
+    thresholds = conformal.fit_thresholds(p.numpy(), classification.list_labels(items), alpha)
     return classifier.adjust(conformal=thresholds)
 
 

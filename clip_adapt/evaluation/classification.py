@@ -129,7 +129,7 @@ def _measure_sets(
         return None
     found: dict[str, Any] = {"alpha": thresholds["alpha"], "n_calibration": thresholds["n"]}
     for score in conformal.SCORES:
-        inside = conformal.sets(probabilities.numpy(), thresholds, score)
+        inside = conformal.choose_sets(probabilities.numpy(), thresholds, score)
         covered, sizes = inside[np.arange(len(labels)), labels], inside.sum(1)
         found[score] = {
             COVERAGE.name: estimate_mean(covered, groups, seed),

@@ -51,7 +51,7 @@ def measure_deltas(
     from clip_adapt.evaluation import classification
     from clip_adapt.evaluation.finding import find_metrics
     from clip_adapt.inputs.features import FeatureCache
-    from clip_adapt.system.files import cache_folder
+    from clip_adapt.system.files import choose_cache_folder
 
     more = find_metrics(metrics)
     catalog.find_dataset(dataset)  # says what is wrong with it before anything is loaded
@@ -59,7 +59,7 @@ def measure_deltas(
     models = _load(adapters, method_file, device, precision)
     card = catalog.find_dataset(dataset, wants=_choose_wanted(models, dataset, classes))
     data = Dataset.from_card(card, cache_dir=cache_dir, data_dir=data_dir, download=download)
-    if catalog.gives(card) == "captions":
+    if catalog.find_gives(card) == "captions":
         if more:
             raise InputError("metrics= measures probabilities of classes, and captions have none")
         return _measure_retrieval(models, data, on_bad_image, cache, cache_dir, folder)
@@ -72,7 +72,7 @@ def measure_deltas(
     broken = _find_broken(data, on_bad_image, cache_dir)
     if folder is not None:
         require_writable(folder)
-    kept = FeatureCache(cache_folder(cache_dir) / "features" if cache else None)
+    kept = FeatureCache(choose_cache_folder(cache_dir) / "features" if cache else None)
     found = {
         name: classification.measure_beside_zero_shot(
             model, _leave_out(items[name], broken), kept, more=more
@@ -110,7 +110,7 @@ def _choose_wanted(models: dict[str, Classifier], dataset: str, classes: str) ->
     # What a delta without classes is measured on: captions, or the data set's own classes.
     if classes == "dataset" or all(model.classes for model in models.values()):
         return "classes"
-    if catalog.gives(catalog.find_dataset(dataset, wants="captions")) == "captions":
+    if catalog.find_gives(catalog.find_dataset(dataset, wants="captions")) == "captions":
         return "captions"
     raise InputError(
         f"a delta that was trained on captions has no classes, and dataset {dataset} has no "
@@ -128,7 +128,7 @@ def _measure_retrieval(
 ) -> dict[str, Any]:
     from clip_adapt.evaluation import retrieval
     from clip_adapt.inputs.features import FeatureCache
-    from clip_adapt.system.files import cache_folder
+    from clip_adapt.system.files import choose_cache_folder
 
     if len(models) > 1:
         raise InputError(f"retrieval is measured for one delta at a time, not {len(models)}")
@@ -136,7 +136,7 @@ def _measure_retrieval(
     items = _leave_out(data.test, _find_broken(data, on_bad_image, cache_dir))
     if folder is not None:
         require_writable(folder)
-    kept = FeatureCache(cache_folder(cache_dir) / "features" if cache else None)
+    kept = FeatureCache(choose_cache_folder(cache_dir) / "features" if cache else None)
     found = retrieval.measure_beside_zero_shot(model.method, items, kept)
     result = {**found.facts(), "notes": []}
     if folder is not None:
@@ -181,9 +181,11 @@ def _require_same_classes(models: dict[str, Classifier]) -> None:
 
 def _find_broken(data: Dataset, on_bad_image: str, cache_dir: str | None) -> set[str]:
     from clip_adapt.data import decoding, scan
-    from clip_adapt.system.files import cache_folder
+    from clip_adapt.system.files import choose_cache_folder
 
-    reasons = scan.survey([item.path for item in data.test], cache_folder(cache_dir)).broken
+    reasons = scan.survey_images(
+        [item.path for item in data.test], choose_cache_folder(cache_dir)
+    ).broken
     if on_bad_image == "error":
         decoding.refuse_broken(reasons)
     if len(reasons) == len(data.test):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from clip_adapt.errors import InputError, nearest
 from clip_adapt.evaluation.metric import Metric
 from clip_adapt.system import plugins
-from clip_adapt.system.files import resource
+from clip_adapt.system.files import locate_resource
 from clip_adapt.system.plugins import Kind
 
 # A file of ours holds a family of metrics, whose names are their own.
@@ -25,7 +25,7 @@ KIND = Kind(
 @functools.cache
 def list_shipped() -> tuple[Metric, ...]:
     """Return the metrics that every classifier is measured by, in the order of their files."""
-    files = resource(*KIND.folder).glob("*.py")
+    files = locate_resource(*KIND.folder).glob("*.py")
     names = sorted(path.stem for path in files if path.stem[0] != "_")
     modules = [importlib.import_module(f"{KIND.package}.{name}") for name in names]
     return tuple(metric for module in modules for metric in _list_metrics(module))

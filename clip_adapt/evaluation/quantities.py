@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from clip_adapt.errors import InputError, unknown
+from clip_adapt.errors import InputError, explain_unknown
 
 Estimate = Mapping[str, float | None]  # {"value", "low", "high"}: a value and its 95 % interval
 UNDEFINED = "not defined"
@@ -62,7 +62,7 @@ class Quantity:
         if not re.fullmatch(r"[\w@]+", self.name):
             raise InputError(f"a metric is called {self.name!r}: use letters, digits, _ and @")
         if self.unit not in UNITS:
-            raise InputError(f"metric {self.name}: {unknown('unit', self.unit, UNITS)}")
+            raise InputError(f"metric {self.name}: {explain_unknown('unit', self.unit, UNITS)}")
         if not self.low < self.high:
             raise InputError(f"metric {self.name}: low={self.low} is not below high={self.high}")
 

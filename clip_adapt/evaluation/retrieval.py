@@ -159,7 +159,7 @@ def measure_beside_zero_shot(
 
     ``seed`` is that of the bootstrap; both draw the same resamples.
     """
-    captions = Captions.of(items, scan.digests([i.path for i in items], cache.memory))
+    captions = Captions.of(items, scan.hash_images([i.path for i in items], cache.memory))
     frozen = Method(method.backbone, method.task).eval()
     groups = list_groups(items)
 

@@ -24,7 +24,7 @@ from clip_adapt.backbone.backbone import Backbone
 from clip_adapt.data import decoding, scan
 from clip_adapt.errors import InputError
 from clip_adapt.inputs.views import MADE_BY, Augment, make_view
-from clip_adapt.system.files import atomic
+from clip_adapt.system.files import write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class FeatureCache:
         name = hashlib.sha256("".join(keys).encode()).hexdigest()[:24]
         tensor = torch.stack([features[k] for k in keys]).contiguous()
         try:
-            with atomic(self.folder / group / f"{name}.safetensors") as path:
+            with write_atomically(self.folder / group / f"{name}.safetensors") as path:
                 save_file({"features": tensor}, path, {"keys": json.dumps(keys)})
             self._make_room()
         except InputError as error:
@@ -127,7 +127,7 @@ def extract(
     Raises:
         InputError: listing every image that cannot be read.
     """
-    keys = scan.digests(paths, cache.memory)
+    keys = scan.hash_images(paths, cache.memory)
     indices = [CENTRE] if views == 1 or augment == "none" else list(range(views))
     place: dict[str, int] = {}  # the first row of each image
     for row, key in enumerate(keys):
@@ -194,7 +194,7 @@ def _compute_features(
         )
 
     progress = tqdm(total=len(todo), desc=label, unit="img", disable=None if todo else True)
-    with progress as bar, decoding.decoders() as pool:
+    with progress as bar, decoding.open_decoders() as pool:
         for start in range(0, len(todo), size):
             jobs = todo[start : start + size]
             loaded = list(zip(jobs, pool.map(load_view, jobs), strict=True))

@@ -20,7 +20,7 @@ from clip_adapt.inputs import views
 from clip_adapt.inputs.batches import Rows
 from clip_adapt.inputs.crops import Crops
 from clip_adapt.inputs.views import Augment
-from clip_adapt.system.files import sha256
+from clip_adapt.system.files import hash_file
 from clip_adapt.system.machine import send
 
 MEMORY = 2e9  # bytes that the decoded images of one subset may take
@@ -75,7 +75,7 @@ class Pixels(Dataset[Any]):
             return self._all._still.at(torch.tensor(places))
         crops, draws = self._all._crops, []
         for row, place in zip(rows, places, strict=True):
-            key, (height, width) = sha256(self.items[row].path), crops.shapes[place]
+            key, (height, width) = hash_file(self.items[row].path), crops.shapes[place]
             draws.append(views.draw_view(self.augment, self.epoch, key, width, height))
         mean, std = self._scale
         return (crops.make_views(places, draws) / 255 - mean) / std
@@ -91,7 +91,7 @@ class Pixels(Dataset[Any]):
                     self.backbone, decoding.load(item.path)
                 )
             return self._centre[item.path], item.label
-        image, key = self._decode_image(item.path), sha256(item.path)
+        image, key = self._decode_image(item.path), hash_file(item.path)
         return views.make_view(self.backbone, self.augment, self.epoch, key, image), item.label
 
     @cached_property
@@ -100,7 +100,7 @@ class Pixels(Dataset[Any]):
 
     @cached_property
     def _crops(self) -> Crops:
-        with decoding.decoders() as pool:
+        with decoding.open_decoders() as pool:
             kept = list(pool.map(lambda path: self._shrink(decoding.load(path)), self._place))
         return Crops(kept, self.backbone.device, self.backbone.image_size)
 
@@ -109,7 +109,7 @@ class Pixels(Dataset[Any]):
         def centre(path: str) -> Tensor:
             return views.make_centre_view(self.backbone, decoding.load(path))
 
-        with decoding.decoders() as pool:
+        with decoding.open_decoders() as pool:
             return Rows(torch.stack(list(pool.map(centre, self._place))), self.backbone.device)
 
     @cached_property

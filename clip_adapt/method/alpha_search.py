@@ -16,7 +16,7 @@ from torch import Tensor
 NEAR = 1e-6
 
 
-def hits(base: Tensor, extra: Tensor, labels: Tensor, grid: Tensor) -> Tensor:
+def count_hits(base: Tensor, extra: Tensor, labels: Tensor, grid: Tensor) -> Tensor:
     """Count, at every alpha of a grid, the images whose ``argmax(base + alpha * extra)`` is right.
 
     Args:
@@ -29,17 +29,17 @@ def hits(base: Tensor, extra: Tensor, labels: Tensor, grid: Tensor) -> Tensor:
         counts (..., A), exactly those of the plain search; a tie goes to the first class.
     """
     leading, searches = extra.shape[:-2], extra.reshape(-1, *base.shape)  # (M, N, C)
-    low, high, possible = _interval(base, searches, labels)  # (M, N)
-    plain = _near(low, grid) | _near(high, grid)
+    low, high, possible = _find_interval(base, searches, labels)  # (M, N)
+    plain = _find_near(low, grid) | _find_near(high, grid)
     first = torch.searchsorted(grid, low, right=True)
     end = torch.searchsorted(grid, high)
     counted = possible & (first < end) & ~plain
     changes = _count(first, counted, grid) - _count(end, counted, grid)
-    counts = changes.cumsum(1)[:, :-1] + _plainly(base, searches, labels, grid, plain)
+    counts = changes.cumsum(1)[:, :-1] + _count_plainly(base, searches, labels, grid, plain)
     return counts.reshape(*leading, len(grid))
 
 
-def _interval(base: Tensor, extra: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _find_interval(base: Tensor, extra: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     own = labels.unsqueeze(1)
     lead = base.gather(1, own) - base  # (N, C), of the right class over each
     slope = extra.gather(2, own.expand(len(extra), -1, -1)) - extra  # what alpha adds to the lead
@@ -52,7 +52,7 @@ def _interval(base: Tensor, extra: Tensor, labels: Tensor) -> tuple[Tensor, Tens
     return low, high, ~lost.any(2)
 
 
-def _near(ends: Tensor, grid: Tensor) -> Tensor:
+def _find_near(ends: Tensor, grid: Tensor) -> Tensor:
     above = torch.searchsorted(grid, ends)
     neighbours = grid[torch.stack([above - 1, above]).clamp(0, len(grid) - 1)]  # (2, M, N)
     return ((ends - neighbours).abs() <= NEAR * neighbours).any(0)
@@ -64,7 +64,9 @@ def _count(indices: Tensor, counted: Tensor, grid: Tensor) -> Tensor:
     return totals.scatter_add_(1, indices, counted.long())
 
 
-def _plainly(base: Tensor, extra: Tensor, labels: Tensor, grid: Tensor, rows: Tensor) -> Tensor:
+def _count_plainly(
+    base: Tensor, extra: Tensor, labels: Tensor, grid: Tensor, rows: Tensor
+) -> Tensor:
     search, image = rows.nonzero(as_tuple=True)  # (P,)
     zero, added, label = base[image], extra[search, image], labels[image]
     right = torch.stack([(zero + alpha * added).argmax(1) == label for alpha in grid], 1)  # (P, A)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip_adapt.backbone.backbone import Backbone
-from clip_adapt.config.options import defaults_of
+from clip_adapt.config.options import read_defaults
 from clip_adapt.data.task import Task
 from clip_adapt.errors import InputError
 from clip_adapt.method.table import Table
@@ -91,7 +91,7 @@ class Method(nn.Module):
         # Here and not in __init__, which options do not reach that a subclass takes for itself: a
         # method made by anybody's call of its constructor knows what it was made with.
         made = super().__new__(cls)
-        defaults = defaults_of(cls)
+        defaults = read_defaults(cls)
         own = {name: value for name, value in given.items() if name in defaults}
         made.__dict__["options"] = {**defaults, **own}
         return made

@@ -42,7 +42,7 @@ class Found:
 
 def list_methods() -> list[str]:
     """Return the names of all methods: files of methods/, entry points, and YAMLs of variants."""
-    return sorted({*list_names(KIND), *cards.names("method")})
+    return sorted({*list_names(KIND), *cards.list_cards("method")})
 
 
 def find_method(name: str) -> Found:
@@ -52,16 +52,16 @@ def find_method(name: str) -> Found:
         InputError: when there is none, when the file does not define exactly one, or when a
             variant's YAML names no file.
     """
-    if name in cards.names("method") and name not in list_names(KIND):
+    if name in cards.list_cards("method") and name not in list_names(KIND):
         return _find_variant(name)
-    plugin = find_plugin(name, KIND, others=cards.names("method"))
-    cls = _class_of(plugin, name)
-    return Found(plugin.name, cls, plugin.file, _card_of(plugin, cls))
+    plugin = find_plugin(name, KIND, others=cards.list_cards("method"))
+    cls = _find_class(plugin, name)
+    return Found(plugin.name, cls, plugin.file, _find_card(plugin, cls))
 
 
 def _find_variant(name: str) -> Found:
-    card = cards.card_path("method", name)
-    base = yamls.read(card).get("file")
+    card = cards.locate_card("method", name)
+    base = yamls.read_yaml(card).get("file")
     if base not in list_names(KIND):
         known = ", ".join(list_names(KIND))
         raise InputError(
@@ -70,26 +70,26 @@ def _find_variant(name: str) -> Found:
     return Found(name, find_method(base).cls, card=card, base=base)
 
 
-def _card_of(plugin: Plugin, cls: type[Method]) -> Path | None:
+def _find_card(plugin: Plugin, cls: type[Method]) -> Path | None:
     # Of a file of ours in configs/method; of anybody else's beside the module of the method.
     if plugin.file is None and not plugin.installed:
-        card = cards.card_path("method", plugin.name)
+        card = cards.locate_card("method", plugin.name)
     else:
         module = plugin.file or Path(str(sys.modules[cls.__module__].__file__))
         card = module.with_name(f"{plugin.name}.yaml")
     return card if card.is_file() else None
 
 
-def _class_of(plugin: Plugin, name: str) -> type[Method]:
+def _find_class(plugin: Plugin, name: str) -> type[Method]:
     content: Any = plugin.content
     if isinstance(content, ModuleType):
-        return _only_method(content, name)
+        return _require_one_method(content, name)
     if inspect.isclass(content) and issubclass(content, Method):
         return content
     raise InputError(f"the installed method {name!r} is {content!r}: expected a subclass of Method")
 
 
-def _only_method(module: ModuleType, name: str) -> type[Method]:
+def _require_one_method(module: ModuleType, name: str) -> type[Method]:
     found = [
         cls
         for _, cls in inspect.getmembers(module, inspect.isclass)

@@ -10,7 +10,7 @@ from torch import Tensor
 FOLDS = 5
 
 
-def stratified(y: Tensor) -> Iterator[Tensor]:
+def hold_out(y: Tensor) -> Iterator[Tensor]:
     """Yield for each fold a mask (N,) of the images that are held out.
 
     There are as many folds as the largest class has images, at most five; none when no class has
@@ -32,12 +32,12 @@ def stratified(y: Tensor) -> Iterator[Tensor]:
         yield (rank % count == fold) & (counts[y] > 1)
 
 
-def folds(z: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+def split_folds(z: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Yield (z, y) to fit on and (z, y) to choose by, for every stratified fold.
 
     Args:
         z: features (N, D).
         y: labels (N,).
     """
-    for held in stratified(y):
+    for held in hold_out(y):
         yield z[~held], y[~held], z[held], y[held]

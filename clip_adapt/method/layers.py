@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 
-def linear(inputs: int, outputs: int, *, bias: bool, generator: torch.Generator) -> nn.Linear:
+def make_linear(inputs: int, outputs: int, *, bias: bool, generator: torch.Generator) -> nn.Linear:
     """Return a linear layer with PyTorch's usual start, U(-1/sqrt(inputs), 1/sqrt(inputs)).
 
     Drawn from the generator, the start depends on the seed of the task and on nothing else.

@@ -105,7 +105,7 @@ class Run:
     @property
     def recipe(self) -> Recipe:
         """How the method is trained."""
-        return recipe_of(self.options)
+        return make_recipe(self.options)
 
     def clear_events(self) -> Path | None:
         """Take away old TensorBoard files; return where new ones go, None when none are wanted."""
@@ -248,7 +248,7 @@ class Objective:
         return plain_page.render(facts)
 
 
-def recipe_of(o: RunOptions) -> Recipe:
+def make_recipe(o: RunOptions) -> Recipe:
     """Return how a method is trained, of the general options."""
     values = {f.name: getattr(o, f.name) for f in fields(Recipe) if f.name != "epochs"}
     return Recipe(epochs=o.epochs_at(o.shots), **values)

@@ -26,9 +26,9 @@ class FoundObjective:
 
     def read_recipe(self) -> dict[str, Any]:
         """Return the general options that it sets in place of a method's own recipe."""
-        path = cards.card_path("objective", self.name)
+        path = cards.locate_card("objective", self.name)
         if self.file is None and path.is_file():
-            return yamls.read(path)
+            return yamls.read_yaml(path)
         return dict(self.objective.recipe or {})
 
 

@@ -19,7 +19,7 @@ from clip_adapt.adapted.classifier import Classifier
 from clip_adapt.config.cards import DataCard
 from clip_adapt.config.run_options import RunOptions
 from clip_adapt.data.dataset import Dataset
-from clip_adapt.data.items import Item, write_manifest
+from clip_adapt.data.items import Item, format_manifest
 from clip_adapt.errors import InputError
 from clip_adapt.evaluation import calibration, classification, protocols
 from clip_adapt.evaluation.classification import Evaluation
@@ -202,5 +202,5 @@ def _list_files(run: Run, measured: Evaluation) -> dict[str, str | None]:
         PREDICTIONS: classification.write_predictions(
             measured.probabilities, measured.items, measured.classes
         ),
-        CALIBRATION: None if rows is None else write_manifest(rows),
+        CALIBRATION: None if rows is None else format_manifest(rows),
     }

@@ -21,7 +21,7 @@ from clip_adapt.config.run_options import RunOptions
 from clip_adapt.data import scan
 from clip_adapt.data.captions import Captions
 from clip_adapt.data.items import Item, Support
-from clip_adapt.errors import InputError, listed
+from clip_adapt.errors import InputError, list_lines
 from clip_adapt.evaluation import retrieval
 from clip_adapt.evaluation.quantities import RECALLS, Quantity
 from clip_adapt.inputs import features
@@ -32,7 +32,7 @@ from clip_adapt.method.finding import find_method, list_methods
 from clip_adapt.objectives._contract import Data, Draw, Objective, Outcome, Run
 from clip_adapt.pages import retrieval_page
 from clip_adapt.pages.facts import Facts
-from clip_adapt.system.files import sha256
+from clip_adapt.system.files import hash_file
 from clip_adapt.system.run_files import RETRIEVAL
 from clip_adapt.training.fitting import Part, Trained, Training
 from clip_adapt.training.pair_step import PairStep
@@ -115,7 +115,12 @@ class Contrastive(Objective):
         """Return path, sha256, captions and split of every image that was learned from."""
         support = run.draw.support
         return [
-            {"path": i.path, "sha256": sha256(i.path), "captions": list(i.captions), "split": split}
+            {
+                "path": i.path,
+                "sha256": hash_file(i.path),
+                "captions": list(i.captions),
+                "split": split,
+            }
             for split, items in (("train", support.train), ("val", support.val))
             for i in items
         ]
@@ -169,7 +174,9 @@ def _require_short(run: Run, method: Method) -> None:
     pairs = list(zip(texts, lengths, strict=True))
     long = [(text, length) for text, length in pairs if length > room]
     if long:
-        lines = listed(f"{_locate(text)}{length} tokens: {text[:60]!r}" for text, length in long)
+        lines = list_lines(
+            f"{_locate(text)}{length} tokens: {text[:60]!r}" for text, length in long
+        )
         raise InputError(
             f"{len(long)} captions are longer than the {room} tokens that the text tower of "
             f"{backbone.card.name} takes, start and end included:\n{lines}\nShorten them."
@@ -192,7 +199,7 @@ def _make_part(
 ) -> tuple[Part, Captions]:
     # The labels of images with captions are their numbers.
     paths = [item.path for item in items]
-    captions = Captions.of(items, scan.digests(paths, run.cache.memory))
+    captions = Captions.of(items, scan.hash_images(paths, run.cache.memory))
     labels = torch.arange(len(items))
     if method.tunes_image_tower:
         numbered = [replace(item, label=i) for i, item in enumerate(items)]

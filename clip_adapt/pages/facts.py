@@ -91,7 +91,7 @@ class Facts:
         Raises:
             InputError: when it is missing or not what a run writes.
         """
-        return _predictions(self.folder / PREDICTIONS)
+        return _read_predictions(self.folder / PREDICTIONS)
 
     def support(self) -> list[dict[str, Any]]:
         """Return the rows of support.jsonl: path, split, and label or captions.
@@ -141,23 +141,25 @@ def read(folder: Path, metrics: dict[str, Any] | None = None) -> Facts:
         if not path.is_file():
             raise InputError(f"{folder} holds no finished run: {path.name} is missing")
     text = config_file.read_text(encoding="utf-8")
-    return Facts(folder, metrics or _json(folder / METRICS), yamls.read(config_file), text)
+    return Facts(
+        folder, metrics or _read_json(folder / METRICS), yamls.read_yaml(config_file), text
+    )
 
 
-def finished(folder: Path) -> list[Path]:
+def find_finished(folder: Path) -> list[Path]:
     """Return the folders of all finished runs in and below a folder, in order of their names."""
     found = (path.parent for path in folder.rglob(METRICS))
     return sorted(path for path in found if (path / CONFIG).is_file())
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{path} is damaged: {error}. Remove it and run again.") from error
 
 
-def _predictions(path: Path) -> Predictions:
+def _read_predictions(path: Path) -> Predictions:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = csv.reader(file)

@@ -14,7 +14,7 @@ from clip_adapt.evaluation.quantities import Quantity
 from clip_adapt.evaluation.reading import list_quantities
 from clip_adapt.pages import facts, numbers
 from clip_adapt.pages.facts import Facts
-from clip_adapt.pages.rendering import data_uri, environment
+from clip_adapt.pages.rendering import make_environment, write_data_uri
 
 PAGE = "report.html"
 CURVE = "curve.svg"
@@ -47,7 +47,7 @@ def render(folder: Path) -> str:
     Raises:
         InputError: when there is none.
     """
-    folders = facts.finished(folder)
+    folders = facts.find_finished(folder)
     if not folders:
         raise InputError(
             f"{folder} holds no finished run, which is a folder with a metrics.json and a "
@@ -56,7 +56,7 @@ def render(folder: Path) -> str:
     runs, damaged = _read_runs(folders)
     columns = _make_columns(runs)
     return (
-        environment()
+        make_environment()
         .get_template("index.html")
         .render(
             title=f"Runs in {folder.resolve().name}",
@@ -118,4 +118,4 @@ def _find_page(run: Facts, top: Path) -> str | None:
 
 def _read_curve(folder: Path) -> str | None:
     path = folder / CURVE
-    return data_uri(path.read_bytes(), "svg+xml") if path.is_file() else None
+    return write_data_uri(path.read_bytes(), "svg+xml") if path.is_file() else None

@@ -11,21 +11,21 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from clip_adapt.data import decoding
-from clip_adapt.pages.rendering import data_uri
+from clip_adapt.pages.rendering import write_data_uri
 
 EDGE = 144  # pixels; shown at half of that, so that they are sharp on a phone
 QUALITY = 78
 
 
-def thumbnails(paths: Iterable[str]) -> dict[str, str]:
+def make_thumbnails(paths: Iterable[str]) -> dict[str, str]:
     """Return a data URI for every file; one that cannot be read any more has none."""
     unique = list(dict.fromkeys(paths))
-    with decoding.decoders() as pool:
-        made = zip(unique, pool.map(_thumbnail, unique), strict=True)
+    with decoding.open_decoders() as pool:
+        made = zip(unique, pool.map(_make_thumbnail, unique), strict=True)
         return {path: uri for path, uri in made if uri}
 
 
-def heat(shares: NDArray[np.float64], rgb: tuple[int, int, int]) -> str:
+def draw_heat(shares: NDArray[np.float64], rgb: tuple[int, int, int]) -> str:
     """Return a picture (a data URI) of numbers from 0 to 1, one pixel a number.
 
     The colour is the same everywhere and the number is its opacity, so that the picture fits a
@@ -34,15 +34,15 @@ def heat(shares: NDArray[np.float64], rgb: tuple[int, int, int]) -> str:
     pixels = np.zeros((*shares.shape, 4), dtype=np.uint8)
     pixels[..., :3] = rgb
     pixels[..., 3] = np.rint(255 * shares)
-    return _uri(Image.fromarray(pixels), "png")
+    return _write_uri(Image.fromarray(pixels), "png")
 
 
-def _thumbnail(path: str) -> str | None:
+def _make_thumbnail(path: str) -> str | None:
     image = _decode(path)
     if image is None:
         return None
     image.thumbnail((EDGE, EDGE), Image.Resampling.LANCZOS)
-    return _uri(image, "jpeg", quality=QUALITY)
+    return _write_uri(image, "jpeg", quality=QUALITY)
 
 
 def _decode(path: str) -> Image.Image | None:
@@ -55,7 +55,7 @@ def _decode(path: str) -> Image.Image | None:
     return None if isinstance(decoded, str) else decoded
 
 
-def _uri(image: Image.Image, kind: str, **options: int) -> str:
+def _write_uri(image: Image.Image, kind: str, **options: int) -> str:
     data = io.BytesIO()
     image.save(data, kind, **options)
-    return data_uri(data.getvalue(), kind)
+    return write_data_uri(data.getvalue(), kind)

@@ -6,7 +6,7 @@ from markupsafe import Markup
 
 from clip_adapt.pages import plots
 from clip_adapt.pages.facts import Facts
-from clip_adapt.pages.rendering import environment
+from clip_adapt.pages.rendering import make_environment
 from clip_adapt.pages.run_page import cut_tables, list_headline
 
 
@@ -14,13 +14,13 @@ def render(facts: Facts) -> str:
     """Return the page as HTML that needs no other file and no network."""
     curve = facts.metrics.get("curve")
     return (
-        environment()
+        make_environment()
         .get_template("plain.html")
         .render(
             facts=facts,
             m=facts.metrics,
             headline=list_headline(facts.metrics),
-            curve=Markup(plots.learning_curve(curve)) if curve else None,
+            curve=Markup(plots.draw_learning_curve(curve)) if curve else None,
             learned=cut_tables(facts.metrics.get("learned") or []),
         )
     )

@@ -45,7 +45,7 @@ STYLE: Any = {  # matplotlib's type for this names each of its 300 keys
 }
 
 
-def learning_curve(
+def draw_learning_curve(
     curve: Mapping[str, Sequence[float]],
     labels: Mapping[str, str] = ACCURACIES,
     axis: str = "accuracy in %",
@@ -78,10 +78,10 @@ def learning_curve(
         ends = [curve[name][-1] for name in labels if name in curve]
         free = "lower right" if max(ends, default=0) > 0.5 else "upper right"
         shares.legend(frameon=False, loc=free, labelcolor=INK)
-        return _svg(figure, "curve")
+        return _write_svg(figure, "curve")
 
 
-def reliability(correct: NDArray[np.bool_], confidence: NDArray[np.float64]) -> str:
+def draw_reliability(correct: NDArray[np.bool_], confidence: NDArray[np.float64]) -> str:
     """Return how often predictions of a confidence are right, and how many there are.
 
     Args:
@@ -103,10 +103,10 @@ def reliability(correct: NDArray[np.bool_], confidence: NDArray[np.float64]) -> 
         below.set_ylabel("images")
         below.set_xlabel("probability given to the predicted class, in %")
         below.set_xlim(0, 100)
-        return _svg(figure, "reliability")
+        return _write_svg(figure, "reliability")
 
 
-def _svg(figure: Figure, salt: str) -> str:
+def _write_svg(figure: Figure, salt: str) -> str:
     # Several plots stand in one page: what refers to an id must find its own.
     with mpl.rc_context({"svg.hashsalt": salt}):
         text = io.StringIO()

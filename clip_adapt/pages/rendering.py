@@ -11,7 +11,7 @@ from clip_adapt.pages import numbers
 
 
 @cache
-def environment() -> jinja2.Environment:
+def make_environment() -> jinja2.Environment:
     """Return what renders the templates; every value is escaped."""
     made = jinja2.Environment(
         loader=jinja2.PackageLoader("clip_adapt.pages"),
@@ -25,7 +25,7 @@ def environment() -> jinja2.Environment:
     return made
 
 
-def data_uri(data: bytes, kind: str) -> str:
+def write_data_uri(data: bytes, kind: str) -> str:
     """Return a picture as the address that stands in for it inside a page.
 
     Args:

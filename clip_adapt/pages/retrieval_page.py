@@ -10,7 +10,7 @@ from markupsafe import Markup
 from clip_adapt.errors import InputError
 from clip_adapt.pages import pictures, plots, retrieval_table
 from clip_adapt.pages.facts import Facts
-from clip_adapt.pages.rendering import environment
+from clip_adapt.pages.rendering import make_environment
 from clip_adapt.pages.retrieval_table import Answer
 from clip_adapt.pages.run_page import cut_tables, list_headline
 from clip_adapt.system.run_files import RETRIEVAL
@@ -38,7 +38,7 @@ def render(facts: Facts) -> str:
     paths = [answer.path for answer in [*misses, *hits]] + [path for path, _ in training]
     paths += [path for twin in twins[:SHOWN] for path in (twin.path, twin.twin)]
     return (
-        environment()
+        make_environment()
         .get_template("retrieval.html")
         .render(
             facts=facts,
@@ -50,7 +50,7 @@ def render(facts: Facts) -> str:
             step=step,
             twins=twins[:SHOWN],
             n_twins=len(twins),
-            pool=pictures.thumbnails(paths),
+            pool=pictures.make_thumbnails(paths),
             limit=CAPTIONS,
             curve=_draw_curve(facts.metrics),
             learned=cut_tables(facts.metrics.get("learned") or []),
@@ -74,9 +74,9 @@ def _summarise(metrics: dict[str, Any], answers: Sequence[Answer]) -> dict[str, 
     firsts = list_headline({**metrics, "test": {way: metrics["test"][way] for way in WAYS}})
     return {
         "headline": list_headline(metrics),
-        "heroes": list(zip(firsts, retrieval_table.chance_of(answers), strict=True)),
+        "heroes": list(zip(firsts, retrieval_table.estimate_chance(answers), strict=True)),
         "ranks": retrieval_table.count_ranks(answers, cuts),
-        "medians": retrieval_table.median_ranks(answers),
+        "medians": retrieval_table.find_medians(answers),
     }
 
 
@@ -89,4 +89,4 @@ def _choose_training(facts: Facts) -> tuple[list[Pair], int]:
 
 def _draw_curve(metrics: dict[str, Any]) -> Markup | None:
     curve = metrics.get("curve")
-    return Markup(plots.learning_curve(curve, CURVES, "share in %")) if curve else None
+    return Markup(plots.draw_learning_curve(curve, CURVES, "share in %")) if curve else None

@@ -162,14 +162,14 @@ def choose_hits(answers: Sequence[Answer], limit: int) -> list[Answer]:
     return sorted(hits, key=lambda answer: answer.margin)[:limit]
 
 
-def median_ranks(answers: Iterable[Answer]) -> tuple[int, int]:
+def find_medians(answers: Iterable[Answer]) -> tuple[int, int]:
     """Return the ranks that half of the images, and half of the captions, do not exceed."""
     answers = list(answers)
     of_captions = [rank for answer in answers for rank in answer.image_ranks]
     return median_low(answer.rank for answer in answers), median_low(of_captions)
 
 
-def chance_of(answers: Sequence[Answer]) -> tuple[float, float]:
+def estimate_chance(answers: Sequence[Answer]) -> tuple[float, float]:
     """Return what recall at 1 would be by chance: image to text, and text to image."""
     n_images: dict[str, int] = {}
     for answer in answers:

@@ -14,7 +14,7 @@ from clip_adapt.evaluation.quantities import PER_CLASS
 from clip_adapt.evaluation.reading import list_quantities
 from clip_adapt.pages import numbers, pictures, plots, tables
 from clip_adapt.pages.facts import Facts, Predictions
-from clip_adapt.pages.rendering import environment
+from clip_adapt.pages.rendering import make_environment
 
 CELLS = 25  # up to so many classes the confusion matrix is a table of numbers, above it a picture
 CONFUSIONS = 12
@@ -46,12 +46,12 @@ def render(facts: Facts) -> str:
     p = facts.predictions()
     confusion = tables.count_confusions(p)
     mistakes, hits = _choose(p)
-    support = _by_class(facts.support(), p.classes)
-    pool = pictures.thumbnails(
+    support = _group_by_class(facts.support(), p.classes)
+    pool = pictures.make_thumbnails(
         [p.paths[i] for i in [*mistakes, *hits]] + [path for _, few, _ in support for path in few]
     )
     return (
-        environment()
+        make_environment()
         .get_template("run.html")
         .render(
             facts=facts,
@@ -60,13 +60,13 @@ def render(facts: Facts) -> str:
             headline=list_headline(facts.metrics),
             of_class={quantity.name: quantity for quantity in PER_CLASS},
             rows=tables.list_classes(p, confusion),
-            matrix=_matrix(confusion),
-            heat=_heat(confusion),
+            matrix=_make_matrix(confusion),
+            heat=_draw_heat(confusion),
             confused=tables.list_confusions(confusion, p.classes, CONFUSIONS),
-            reliability=Markup(plots.reliability(p.predicted == p.labels, p.confidence)),
-            curve=_curve(facts.metrics),
-            mistakes=_shots(p, mistakes, pool),
-            hits=_shots(p, hits, pool),
+            reliability=Markup(plots.draw_reliability(p.predicted == p.labels, p.confidence)),
+            curve=_draw_curve(facts.metrics),
+            mistakes=_list_shots(p, mistakes, pool),
+            hits=_list_shots(p, hits, pool),
             support=[(name, [(q, pool.get(q)) for q in few], n) for name, few, n in support],
             learned=cut_tables(facts.metrics.get("learned") or []),
         )
@@ -89,7 +89,7 @@ def _choose(p: Predictions) -> tuple[list[int], list[int]]:
     return order[~right[order]][:SHOWN].tolist(), order[right[order]][::-1][:SHOWN].tolist()
 
 
-def _shots(p: Predictions, chosen: Iterable[int], pool: dict[str, str]) -> list[Shot]:
+def _list_shots(p: Predictions, chosen: Iterable[int], pool: dict[str, str]) -> list[Shot]:
     return [
         Shot(
             p.paths[i],
@@ -103,7 +103,7 @@ def _shots(p: Predictions, chosen: Iterable[int], pool: dict[str, str]) -> list[
     ]
 
 
-def _by_class(
+def _group_by_class(
     rows: Sequence[dict[str, str]], classes: list[str]
 ) -> list[tuple[str, list[str], int]]:
     # (class, paths to show, how many it has in all)
@@ -116,7 +116,7 @@ def _by_class(
     return found[:SUPPORT]
 
 
-def _matrix(confusion: NDArray[np.int64]) -> list[list[tuple[int, float]]] | None:
+def _make_matrix(confusion: NDArray[np.int64]) -> list[list[tuple[int, float]]] | None:
     if len(confusion) > CELLS:
         return None
     shares = tables.divide_by_row(confusion)
@@ -124,18 +124,18 @@ def _matrix(confusion: NDArray[np.int64]) -> list[list[tuple[int, float]]] | Non
     return [list(zip(counts, part, strict=True)) for counts, part in pairs]
 
 
-def _heat(confusion: NDArray[np.int64]) -> tuple[str, str] | None:
+def _draw_heat(confusion: NDArray[np.int64]) -> tuple[str, str] | None:
     # Right and wrong as two pictures, one above the other, so that each has a colour of its own.
     if len(confusion) <= CELLS:
         return None
     shares = tables.divide_by_row(confusion)
     right = np.diag(shares.diagonal())
-    return pictures.heat(right, RIGHT_RGB), pictures.heat(shares - right, WRONG_RGB)
+    return pictures.draw_heat(right, RIGHT_RGB), pictures.draw_heat(shares - right, WRONG_RGB)
 
 
-def _curve(metrics: dict[str, Any]) -> Markup | None:
+def _draw_curve(metrics: dict[str, Any]) -> Markup | None:
     curve = metrics.get("curve")
-    return Markup(plots.learning_curve(curve)) if curve else None
+    return Markup(plots.draw_learning_curve(curve)) if curve else None
 
 
 def cut_tables(learned: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ from clip_adapt.method.contract import Method
 from clip_adapt.method.finding import Found, find_method, list_methods
 from clip_adapt.objectives import Objective, find_objective, list_objectives
 from clip_adapt.objectives._finding import FoundObjective
-from clip_adapt.system.files import resource
+from clip_adapt.system.files import locate_resource
 
 WANTED = {
     "classes": "a folder of class folders, or a table with an image and a label column",
@@ -58,7 +58,7 @@ class Config:
 
     def to_yaml(self) -> str:
         """Return everything resolved as YAML; its first line is the command that gives it."""
-        return f"# {self.command}\n{yamls.dump(self.resolved())}"
+        return f"# {self.command}\n{yamls.dump_yaml(self.resolved())}"
 
     @property
     def command(self) -> str:
@@ -85,15 +85,17 @@ def compose(given: Mapping[str, Any]) -> Config:
     Raises:
         InputError: with one line for each problem.
     """
-    tree = _nested(given)
-    defaults = yamls.read(resource("configs") / "train.yaml")
+    tree = _nest(given)
+    defaults = yamls.read_yaml(locate_resource("configs") / "train.yaml")
     chosen = {g: str(tree[g].pop("", defaults[g])) for g in ("method", "dataset", "model")}
     if chosen["method"] == AUTO:
-        return _auto(given, list(tree["method"]))
+        return _compose_auto(given, list(tree["method"]))
     problems: list[str] = []
     method = _try(problems, find_method, chosen["method"])
-    recipe = (_try(problems, _recipe, method) if method else None) or {}
-    method_options = _method_options(problems, method, recipe, tree["method"]) if method else {}
+    recipe = (_try(problems, _read_recipe, method) if method else None) or {}
+    method_options = (
+        _check_method_options(problems, method, recipe, tree["method"]) if method else {}
+    )
     wanted = str(tree["general"].get("objective", defaults["objective"]))
     found = _try(problems, find_objective, wanted)
     if found is None:
@@ -102,14 +104,16 @@ def compose(given: Mapping[str, Any]) -> Config:
     if own:  # made for the objective, so a method's shorter one for a CPU is not wanted either
         recipe = {**recipe, **own, "cpu": None}
     gives = found.objective.gives
-    dataset = _try(problems, _dataset, chosen["dataset"], tree["dataset"], gives)
-    model = _try(problems, _model, chosen["model"], tree["model"])
-    cpu_recipe = _cpu_recipe(recipe, {**defaults, **tree["general"]}, tree["general"])
+    dataset = _try(problems, _find_dataset, chosen["dataset"], tree["dataset"], gives)
+    model = _try(problems, _find_model, chosen["model"], tree["model"])
+    cpu_recipe = _shorten_recipe(recipe, {**defaults, **tree["general"]}, tree["general"])
     general = {**defaults, **recipe, **cpu_recipe, **tree["general"], **chosen}
-    schema = options.of_dataclass(RunOptions)
+    schema = options.read_fields(RunOptions)
     checked, wrong = options.validate(general, schema, renamed=RENAMED)
-    problems += wrong or _contradictions(checked) + found.objective.find_problems(checked, dataset)
-    problems += _data_problems(found, dataset)
+    problems += wrong or _find_contradictions(checked) + found.objective.find_problems(
+        checked, dataset
+    )
+    problems += _find_data_problems(found, dataset)
     if problems or not (method and dataset and model):
         raise InputError("\n".join(problems))
     o = RunOptions(**checked)
@@ -120,7 +124,7 @@ def compose(given: Mapping[str, Any]) -> Config:
     if problems:
         raise InputError("\n".join(problems))
     dataset = _override_templates(dataset, checked)
-    text = {key: _as_text(value) for key, value in given.items()}
+    text = {key: _write_value(value) for key, value in given.items()}
     return Config(
         o,
         method,
@@ -135,7 +139,7 @@ def compose(given: Mapping[str, Any]) -> Config:
     )
 
 
-def _auto(given: Mapping[str, Any], own: list[str]) -> Config:
+def _compose_auto(given: Mapping[str, Any], own: list[str]) -> Config:
     problems = [f"method.{key}: method=auto takes no options of a method" for key in own]
     found = []
     for name in list_methods():
@@ -145,7 +149,7 @@ def _auto(given: Mapping[str, Any], own: list[str]) -> Config:
             found.append(config)
     if problems:
         raise InputError("\n".join(dict.fromkeys(problems)))
-    first, text = found[0], {key: _as_text(value) for key, value in given.items()}
+    first, text = found[0], {key: _write_value(value) for key, value in given.items()}
     o = replace(first.options, method=AUTO)
     problems = first.objective.find_problems(asdict(o), first.dataset)
     if problems:
@@ -156,7 +160,7 @@ def _auto(given: Mapping[str, Any], own: list[str]) -> Config:
     )
 
 
-def _nested(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _nest(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     # {"shots": "4", "method": "coop", "method.n_ctx": "8"} becomes
     # {"general": {"shots": "4"}, "method": {"": "coop", "n_ctx": "8"}, ...}
     tree: dict[str, dict[str, Any]] = {"general": {}, "method": {}, "dataset": {}, "model": {}}
@@ -179,7 +183,7 @@ def _set(tree: dict[str, Any], key: str, value: Any) -> None:
     tree[key] = value
 
 
-def _dataset(name: str, overrides: dict[str, Any], wants: Gives) -> DataCard:
+def _find_dataset(name: str, overrides: dict[str, Any], wants: Gives) -> DataCard:
     nested = {k: v for k, v in overrides.items() if isinstance(v, dict)}
     if not nested:
         return catalog.find_dataset(name, overrides, wants=wants)
@@ -190,21 +194,21 @@ def _dataset(name: str, overrides: dict[str, Any], wants: Gives) -> DataCard:
     return catalog.find_dataset(name, {**overrides, **merged}, wants=wants)
 
 
-def _model(name: str, overrides: dict[str, Any]) -> ModelCard:
+def _find_model(name: str, overrides: dict[str, Any]) -> ModelCard:
     card = cards.find_model(name, overrides)
     require_known(card)
     return card
 
 
-def _recipe(method: Found) -> dict[str, Any]:
+def _read_recipe(method: Found) -> dict[str, Any]:
     # The general options that a method is trained with, its own under "method".
     if method.card is None:
         recipe, where = copy.deepcopy(dict(method.cls.recipe)), f"{method.cls.__name__}.recipe"
     else:
-        recipe, where = yamls.read(method.card), str(method.card)
+        recipe, where = yamls.read_yaml(method.card), str(method.card)
     if method.base is not None:
         del recipe["file"]
-    known = {*options.of_dataclass(RunOptions), "cpu"}
+    known = {*options.read_fields(RunOptions), "cpu"}
     wrong = [key for key in recipe if key not in known]
     if wrong:
         lines = [f"unknown option {key!r} in {where}{nearest(key, known)}" for key in wrong]
@@ -212,17 +216,17 @@ def _recipe(method: Found) -> dict[str, Any]:
     return recipe
 
 
-def _method_options(
+def _check_method_options(
     problems: list[str], method: Found, recipe: dict[str, Any], given: dict[str, Any]
 ) -> dict[str, Any]:
     values = {**(recipe.pop("method", None) or {}), **given}
-    schema, renamed = options.of_signature(method.cls), method.cls.renamed_options
+    schema, renamed = options.read_signature(method.cls), method.cls.renamed_options
     checked, wrong = options.validate(values, schema, "method.", f"method {method.name}", renamed)
     problems += wrong
     return checked
 
 
-def _cpu_recipe(
+def _shorten_recipe(
     recipe: dict[str, Any], values: dict[str, Any], given: dict[str, Any]
 ) -> dict[str, Any]:
     # A recipe that takes a GPU may have a shorter form for a CPU. Lengths that the user gives win
@@ -238,14 +242,14 @@ def _cpu_recipe(
     return {k: v for k, v in shorter.items() if on_cpu and k not in given}
 
 
-def _contradictions(checked: dict[str, Any]) -> list[str]:
+def _find_contradictions(checked: dict[str, Any]) -> list[str]:
     problems = []
     if checked["template"] is not None and checked["templates"] is not None:
         problems.append("template and templates are both given: keep one of them")
     given = {"templates": [*(checked["templates"] or []), *filter(None, [checked["template"]])]}
     problems += [
         f"template {t!r} has no {{}} for the class name"
-        for t in cards.templates_without_slot(given)
+        for t in cards.find_slotless_templates(given)
     ]
     if checked["conformal_images"] is not None and checked["conformal"] is None:
         problems.append(
@@ -261,14 +265,14 @@ def _contradictions(checked: dict[str, Any]) -> list[str]:
     return problems
 
 
-def _data_problems(found: FoundObjective, card: DataCard | None) -> list[str]:
+def _find_data_problems(found: FoundObjective, card: DataCard | None) -> list[str]:
     # A data set that gives its images something else than the objective learns from.
-    if card is None or catalog.gives(card) == found.objective.gives:
+    if card is None or catalog.find_gives(card) == found.objective.gives:
         return []
     others = [n for n in list_objectives() if n != found.name]
-    able = [n for n in others if find_objective(n).objective.gives == catalog.gives(card)]
+    able = [n for n in others if find_objective(n).objective.gives == catalog.find_gives(card)]
     return [
-        f"dataset {card.name} has {catalog.gives(card)} (source: {card.source}), and "
+        f"dataset {card.name} has {catalog.find_gives(card)} (source: {card.source}), and "
         f"objective={found.name} learns from {found.objective.gives}: use "
         f"objective={' or '.join(able)}, or {WANTED[found.objective.gives]}"
     ]
@@ -290,6 +294,6 @@ def _try(problems: list[str], function: Any, *args: Any) -> Any:
         return None
 
 
-def _as_text(value: Any) -> str:
+def _write_value(value: Any) -> str:
     # JSON is YAML on one line, which the first line of config.yaml has to be.
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

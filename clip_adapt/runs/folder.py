@@ -12,7 +12,7 @@ from clip_adapt.system import locks
 from clip_adapt.system.files import require_writable
 
 
-def output_folder(config: Config) -> Path:
+def choose_folder(config: Config) -> Path:
     """Return where a run's files go."""
     o = config.options
     if o.output is not None:
@@ -33,7 +33,7 @@ def hold_folder(folder: Path) -> Iterator[None]:
     """
     new = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
-        with locks.held(folder / locks.NAME, f"the output folder {folder}"):
+        with locks.hold_lock(folder / locks.NAME, f"the output folder {folder}"):
             try:
                 require_writable(folder)
                 yield

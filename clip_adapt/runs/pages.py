@@ -28,7 +28,7 @@ def write_pages(folder: str, *, all: bool = False) -> Path:
     if (place / CONFIG).is_file():
         return write_page(place)
     if all:
-        for path in facts.finished(place):
+        for path in facts.find_finished(place):
             write_page(path)
     return write_index(place)
 

@@ -14,13 +14,13 @@ from clip_adapt.data import decoding
 from clip_adapt.data.dataset import Dataset
 from clip_adapt.data.leaks import Twin
 from clip_adapt.data.task import Task
-from clip_adapt.errors import InputError, listed
+from clip_adapt.errors import InputError, list_lines
 from clip_adapt.method.contract import Method
 from clip_adapt.objectives import Data, Run
-from clip_adapt.objectives._contract import recipe_of
+from clip_adapt.objectives._contract import make_recipe
 from clip_adapt.runs import selection
 from clip_adapt.runs.configuration import Config
-from clip_adapt.runs.folder import output_folder
+from clip_adapt.runs.folder import choose_folder
 from clip_adapt.runs.shared import Shared
 from clip_adapt.system.clock import Clock
 
@@ -96,19 +96,19 @@ def prepare_run(config: Config, shared: Shared, clock: Clock) -> Prepared:
                 backbone,
                 cache,
                 lambda candidate: make_method(candidate, backbone, task),
-                recipe_of,
+                make_recipe,
             )
-        folder = output_folder(config)
+        folder = choose_folder(config)
         config, choice = replace(chosen.config, given=config.given), chosen.facts
     else:
-        folder = output_folder(config)
+        folder = choose_folder(config)
     run = Run(
         config.options,
         backbone,
         cache,
         checked.data,
         draw,
-        _maker(config, backbone, task),
+        _bind_method(config, backbone, task),
         folder,
         clock,
     )
@@ -136,7 +136,7 @@ def check_images(data: Data, on_bad_image: str, cache_dir: str | None) -> Checke
     kept = data.without(reasons)
     notes, twins = kept.pool.check(survey)
     if reasons:
-        listing = listed(f"{path}: {reason}" for path, reason in reasons.items())
+        listing = list_lines(f"{path}: {reason}" for path, reason in reasons.items())
         notes.insert(0, f"{len(reasons)} images cannot be read and are left out:\n{listing}")
     return Checked(kept, notes, twins)
 
@@ -165,5 +165,5 @@ def _list_unused(config: Config) -> list[str]:
     ]
 
 
-def _maker(config: Config, backbone: Backbone, task: Task) -> Callable[[], Method]:
+def _bind_method(config: Config, backbone: Backbone, task: Task) -> Callable[[], Method]:
     return lambda: make_method(config, backbone, task)

@@ -12,13 +12,13 @@ from typing import Any
 from clip_adapt.adapted import delta, readme
 from clip_adapt.adapted.classifier import Classifier
 from clip_adapt.data import leaks
-from clip_adapt.data.items import write_manifest
+from clip_adapt.data.items import format_manifest
 from clip_adapt.evaluation.reading import describe_others, write_rows
 from clip_adapt.objectives import Outcome
 from clip_adapt.pages import facts
 from clip_adapt.runs.preparation import Prepared
 from clip_adapt.system.files import write_text
-from clip_adapt.system.machine import peak_memory
+from clip_adapt.system.machine import measure_peak_memory
 from clip_adapt.system.run_files import ADAPTER, CONFIG, METRICS, PAGE, SUPPORT, TWINS
 from clip_adapt.training.fitting import Trained
 from clip_adapt.training.loop import describe_curve
@@ -39,7 +39,7 @@ def write_run(prepared: Prepared, outcome: Outcome, trained: Trained) -> Classif
         InputError: when the folder cannot be written.
     """
     config, run, folder = prepared.config, prepared.run, prepared.run.folder
-    manifest = write_manifest(config.objective.list_support(run))
+    manifest = format_manifest(config.objective.list_support(run))
     header = _describe(prepared, outcome, manifest)
     rows = write_rows(outcome.measured)
     card = readme.write_card(header, config.dataset.licence, config.command, rows)
@@ -54,7 +54,7 @@ def write_run(prepared: Prepared, outcome: Outcome, trained: Trained) -> Classif
         {
             CONFIG: config.to_yaml(),
             SUPPORT: manifest,
-            TWINS: leaks.table(twins) if twins else None,
+            TWINS: leaks.format_twins(twins) if twins else None,
             **outcome.files,
         },
     )
@@ -90,7 +90,7 @@ def _list_metrics(prepared: Prepared, outcome: Outcome, trained: Trained) -> dic
         **({"metrics": others} if others else {}),
         "seconds": {name: round(s, 3) for name, s in run.clock.read().items()},
         "trainable_parameters": sum(t.numel() for t in method.state_dict().values()),
-        "peak_memory_bytes": peak_memory(run.backbone.device),
+        "peak_memory_bytes": measure_peak_memory(run.backbone.device),
         **outcome.facts,
         "n_support": len(support.train),
         "notes": [*prepared.notes, *outcome.notes],

@@ -25,7 +25,7 @@ from clip_adapt.errors import InputError
 from clip_adapt.inputs import features
 from clip_adapt.inputs.features import FeatureCache
 from clip_adapt.method.contract import Method
-from clip_adapt.method.folds import stratified
+from clip_adapt.method.folds import hold_out
 from clip_adapt.method.table import Table
 from clip_adapt.runs.configuration import Config
 from clip_adapt.training.examples import compute_logits
@@ -91,10 +91,10 @@ def choose(
         InputError: when no class has a second image and there is no val subset.
     """
     y = torch.tensor([item.label for item in support.train])
-    centre = _features(support.train, backbone, cache)
+    centre = _extract(support.train, backbone, cache)
     labels = torch.tensor([item.label for item in support.val], dtype=torch.long)
-    val = Part(_features(support.val, backbone, cache), labels)
-    parts = list(stratified(y))
+    val = Part(_extract(support.val, backbone, cache), labels)
+    parts = list(hold_out(y))
     if not parts and not len(labels):
         raise InputError(
             "method=auto has nothing to choose by: no class has a second labelled image, and there "
@@ -107,7 +107,7 @@ def choose(
             backbone, [i.path for i in support.train], cache, views=o.views, augment=o.augment
         )
         how, whole, looked_at = recipe(o), Part(z, y), Part(centre, y)
-        with _quiet():
+        with _silence():
             if parts:
                 pieces = [
                     _try(make(config), how, whole.only(~held), looked_at.only(held), val)
@@ -122,13 +122,13 @@ def choose(
         )
     best = max(scores, key=lambda score: (score.accuracy, -score.nll))
     chosen = candidates[scores.index(best)]
-    table = _table(scores, best, len(parts))
+    table = _write_table(scores, best, len(parts))
     log.info("%s", table.note)
     facts = {"chosen": best.method, "scores": [asdict(s) for s in scores], "table": asdict(table)}
     return Choice(chosen, facts)
 
 
-def _features(items: Sequence[Any], backbone: Backbone, cache: FeatureCache) -> Tensor:
+def _extract(items: Sequence[Any], backbone: Backbone, cache: FeatureCache) -> Tensor:
     return features.extract(backbone, [i.path for i in items], cache, label="support features")
 
 
@@ -140,7 +140,7 @@ def _try(method: Method, recipe: Recipe, seen: Part, unseen: Part, val: Part) ->
     return loss, (logits.argmax(1) == unseen.labels).float()
 
 
-def _table(scores: Sequence[Score], best: Score, parts: int) -> Table:
+def _write_table(scores: Sequence[Score], best: Score, parts: int) -> Table:
     ranked = sorted(scores, key=lambda score: (-score.accuracy, score.nll))
     how = f"by {parts}-fold cross-validation on" if parts else "on the val subset, adapted to"
     note = (
@@ -156,7 +156,7 @@ def _table(scores: Sequence[Score], best: Score, parts: int) -> Table:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _silence() -> Iterator[None]:
     # What a method says while it fits is of interest once, not for every part.
     logger = logging.getLogger("clip_adapt")
     level = logger.level

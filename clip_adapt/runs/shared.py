@@ -13,7 +13,7 @@ from clip_adapt.config.cards import DataCard, ModelCard
 from clip_adapt.config.run_options import RunOptions
 from clip_adapt.data.dataset import Dataset
 from clip_adapt.inputs.features import FeatureCache
-from clip_adapt.system.files import cache_folder
+from clip_adapt.system.files import choose_cache_folder
 
 
 class Shared:
@@ -41,7 +41,7 @@ class Shared:
         Raises:
             InputError: when it cannot be loaded.
         """
-        return self._once(
+        return self._load_once(
             (repr(card), o.device, o.precision, str(o.compile), str(o.text_chunk)),
             lambda: _load(card, o),
         )
@@ -52,7 +52,7 @@ class Shared:
         Raises:
             InputError: when it cannot be loaded.
         """
-        return self._once(
+        return self._load_once(
             (repr(card), str(o.cache_dir), str(o.data_dir)),
             lambda: Dataset.from_card(
                 card, cache_dir=o.cache_dir, data_dir=o.data_dir, download=o.download
@@ -62,16 +62,16 @@ class Shared:
     def cache(self, o: RunOptions) -> FeatureCache:
         """Return where features are kept."""
         if o.cache:
-            return FeatureCache(cache_folder(o.cache_dir) / "features", o.cache_limit * 1e9)
+            return FeatureCache(choose_cache_folder(o.cache_dir) / "features", o.cache_limit * 1e9)
         if not self._keep_features:
             return FeatureCache(None)
-        folder = self._once(("features",), self._temporary)
+        folder = self._load_once(("features",), self._make_folder)
         return FeatureCache(Path(folder), o.cache_limit * 1e9)
 
-    def _temporary(self) -> str:
+    def _make_folder(self) -> str:
         return self._until_closed.enter_context(tempfile.TemporaryDirectory())
 
-    def _once(self, key: tuple[str, ...], make: Callable[[], Any]) -> Any:
+    def _load_once(self, key: tuple[str, ...], make: Callable[[], Any]) -> Any:
         if key not in self._kept:
             self._kept[key] = make()
         return self._kept[key]

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from clip_adapt.evaluation.quantities import UNITS, Quantity
 from clip_adapt.sweeps.results import Point
-from clip_adapt.system.files import atomic
+from clip_adapt.system.files import write_atomically
 
 # Okabe and Ito's colours, apart for the colour-blind; lines and markers tell them apart in grey.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
@@ -59,7 +59,7 @@ def draw_curve(
         figure = _make_figure(series, zero_shot, metric, title)
         for kind in ("png", "svg"):
             metadata = {"Date": None} if kind == "svg" else None
-            with atomic(folder / f"curve.{kind}") as path:
+            with write_atomically(folder / f"curve.{kind}") as path:
                 figure.savefig(path, format=kind, dpi=160, bbox_inches="tight", metadata=metadata)
 
 

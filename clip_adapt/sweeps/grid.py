@@ -18,6 +18,7 @@ from clip_adapt.config.values import Text
 from clip_adapt.errors import InputError
 from clip_adapt.method import finding
 from clip_adapt.runs.configuration import Config, compose
+from clip_adapt.system.files import locate_resource
 
 # What says where a run's files go and how fast it gets there, and changes no number.
 NEUTRAL = frozenset({"output", "device", "cache", "cache_dir", "cache_limit", "tensorboard"}) | {
@@ -58,15 +59,15 @@ def expand(given: Mapping[str, Any], output: str | None = None) -> tuple[Path, l
     Raises:
         InputError: with a line for everything that is wrong with any of the runs.
     """
-    choices = {key: _choices(given, key) for key in given}
+    choices = {key: _list_choices(given, key) for key in given}
     varied = [key for key, values in choices.items() if values is not None]
     lists = [choices[key] or [given[key]] for key in given]
     combinations = [dict(zip(given, values, strict=True)) for values in itertools.product(*lists)]
-    wanted = _without_repeats([_own(one, given) for one in combinations])
-    top = Path(output).expanduser() if output else _default_folder(given)
+    wanted = _drop_repeats([_keep_own(one, given) for one in combinations])
+    top = Path(output).expanduser() if output else _choose_folder(given)
     cells, problems = [], []
     for one in wanted:
-        values = {key: _plain(one[key]) for key in varied if key in one}
+        values = {key: _parse_value(one[key]) for key in varied if key in one}
         try:
             config = compose({**one, "output": str(top / _name(one))})
             cells.append(Cell(config, values))
@@ -80,12 +81,12 @@ def expand(given: Mapping[str, Any], output: str | None = None) -> tuple[Path, l
 
 def find_differences(config: Config, folder: Path) -> list[str]:
     """Return what a finished run's configuration has otherwise, as ``lr: 0.002, now 0.01``."""
-    stored = yamls.read(folder / "config.yaml")
+    stored = yamls.read_yaml(folder / "config.yaml")
     of_name = {candidate.method.name: candidate for candidate in config.candidates}
     config = of_name.get(str((stored.get("method") or {}).get("name")), config)
     # Through YAML, as the file went: tuples become lists, keys text.
-    resolved = yamls.parse(config.to_yaml())
-    now, then = _flat(resolved), _flat(stored)
+    resolved = yamls.parse_yaml(config.to_yaml())
+    now, then = _flatten(resolved), _flatten(stored)
     changed = [
         f"{key}: {then.get(key, 'nothing')}, now {now.get(key, 'nothing')}"
         for key in sorted({*now, *then})
@@ -107,17 +108,17 @@ def _find_reordered(now: Any, then: Any, name: str = "") -> list[str]:
     ]
 
 
-def _choices(given: Mapping[str, Any], key: str) -> list[Any] | None:
+def _list_choices(given: Mapping[str, Any], key: str) -> list[Any] | None:
     # None when the option has one value, be it a list that the option itself takes.
     value = values.parse(given[key]) if isinstance(given[key], Text) else given[key]
-    if not isinstance(value, list) or _takes(value, _schema(given, key)):
+    if not isinstance(value, list) or _takes_list(value, _find_option(given, key)):
         return None
     if not value:
         raise InputError(f"{key}=[]: expected at least one value")
     return value
 
 
-def _takes(value: list[Any], option: Option | None) -> bool:
+def _takes_list(value: list[Any], option: Option | None) -> bool:
     if option is None:
         return False
     try:
@@ -127,34 +128,34 @@ def _takes(value: list[Any], option: Option | None) -> bool:
     return True
 
 
-def _schema(given: Mapping[str, Any], key: str) -> Option | None:
+def _find_option(given: Mapping[str, Any], key: str) -> Option | None:
     group, _, rest = key.partition(".")
     if group == "method" and rest:
-        found = [_method_options(name).get(rest) for name in _methods(given)]
+        found = [_read_method_options(name).get(rest) for name in _list_methods(given)]
         return next((option for option in found if option is not None), None)
     if group == "dataset" and rest:
-        return options.of_dataclass(cards.DataCard).get(rest)
-    return options.of_dataclass(RunOptions).get(key)
+        return options.read_fields(cards.DataCard).get(rest)
+    return options.read_fields(RunOptions).get(key)
 
 
-def _methods(given: Mapping[str, Any]) -> list[str]:
-    value = given.get("method", yamls.read(cards.resource("configs") / "train.yaml")["method"])
+def _list_methods(given: Mapping[str, Any]) -> list[str]:
+    value = given.get("method", _read_defaults()["method"])
     parsed = values.parse(value) if isinstance(value, Text) else value
     return [str(name) for name in (parsed if isinstance(parsed, list) else [parsed])]
 
 
 @functools.cache
-def _method_options(name: str) -> dict[str, Option]:
+def _read_method_options(name: str) -> dict[str, Option]:
     try:
-        return options.of_signature(finding.find_method(name).cls)
+        return options.read_signature(finding.find_method(name).cls)
     except InputError:  # said with all other problems when the run is composed
         return {}
 
 
-def _own(one: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def _keep_own(one: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     # Without the options that another method of this sweep has and this one has not.
-    mine = _method_options(_methods(one)[0])
-    others = {key for name in _methods(given) for key in _method_options(name)}
+    mine = _read_method_options(_list_methods(one)[0])
+    others = {key for name in _list_methods(given) for key in _read_method_options(name)}
 
     def is_anothers(key: str) -> bool:
         head, _, rest = key.partition(".")
@@ -164,12 +165,12 @@ def _own(one: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in one.items() if not is_anothers(key)}
 
 
-def _without_repeats(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _drop_repeats(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list({repr(sorted(run.items(), key=str)): run for run in runs}.values())
 
 
-def _default_folder(given: Mapping[str, Any]) -> Path:
-    value = given.get("dataset", yamls.read(cards.resource("configs") / "train.yaml")["dataset"])
+def _choose_folder(given: Mapping[str, Any]) -> Path:
+    value = given.get("dataset", _read_defaults()["dataset"])
     parsed = values.parse(value) if isinstance(value, Text) else value
     if isinstance(parsed, list):
         return Path("runs") / "sweep"
@@ -177,9 +178,9 @@ def _default_folder(given: Mapping[str, Any]) -> Path:
 
 
 def _name(one: Mapping[str, Any]) -> str:
-    defaults = yamls.read(cards.resource("configs") / "train.yaml")
-    m, d, b, shots, seed = (str(_plain(one.get(key, defaults[key]))) for key in NAMED)
-    own = {k: _plain(v) for k, v in one.items() if k not in NAMED and k not in NEUTRAL}
+    defaults = _read_defaults()
+    m, d, b, shots, seed = (str(_parse_value(one.get(key, defaults[key]))) for key in NAMED)
+    own = {k: _parse_value(v) for k, v in one.items() if k not in NAMED and k not in NEUTRAL}
     extra = [f"{key.removeprefix('method.')}={value}" for key, value in sorted(own.items())]
     stems = [Path(d).stem, Path(m).stem, Path(b).stem if b.endswith((".yaml", ".yml")) else b]
     numbers = [f"{shots}shot", f"seed{seed}"]
@@ -192,14 +193,18 @@ def _name(one: Mapping[str, Any]) -> str:
     return "-".join([*short, *numbers, digest])
 
 
-def _plain(value: Any) -> Any:
+def _parse_value(value: Any) -> Any:
     return values.parse(value) if isinstance(value, Text) else value
 
 
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(tree, dict) or not tree:
         return {prefix: tree}
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
+        flat |= _flatten(value, f"{prefix}.{key}" if prefix else str(key))
     return flat
+
+
+def _read_defaults() -> dict[str, Any]:
+    return yamls.read_yaml(locate_resource("configs") / "train.yaml")

@@ -73,7 +73,7 @@ class _Member:
         if isinstance(self.start, Exception):
             return 1
         try:
-            return side_by_side.most(self.start.training)
+            return side_by_side.count_room(self.start.training)
         except Exception:  # a method that cannot make a step says so when it is trained
             return 1
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clip_adapt.errors import InputError, unknown
+from clip_adapt.errors import InputError, explain_unknown
 from clip_adapt.system import locks
 from clip_adapt.system.files import write_text
 from clip_adapt.system.run_files import CONFIG, METRICS, RESULTS, SUMMARY
@@ -171,7 +171,7 @@ class Sweep:
 
     def _claim(self, cell: Cell, claims: contextlib.ExitStack) -> bool:
         name = cell.folder.name
-        claim = locks.held(self.folder / ".claims" / f"{name}.lock", f"the run {name}")
+        claim = locks.hold_lock(self.folder / ".claims" / f"{name}.lock", f"the run {name}")
         with contextlib.suppress(locks.BusyError):
             claims.enter_context(claim)
             return True
@@ -265,7 +265,7 @@ def run_sweep(
     words += [f"metric={metric}"] * (metric is not None)
     command = shlex.join(["python", "-m", "clip_adapt.sweep", *words])
     sweep = Sweep(folder, cells, shown, command, leads=rank == 0, processes=processes)
-    lock = locks.held(folder / ".sweep.lock", f"the folder {folder}")
+    lock = locks.hold_lock(folder / ".sweep.lock", f"the folder {folder}")
     with lock if sweep.leads else contextlib.nullcontext():
         say(f"{len(cells)} runs in {folder}")
         with Shared(keep_features=True) as shared:
@@ -292,4 +292,4 @@ def _require_metric(name: str, cells: list[Cell]) -> None:
         measured = cell.config.objective.list_metrics(cell.config.options)
         known = [quantity.name for quantity in measured]
         if name not in known:
-            raise InputError(unknown("metric", name, known))
+            raise InputError(explain_unknown("metric", name, known))

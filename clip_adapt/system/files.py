@@ -17,7 +17,7 @@ from clip_adapt.errors import InputError
 
 
 @contextlib.contextmanager
-def atomic(path: Path) -> Iterator[Path]:
+def write_atomically(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` which takes its place when the block succeeds.
 
     Raises:
@@ -32,7 +32,7 @@ def atomic(path: Path) -> Iterator[Path]:
             temporary = Path(name)
             yield temporary
             _flush(temporary)
-            os.chmod(temporary, 0o666 & ~_umask())
+            os.chmod(temporary, 0o666 & ~_read_umask())
             os.replace(temporary, path)
     finally:
         if temporary is not None:
@@ -41,7 +41,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file (UTF-8) atomically."""
-    with atomic(path) as temporary:
+    with write_atomically(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
@@ -83,31 +83,31 @@ def require_writable(folder: Path) -> None:
             probe.flush()
 
 
-def sha256(path: Path | str) -> str:
+def hash_file(path: Path | str) -> str:
     """Return the SHA-256 of a file's bytes as 64 hexadecimal digits; read once while unchanged."""
     stat = os.stat(path)
-    return _sha256(os.fspath(path), stat.st_size, stat.st_mtime_ns)
+    return _hash_unchanged(os.fspath(path), stat.st_size, stat.st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=200_000)
-def _sha256(path: str, size: int, modified: int) -> str:
+def _hash_unchanged(path: str, size: int, modified: int) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def cache_folder(cache_dir: str | None = None) -> Path:
+def choose_cache_folder(cache_dir: str | None = None) -> Path:
     """Return where caches lie: ``cache_dir``, $CLIP_ADAPT_CACHE, or the platform's cache folder."""
     chosen = cache_dir or os.environ.get("CLIP_ADAPT_CACHE")
     return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("clip_adapt"))
 
 
-def data_folder(data_dir: str | None = None) -> Path:
+def choose_data_folder(data_dir: str | None = None) -> Path:
     """Return where data sets of cards lie: ``data_dir``, $CLIP_ADAPT_DATA, or ``data`` here."""
     chosen = data_dir or os.environ.get("CLIP_ADAPT_DATA") or "data"
     return Path(chosen).expanduser().absolute()
 
 
-def resource(*parts: str) -> Path:
+def locate_resource(*parts: str) -> Path:
     """Return a file or folder of ours, in an installed package or in a checkout.
 
     ``configs`` and ``datasets`` lie inside the installed package and at the top of a checkout.
@@ -125,7 +125,7 @@ def _flush(path: Path) -> None:
         os.close(handle)
 
 
-def _umask() -> int:
+def _read_umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -21,7 +21,7 @@ class BusyError(InputError):
 
 
 @contextlib.contextmanager
-def held(path: Path, what: str) -> Iterator[None]:
+def hold_lock(path: Path, what: str) -> Iterator[None]:
     """Hold a lock while the block runs; its file is taken away afterwards.
 
     The lock is the operating system's, on the open file: a process that is killed leaves the file
@@ -42,8 +42,8 @@ def held(path: Path, what: str) -> Iterator[None]:
             lock.acquire()
         except Timeout:
             raise BusyError(
-                f"{what} is in use by {_holder(path)}: wait until it ends, or choose another place "
-                "with output=DIR"
+                f"{what} is in use by {_read_holder(path)}: wait until it ends, or choose another "
+                "place with output=DIR"
             ) from None
         path.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
     try:
@@ -55,7 +55,7 @@ def held(path: Path, what: str) -> Iterator[None]:
         lock.release()
 
 
-def _holder(path: Path) -> str:
+def _read_holder(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8") or "another process"
     except OSError:

@@ -11,7 +11,7 @@ from torch import Tensor
 SHARE_OF_MEMORY = 0.25  # of a device's, that one thing which is kept may take
 
 
-def peak_memory(device: torch.device) -> int:
+def measure_peak_memory(device: torch.device) -> int:
     """Return the largest memory that was used so far, in bytes: the GPU's, else the process's."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
@@ -25,7 +25,7 @@ def peak_memory(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def total_memory(device: torch.device) -> int:
+def measure_total_memory(device: torch.device) -> int:
     """Return how much memory there is where a device computes, in bytes; a container's limit."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
@@ -44,7 +44,7 @@ def total_memory(device: torch.device) -> int:
 
 def fits(size: int, device: torch.device) -> bool:
     """Tell whether so many bytes may be kept on a device; on the CPU they lie there already."""
-    return device.type in ("cpu", "meta") or size <= SHARE_OF_MEMORY * total_memory(device)
+    return device.type in ("cpu", "meta") or size <= SHARE_OF_MEMORY * measure_total_memory(device)
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:

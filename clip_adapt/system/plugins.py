@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from clip_adapt.errors import InputError, nearest
-from clip_adapt.system.files import resource
+from clip_adapt.system.files import locate_resource
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,13 @@ class Plugin:
 
 def list_names(kind: Kind) -> list[str]:
     """Return every name of a kind: those of our files and of the installed entry points."""
-    own = [p.stem for p in resource(*kind.folder).glob("*.py") if p.stem[0] != "_"]
+    own = [p.stem for p in locate_resource(*kind.folder).glob("*.py") if p.stem[0] != "_"]
     return sorted({*own, *(entry.name for entry in list_entry_points(kind.group))})
 
 
 def list_entry_points(group: str) -> list[EntryPoint]:
     """Return the installed entry points of a group; the packages are looked through once."""
-    return list(_entry_points(group, tuple(sys.path)))
+    return list(_read_entry_points(group, tuple(sys.path)))
 
 
 def find_plugin(name: str, kind: Kind, others: Sequence[str] = ()) -> Plugin:
@@ -131,7 +131,7 @@ def _run_once(path: Path, state: tuple[int, int]) -> ModuleType:
 
 
 @functools.cache
-def _entry_points(group: str, searched: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+def _read_entry_points(group: str, searched: tuple[str, ...]) -> tuple[EntryPoint, ...]:
     return tuple(entry_points(group=group))
 
 

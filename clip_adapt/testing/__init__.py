@@ -8,7 +8,8 @@
 What stands outside tests itself this way; ours are all run through it, found by their files.
 """
 
-from clip_adapt.testing.methods import LAWS, Case, check_method
+from clip_adapt.testing.case import Case
+from clip_adapt.testing.methods import LAWS, check_method
 from clip_adapt.testing.metrics import METRIC_LAWS, check_metric
 from clip_adapt.testing.sources import SOURCE_LAWS, SourceCase, check_source
 

@@ -201,7 +201,7 @@ SOURCE_LAWS: tuple[Callable[[SourceCase], None], ...] = (
     recognising_fits_reading,
     what_is_missing_is_refused,
 )
-DATA_CARD_KEYS = options.of_dataclass(DataCard).keys() - {"options"}
+DATA_CARD_KEYS = options.read_fields(DataCard).keys() - {"options"}
 
 
 def _recognise(source: Source, path: Path) -> dict[str, Any]:

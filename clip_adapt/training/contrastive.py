@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def loss(
+def compute_loss(
     z: Tensor, t: Tensor, scale: Tensor, bias: Tensor | None = None, same: Tensor | None = None
 ) -> Tensor:
     """Return the loss of a batch of pairs: the sigmoid loss where there is a bias.
@@ -36,9 +36,9 @@ def loss(
             whatever it says. None when only the diagonal is.
     """
     logits = scale * z @ t.T  # (N, N)
-    others = None if same is None else same & ~_diagonal(logits)
+    others = None if same is None else same & ~_make_diagonal(logits)
     if bias is not None:
-        return _sigmoid(logits + bias, others)
+        return _compute_sigmoid(logits + bias, others)
     if others is not None:
         logits = logits.masked_fill(others, float("-inf"))
     labels = torch.arange(len(logits), device=logits.device)
@@ -51,22 +51,22 @@ def gather(features: Tensor) -> Tensor:
     Every process computes the loss of the whole batch, so each row gets W times its gradient, and
     the mean over processes that DistributedDataParallel takes is that of one process.
     """
-    if not _several():
+    if not _is_shared():
         return features
-    return _Gather.apply(features) if features.is_floating_point() else _all(features)
+    return _Gather.apply(features) if features.is_floating_point() else _gather_all(features)
 
 
-def hits(z: Tensor, t: Tensor) -> Tensor:
+def count_hits(z: Tensor, t: Tensor) -> Tensor:
     """Return how many images (a number for each process) are nearest to their own caption."""
     right = (z @ t.T).argmax(1) == torch.arange(len(z), device=z.device)
-    return right.sum().float() / (dist.get_world_size() if _several() else 1)
+    return right.sum().float() / (dist.get_world_size() if _is_shared() else 1)
 
 
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor) -> Tensor:
         ctx.rows = len(features)
-        return _all(features)
+        return _gather_all(features)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
@@ -76,23 +76,23 @@ class _Gather(torch.autograd.Function):
         return summed[start : start + ctx.rows]
 
 
-def _all(tensor: Tensor) -> Tensor:
+def _gather_all(tensor: Tensor) -> Tensor:
     parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
     dist.all_gather(parts, tensor.contiguous())
     return torch.cat(parts)
 
 
-def _several() -> bool:
+def _is_shared() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
-def _sigmoid(logits: Tensor, others: Tensor | None) -> Tensor:
-    signs = 2.0 * _diagonal(logits) - 1
+def _compute_sigmoid(logits: Tensor, others: Tensor | None) -> Tensor:
+    signs = 2.0 * _make_diagonal(logits) - 1
     terms = -F.logsigmoid(signs * logits)
     if others is not None:
         terms = terms.masked_fill(others, 0.0)
     return terms.sum() / len(logits)
 
 
-def _diagonal(logits: Tensor) -> Tensor:
+def _make_diagonal(logits: Tensor) -> Tensor:
     return torch.eye(len(logits), dtype=torch.bool, device=logits.device)

@@ -15,7 +15,7 @@ from torch import Tensor
 from clip_adapt.adapted import guard
 from clip_adapt.inputs.pixels import Pixels
 from clip_adapt.method.contract import Method
-from clip_adapt.method.folds import stratified
+from clip_adapt.method.folds import hold_out
 from clip_adapt.training.examples import Examples, compute_logits
 from clip_adapt.training.loop import train
 from clip_adapt.training.recipe import Recipe
@@ -178,14 +178,14 @@ def guard_weight(
         recipe: how it was trained.
     """
     if len(val.labels):
-        weight = guard.choose(*_judged(method, val), val.labels)
+        weight = guard.choose(*_judge(method, val), val.labels)
         log.info("guard: zero-shot has weight %.2f in the mixture, chosen on val", weight)
         return weight
     parts = []
-    for held in stratified(support.labels):
+    for held in hold_out(support.labels):
         again = make()
         fit(again, support.only(~held), val, recipe, unlabelled=method.unlabelled)
-        parts.append((*_judged(again, centre.only(held)), support.labels[held]))
+        parts.append((*_judge(again, centre.only(held)), support.labels[held]))
     if not parts:
         log.warning(
             "guard: one image a class and no val leave nothing to choose by; method and zero-shot "
@@ -198,7 +198,7 @@ def guard_weight(
     return weight
 
 
-def _judged(method: Method, part: Part) -> tuple[Tensor, Tensor]:
+def _judge(method: Method, part: Part) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
         zero_shot = method.zero_shot_logits(part.z[:, 0].to(method.backbone.device))
     return compute_logits(method, part.examples), zero_shot.float().cpu()

@@ -19,7 +19,7 @@ from clip_adapt.system.machine import send
 from clip_adapt.training import contrastive
 from clip_adapt.training.examples import Examples, encode_images
 from clip_adapt.training.recipe import Recipe
-from clip_adapt.training.step import Step, at_least_float32
+from clip_adapt.training.step import Step, raise_to_float32
 
 
 class PairStep(Step):
@@ -65,7 +65,7 @@ class PairStep(Step):
         if self.dedup:
             drawn = contrastive.gather(send(chosen, numbers.device))
             same = self.captions.right(contrastive.gather(numbers), drawn)
-        return images, self._texts_of(chosen), same
+        return images, self._choose_texts(chosen), same
 
     def forward(
         self, images: Tensor, texts: Tensor | list[str], same: Tensor | None
@@ -76,9 +76,9 @@ class PairStep(Step):
             z = method.encode_image(images) if method.tunes_image_tower else images
             t = texts if isinstance(texts, Tensor) else method.encode_text(texts)
             z, t = method.image_features(z), method.text_features(t)
-        z, t = (contrastive.gather(at_least_float32(features)) for features in (z, t))
-        loss = contrastive.loss(z, t, backbone.logit_scale, backbone.logit_bias, same)
-        return loss, contrastive.hits(z.detach(), t.detach())
+        z, t = (contrastive.gather(raise_to_float32(features)) for features in (z, t))
+        loss = contrastive.compute_loss(z, t, backbone.logit_scale, backbone.logit_bias, same)
+        return loss, contrastive.count_hits(z.detach(), t.detach())
 
     def score(self, val: Examples) -> tuple[str, float]:
         """Return the recall at 1 from image to text on ``val``."""
@@ -89,7 +89,7 @@ class PairStep(Step):
         found = retrieval.rank_pairs(torch.cat(z), t, self.val_captions.own)
         return "val_recall@1", found.recall(1)
 
-    def _texts_of(self, chosen: Tensor) -> Tensor | list[str]:
+    def _choose_texts(self, chosen: Tensor) -> Tensor | list[str]:
         if self.method.tunes_text_tower:
             return [self.captions.texts[i] for i in chosen.tolist()]
         return self.texts[send(chosen, self.texts.device)]

@@ -22,11 +22,11 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from clip_adapt.backbone.backbone import Backbone
-from clip_adapt.system.machine import total_memory
+from clip_adapt.system.machine import measure_total_memory
 from clip_adapt.training.examples import Examples
 from clip_adapt.training.fitting import Trained, Training
 from clip_adapt.training.loop import train
-from clip_adapt.training.side_by_side_loop import TogetherLoop, state_of, untouched
+from clip_adapt.training.side_by_side_loop import TogetherLoop, keep_untouched, state_of
 
 log = logging.getLogger(__name__)
 
@@ -55,23 +55,23 @@ def train_together(trainings: Sequence[Training]) -> list[Trained | Exception]:
     for t in trainings:
         t.method.set_criterion(t.support.labels, t.recipe.class_balanced, t.recipe.label_smoothing)
     begin = time.perf_counter()
-    reason = reason_against(trainings)
+    reason = find_obstacle(trainings)
     if reason is None:
         loop = TogetherLoop(trainings)
-        reason = loop.disagreement()
+        reason = loop.find_disagreement()
     if reason is None:
         curves = loop.run()
         share = (time.perf_counter() - begin) / len(trainings)
         return [
-            c if isinstance(c, Exception) else _left(t, Trained(c, share, len(trainings)))
+            c if isinstance(c, Exception) else _finish_method(t, Trained(c, share, len(trainings)))
             for t, c in zip(trainings, curves, strict=True)
         ]
     if len(trainings) > 1:
         log.info("%d runs are trained one after the other: %s", len(trainings), reason)
-    return [_alone(training) for training in trainings]
+    return [_train_alone(training) for training in trainings]
 
 
-def reason_against(trainings: Sequence[Training]) -> str | None:
+def find_obstacle(trainings: Sequence[Training]) -> str | None:
     """Return in words why runs cannot be trained side by side; None when they can."""
     first = trainings[0]
     methods, supports = [t.method for t in trainings], [t.support for t in trainings]
@@ -104,28 +104,28 @@ def reason_against(trainings: Sequence[Training]) -> str | None:
     return next((reason for reason, holds in reasons.items() if holds), None)
 
 
-def most(training: Training) -> int:
+def count_room(training: Training) -> int:
     """Return how many runs like this one are to be trained side by side; 1 when none are.
 
     R runs take R times the memory of one. As many go together as a quarter of all memory holds of
     the device, 16 at most. All memory counts, not what is free now: the same runs share their steps
     every time. On a CPU only small steps are shared, which is where it is quicker.
     """
-    if reason_against([training] * 2) is not None:
+    if find_obstacle([training] * 2) is not None:
         return 1
     method, inputs = training.method, training.support.inputs
     assert isinstance(inputs, Tensor), "reason_against has looked"
-    device, kept = method.backbone.device, _kept_by_a_step(training)
+    device, kept = method.backbone.device, _measure_step(training)
     if kept is None:
         return 1
     if device.type == "cpu" and kept > SMALL:
         return 1
     # Of each parameter a gradient, two moments, a stacked copy; features lie on two devices.
-    size = kept + 4 * sum(map(_bytes, method.trainable())) + 2 * _bytes(inputs)
-    return max(1, min(MOST, int(SHARE_OF_MEMORY * total_memory(device) / size)))
+    size = kept + 4 * sum(map(_count_bytes, method.trainable())) + 2 * _count_bytes(inputs)
+    return max(1, min(MOST, int(SHARE_OF_MEMORY * measure_total_memory(device) / size)))
 
 
-def _kept_by_a_step(training: Training) -> int | None:
+def _measure_step(training: Training) -> int | None:
     # What the graph of a step keeps for its way back, in bytes; the frozen towers' own set aside.
     # None when its batches cannot be stacked.
     method, step, kept = training.method, training.step(), 0
@@ -136,27 +136,27 @@ def _kept_by_a_step(training: Training) -> int | None:
     def count(tensor: Tensor) -> Tensor:
         nonlocal kept
         if tensor.untyped_storage().data_ptr() not in frozen:
-            kept += _bytes(tensor)
+            kept += _count_bytes(tensor)
         return tensor.new_empty(0)  # there is no way back, so nothing is kept
 
     numbers = torch.arange(len(training.support.labels))[: training.recipe.batch_size]
     batch = step.batch(numbers, 0)
     with (
-        _in_one_piece(method.backbone),
+        _keep_in_one_piece(method.backbone),
         sdpa_kernel(SDPBackend.MATH),
         saved_tensors_hooks(count, lambda nothing: nothing),
-        untouched([method]),
+        keep_untouched([method]),
     ):
         step(*batch)
     return kept
 
 
-def _bytes(tensor: Tensor) -> int:
+def _count_bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
 @contextlib.contextmanager
-def _in_one_piece(backbone: Backbone) -> Iterator[None]:
+def _keep_in_one_piece(backbone: Backbone) -> Iterator[None]:
     # Texts that pass in parts keep nothing, but each run would take its own quarter of the memory.
     before = backbone.text_chunk
     backbone.text_chunk = sys.maxsize
@@ -166,7 +166,7 @@ def _in_one_piece(backbone: Backbone) -> Iterator[None]:
         backbone.text_chunk = before
 
 
-def _left(training: Training, trained: Trained) -> Trained | Exception:
+def _finish_method(training: Training, trained: Trained) -> Trained | Exception:
     # As ``train`` leaves a method: in eval mode, finished. A fault of one run is its own.
     nothing: Any = torch.empty(0)
     begin = time.perf_counter()
@@ -177,7 +177,7 @@ def _left(training: Training, trained: Trained) -> Trained | Exception:
     return replace(trained, seconds=trained.seconds + time.perf_counter() - begin)
 
 
-def _alone(training: Training) -> Trained | Exception:
+def _train_alone(training: Training) -> Trained | Exception:
     try:
         return training.alone()
     except Exception as error:

@@ -59,9 +59,9 @@ class TogetherLoop:
                     curve.append(row)
                     for name, value in row.items():
                         board(name, value, epoch)
-        return [self._checked(index, curve) for index, curve in enumerate(curves)]
+        return [self._check_curve(index, curve) for index, curve in enumerate(curves)]
 
-    def disagreement(self) -> str | None:
+    def find_disagreement(self) -> str | None:
         """Say how a step side by side differs from that of each run alone; None when it does not.
 
         A method may hold something of its own run where the run axis does not reach it, draw
@@ -71,7 +71,7 @@ class TogetherLoop:
             return "what is learned from is no features"
         for method in self.methods:
             method.train()
-        with untouched(self.methods) as is_changed:
+        with keep_untouched(self.methods) as is_changed:
             try:
                 reason = self._compare()
             except Exception as error:  # what vmap cannot follow, or what fails alone as well
@@ -85,13 +85,13 @@ class TogetherLoop:
         first = torch.arange(len(self.trainings[0].support.labels))[:size]
         batches = [step.batch(first, 0) for step in self.steps]
         ours = [method.trainable() for method in self.methods]
-        losses, _ = self._losses(batches)
-        gradients = iter(_gradients(losses.sum(), [p for run in ours for p in run]))
+        losses, _ = self._compute_losses(batches)
+        gradients = iter(_compute_gradients(losses.sum(), [p for run in ours for p in run]))
         # All of them before the first step alone, which may leave what before_step looks at.
-        beside = [_changed(m, [next(gradients) for _ in m.trainable()]) for m in self.methods]
+        beside = [_is_changed(m, [next(gradients) for _ in m.trainable()]) for m in self.methods]
         for step, parameters, batch, other in zip(self.steps, ours, batches, beside, strict=True):
             loss, _ = step(*batch)
-            alone = _changed(step.method, _gradients(loss, parameters))
+            alone = _is_changed(step.method, _compute_gradients(loss, parameters))
             limit = TOLERANCE_IN_HALF if step.is_half else TOLERANCE
             if not (other - alone).norm() <= limit * alone.norm():
                 return "a step of the method is another one side by side"
@@ -115,7 +115,7 @@ class TogetherLoop:
     def _make_step(self, rows: Sequence[Tensor], epoch: int) -> tuple[Tensor, Tensor]:
         # Loss and hits (R,) of each run's row numbers (n,).
         pairs = zip(self.steps, rows, strict=True)
-        loss, hits = self._losses([step.batch(numbers, epoch) for step, numbers in pairs])
+        loss, hits = self._compute_losses([step.batch(numbers, epoch) for step, numbers in pairs])
         loss.sum().backward()
         for method, recipe, optimizer in zip(
             self.methods, self.recipes, self.optimizers, strict=True
@@ -127,7 +127,7 @@ class TogetherLoop:
             optimizer.zero_grad()
         return loss.detach().float(), hits.float()
 
-    def _losses(self, batches: Sequence[tuple[Any, ...]]) -> tuple[Tensor, Tensor]:
+    def _compute_losses(self, batches: Sequence[tuple[Any, ...]]) -> tuple[Tensor, Tensor]:
         # Losses and numbers of hits (R,) of a batch per run; what is None of one is so of all.
         states = {f"method.{k}": torch.stack([s[k] for s in self.states]) for k in self.states[0]}
         parts = [None if p[0] is None else torch.stack(p) for p in zip(*batches, strict=True)]
@@ -148,7 +148,7 @@ class TogetherLoop:
                 group["lr"] = rate
         return rates
 
-    def _checked(self, index: int, curve: Curve) -> Curve | InputError:
+    def _check_curve(self, index: int, curve: Curve) -> Curve | InputError:
         for epoch, row in enumerate(curve):
             if not torch.isfinite(torch.tensor(row["loss"])):
                 method, recipe = self.methods[index], self.recipes[index]
@@ -162,16 +162,16 @@ def state_of(method: Method) -> dict[str, Tensor]:
 
 
 @contextlib.contextmanager
-def untouched(methods: Sequence[Method]) -> Iterator[Callable[[], bool]]:
+def keep_untouched(methods: Sequence[Method]) -> Iterator[Callable[[], bool]]:
     """Undo what the block does to the methods' tensors and generators; yield whether it did."""
-    before = [_snapshot(method) for method in methods]
+    before = [_take_snapshot(method) for method in methods]
     plain = [dict(vars(method)) for method in methods]
 
     def is_changed() -> bool:
         return any(
             not torch.equal(tensor, old[name])
             for method, old in zip(methods, before, strict=True)
-            for name, tensor in _snapshot(method).items()
+            for name, tensor in _take_snapshot(method).items()
         )
 
     try:
@@ -189,12 +189,12 @@ def untouched(methods: Sequence[Method]) -> Iterator[Callable[[], bool]]:
                     tensor.copy_(old[name])
 
 
-def _gradients(loss: Tensor, parameters: list[nn.Parameter]) -> list[Tensor]:
+def _compute_gradients(loss: Tensor, parameters: list[nn.Parameter]) -> list[Tensor]:
     found = torch.autograd.grad(loss, parameters, allow_unused=True)
     return [torch.zeros_like(p) if g is None else g for g, p in zip(found, parameters, strict=True)]
 
 
-def _changed(method: Method, gradients: list[Tensor]) -> Tensor:
+def _is_changed(method: Method, gradients: list[Tensor]) -> Tensor:
     # What before_step makes of gradients, in one row.
     if method.changes_gradients:
         parameters = method.trainable()
@@ -205,6 +205,6 @@ def _changed(method: Method, gradients: list[Tensor]) -> Tensor:
     return torch.cat([gradient.flatten() for gradient in gradients])
 
 
-def _snapshot(method: Method) -> dict[str, Tensor]:
+def _take_snapshot(method: Method) -> dict[str, Tensor]:
     tensors = {name: tensor.detach().clone() for name, tensor in state_of(method).items()}
     return {**tensors, "": method.generator.get_state()}

@@ -106,11 +106,11 @@ class ClassStep(Step):
         z = method.encode_image(inputs) if method.tunes_image_tower else inputs
         if method.penalizes:
             logits, w = self._compare(z)
-            loss = method.loss(logits, labels) + method.penalty(z, self._frozen(inputs), w)
+            loss = method.loss(logits, labels) + method.penalty(z, self._encode_frozen(inputs), w)
         else:
             with self.autocast():  # not by way of weights(), which a method may do without
                 logits = method(z)
-            logits = at_least_float32(logits)
+            logits = raise_to_float32(logits)
             loss = method.loss(logits, labels)
         return loss, (logits.argmax(1) == labels).sum().float()
 
@@ -119,9 +119,9 @@ class ClassStep(Step):
         with self.autocast():
             w = self.method.weights()
             logits = self.method.logits(z, w)
-        return at_least_float32(logits), at_least_float32(w)
+        return raise_to_float32(logits), raise_to_float32(w)
 
-    def _frozen(self, inputs: Tensor) -> Tensor:
+    def _encode_frozen(self, inputs: Tensor) -> Tensor:
         # The frozen tower's features (n, D) of the same views.
         if not self.method.tunes_image_tower:
             return inputs
@@ -136,6 +136,6 @@ class ClassStep(Step):
 MakeStep = Callable[[Method, Examples, Recipe], Step]
 
 
-def at_least_float32(tensor: Tensor) -> Tensor:
+def raise_to_float32(tensor: Tensor) -> Tensor:
     """Return a tensor in float32, or in float64 when it is."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()

@@ -24,7 +24,7 @@ from clip_adapt.inputs import features
 from clip_adapt.objectives import Objective, Outcome, Run
 from clip_adapt.training.examples import Examples
 from clip_adapt.training.fitting import Part, Trained, Training
-from clip_adapt.training.step import Step, at_least_float32
+from clip_adapt.training.step import Step, raise_to_float32
 
 RECALL = Quantity(
     name="neighbour_recall@1", spoken="neighbour recall@1", unit="per cent", headline=True
@@ -40,7 +40,7 @@ class NeighbourStep(Step):
             adapted = self.method.image_features(z)
         similar = self.method.backbone.logit_scale * adapted @ adapted.T  # (n, n)
         itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
-        similar = at_least_float32(similar).masked_fill(itself, float("-inf"))
+        similar = raise_to_float32(similar).masked_fill(itself, float("-inf"))
         same = (labels[:, None] == labels) & ~itself
         likely = similar.log_softmax(1).masked_fill(~same, 0.0).sum(1) / same.sum(1).clamp(min=1)
         return -likely.mean(), find_hits(adapted.detach(), labels).sum().float()

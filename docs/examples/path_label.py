@@ -28,7 +28,7 @@ def read(card: DataCard, context: Context, *, file: FilePath, encoding: str = "u
     if not path.is_file():
         raise InputError(f"the list {path} does not exist")
     lines = [line for line in path.read_text(encoding=encoding).splitlines() if line.strip()]
-    rows = sorted((line.split()[-1], line.rstrip().rpartition(" ")[0]) for line in lines)
+    rows = [(line.split()[-1], line.rstrip().rpartition(" ")[0]) for line in lines]
     classes = sorted({label for label, _ in rows})
     items = [Item(str(path.parent / image), classes.index(label)) for label, image in rows]
     for item in items:

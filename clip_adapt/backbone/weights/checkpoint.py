@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from clip_adapt.backbone.weights import torchscript
-from clip_adapt.errors import InputError, listed
+from clip_adapt.errors import InputError, list_lines
 
 SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 OPENAI = ("input_resolution", "context_length", "vocab_size")
@@ -100,7 +100,7 @@ def _require_same(model: nn.Module, state: dict[str, Tensor], source: str) -> No
     if problems:
         raise InputError(
             f"{source} does not fit this architecture: choose the one that it was trained with "
-            f"({len(problems)} differences)\n{listed(sorted(problems), 5)}"
+            f"({len(problems)} differences)\n{list_lines(sorted(problems), 5)}"
         )
 
 

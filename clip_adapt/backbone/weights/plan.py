@@ -21,9 +21,9 @@ from open_clip.pretrained import download_pretrained_from_url
 from clip_adapt.backbone.weights import checkpoint, hub, layouts, towers
 from clip_adapt.backbone.weights.checkpoint import Checkpoint
 from clip_adapt.backbone.weights.layouts import OPEN_CLIP_FILES, Json, ModelPlan, read_json
-from clip_adapt.config.cards import ModelCard, names
+from clip_adapt.config.cards import ModelCard, list_cards
 from clip_adapt.errors import InputError, nearest
-from clip_adapt.system.files import resource
+from clip_adapt.system.files import locate_resource
 
 log = logging.getLogger(__name__)
 
@@ -120,12 +120,12 @@ def _plan_architecture(card: ModelCard) -> ModelPlan:
         return ModelPlan(path.stem, config.get("model_cfg", config), {}, path.parent)
     config = open_clip.get_model_config(card.architecture)
     if config is None:
-        known = [*names("model"), *open_clip.list_models()]
+        known = [*list_cards("model"), *open_clip.list_models()]
         name = card.name or card.architecture
         raise InputError(
             f"unknown model {name!r}{nearest(card.architecture, known)} There is: "
-            f"{', '.join(names('model'))}; or any of open_clip's {len(open_clip.list_models())} "
-            "architectures with model.pretrained=TAG or FILE, a folder with a configuration and "
+            f"{', '.join(list_cards('model'))}; or any of open_clip's "
+            f"{len(open_clip.list_models())} architectures with model.pretrained=TAG or FILE, a folder with a configuration and "
             "weights, or hf-hub:OWNER/NAME."
         )
     return ModelPlan(card.architecture, config, {})
@@ -211,4 +211,4 @@ def _clear_errors(card: ModelCard) -> Iterator[None]:
 
 def _resolve_path(text: str) -> Path:
     inside = text.removeprefix("package:")
-    return resource(*inside.split("/")) if inside != text else Path(text).expanduser()
+    return locate_resource(*inside.split("/")) if inside != text else Path(text).expanduser()

@@ -66,8 +66,8 @@ def read_archive(path: Path) -> dict[str, Tensor]:
         root = next(n for n in archive.namelist() if n.endswith("/data.pkl"))[: -len("data.pkl")]
         kept = _find_declared(archive, root)
         try:
-            tree = _Reader(archive, root).tree()
-            return _collect_tensors(tree, kept)
+            read_tree = _Reader(archive, root).read_tree()
+            return _collect_tensors(read_tree, kept)
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise InputError(
                 f"{path} is not a TorchScript archive that can be read as data ({error!r}). "
@@ -110,7 +110,7 @@ class _Reader:
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
 
-    def tree(self) -> _Object:
+    def read_tree(self) -> _Object:
         for instruction, argument, _ in pickletools.genops(
             self.archive.read(f"{self.root}data.pkl")
         ):
@@ -134,11 +134,11 @@ class _Reader:
         elif name in ("BINGET", "LONG_BINGET"):
             self.stack.append(self.memo[argument])
         elif name == "BINPERSID":
-            self.stack.append(self._storage(self.stack.pop()))
+            self.stack.append(self._read_storage(self.stack.pop()))
         else:
-            self._container(name)
+            self._build_container(name)
 
-    def _container(self, name: str) -> None:
+    def _build_container(self, name: str) -> None:
         stack = self.stack
         if name in ("MARK", "EMPTY_TUPLE", "EMPTY_LIST", "EMPTY_DICT"):
             made: dict[str, Any] = {"EMPTY_TUPLE": (), "EMPTY_LIST": [], "EMPTY_DICT": {}}
@@ -147,14 +147,14 @@ class _Reader:
             count = int(name[-1])
             stack[-count:] = [tuple(stack[-count:])]
         elif name == "TUPLE":
-            items = self._since_mark()
+            items = self._pop_to_mark()
             stack.append(tuple(items))
         elif name in ("APPEND", "SETITEM"):
             count = 1 if name == "APPEND" else 2
             items, stack[-count:] = stack[-count:], []
             self._fill(stack[-1], items)
         elif name in ("APPENDS", "SETITEMS"):
-            items = self._since_mark()
+            items = self._pop_to_mark()
             self._fill(stack[-1], items)
         elif name in ("NEWOBJ", "REDUCE", "BUILD"):
             argument = stack.pop()
@@ -168,14 +168,14 @@ class _Reader:
         else:
             container.update(zip(items[::2], items[1::2], strict=True))
 
-    def _since_mark(self) -> list[Any]:
+    def _pop_to_mark(self) -> list[Any]:
         start = len(self.stack) - 1
         while self.stack[start] is not _MARK:
             start -= 1
         items, self.stack[start:] = self.stack[start + 1 :], []
         return items
 
-    def _storage(self, description: tuple[Any, ...]) -> Tensor:
+    def _read_storage(self, description: tuple[Any, ...]) -> Tensor:
         _, kind, key, _, count = description
         dtype = STORAGES[kind.name.rpartition(".")[2]]
         data = bytearray(self.archive.read(f"{self.root}data/{key}"))

@@ -14,7 +14,7 @@ from typing import Any
 from clip_adapt.data.items import Context, Item
 from clip_adapt.data.sources._table import Row, Table, read_table
 from clip_adapt.data.splitting import SPLIT_NAMES
-from clip_adapt.errors import InputError, listed, nearest, unknown
+from clip_adapt.errors import InputError, explain_unknown, list_lines, nearest
 
 RECOGNISES = "a table (.csv or .tsv)"
 USUAL = {
@@ -102,7 +102,9 @@ class ImageTable:
         known = {name: split for split, names in SPLIT_NAMES.items() for name in names}
         value = self.read_value(row, "split")
         if value.lower() not in known:
-            raise InputError(f"{self.path}, line {row.line}: {unknown('split', value, known)}")
+            raise InputError(
+                f"{self.path}, line {row.line}: {explain_unknown('split', value, known)}"
+            )
         return known[value.lower()]
 
     def refuse_missing(self, lines: Mapping[str, int]) -> None:
@@ -113,7 +115,7 @@ class ImageTable:
         """
         gone = [f"line {n}: {path}" for path, n in lines.items() if not os.path.isfile(path)]
         if gone:
-            raise InputError(f"{len(gone)} images of {self.path} do not exist:\n{listed(gone)}")
+            raise InputError(f"{len(gone)} images of {self.path} do not exist:\n{list_lines(gone)}")
 
     def require_splits(self, parts: Mapping[str, Sequence[Item]]) -> None:
         """Refuse a table that has nothing to train or to test on.

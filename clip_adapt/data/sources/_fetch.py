@@ -17,10 +17,10 @@ def fetch_images(name: str, root: Path) -> None:
     import torchvision.datasets
 
     made = getattr(torchvision.datasets, name)
-    build(lambda: made(str(root), download=True), name, root)
+    build_or_refuse(lambda: made(str(root), download=True), name, root)
 
 
-def build(make: Any, name: str, root: Path) -> Any:
+def build_or_refuse(make: Any, name: str, root: Path) -> Any:
     """Return what ``make`` makes; a failed download or a missing file becomes a message.
 
     Raises:

@@ -38,15 +38,17 @@ def read_table(path: Path, encoding: str = "utf-8-sig", delimiter: str | None = 
     Raises:
         InputError: when it is missing, empty, no text of this encoding, or ragged.
     """
-    text = _text(path, encoding)
+    text = _read_text(path, encoding)
     first = text.split("\n", 1)[0]
     if delimiter is not None and len(delimiter) != 1:
         raise InputError(f"dataset.delimiter={delimiter!r}: expected one character")
     separator = delimiter or max(DELIMITERS, key=first.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
-        columns = _columns(path, next(reader))
-        rows = [_row(path, columns, r, reader.line_num) for r in reader if any(map(str.strip, r))]
+        columns = _read_columns(path, next(reader))
+        rows = [
+            _make_row(path, columns, r, reader.line_num) for r in reader if any(map(str.strip, r))
+        ]
     except csv.Error as error:
         raise InputError(f"{path}, line {reader.line_num}: {error}") from error
     if not rows:
@@ -54,7 +56,7 @@ def read_table(path: Path, encoding: str = "utf-8-sig", delimiter: str | None = 
     return Table(path, columns, rows)
 
 
-def _text(path: Path, encoding: str) -> str:
+def _read_text(path: Path, encoding: str) -> str:
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -82,7 +84,7 @@ def _text(path: Path, encoding: str) -> str:
         ) from error
 
 
-def _columns(path: Path, names: list[str]) -> list[str]:
+def _read_columns(path: Path, names: list[str]) -> list[str]:
     columns = [name.strip() for name in names]
     twice = sorted({name for name in columns if columns.count(name) > 1})
     if twice:
@@ -90,7 +92,7 @@ def _columns(path: Path, names: list[str]) -> list[str]:
     return columns
 
 
-def _row(path: Path, columns: list[str], values: list[str], line: int) -> Row:
+def _make_row(path: Path, columns: list[str], values: list[str], line: int) -> Row:
     if len(values) != len(columns):
         raise InputError(
             f"{path}, line {line}: {len(values)} values where {len(columns)} columns are named "

@@ -23,7 +23,7 @@ from clip_adapt.system.files import refuse_unwritable, write_text
 Row = tuple[int, Callable[[Path], str]]
 
 
-def unpack(
+def unpack_images(
     context: Context,
     name: str,
     version: str,
@@ -45,11 +45,11 @@ def unpack(
     folder = context.cache / "unpacked" / f"{name}-{digest}"
     if not folder.is_dir():
         _write_all(folder, rows, total)
-    parts = {split: list(_items(folder, split)) for split in SPLITS}
+    parts = {split: list(_list_items(folder, split)) for split in SPLITS}
     return Splits.of(classes, parts)
 
 
-def stamp(path: Path) -> str:
+def read_stamp(path: Path) -> str:
     """Return what changes when a file does."""
     stat = os.stat(path)
     return f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
@@ -65,7 +65,9 @@ def _write_all(folder: Path, rows: Callable[[str], Iterable[Row]], total: int | 
             tqdm(total=total, desc="unpacking", unit="img", disable=None) as bar,
         ):
             for split in SPLITS:
-                write_text(building / f"{split}.txt", "".join(_write(building, split, rows, bar)))
+                write_text(
+                    building / f"{split}.txt", "".join(_write_split(building, split, rows, bar))
+                )
             building.rename(folder)
     except OSError:
         if not folder.is_dir():  # another process has unpacked the same file meanwhile
@@ -74,7 +76,7 @@ def _write_all(folder: Path, rows: Callable[[str], Iterable[Row]], total: int | 
         shutil.rmtree(building, ignore_errors=True)
 
 
-def _write(
+def _write_split(
     building: Path, split: str, rows: Callable[[str], Iterable[Row]], bar: tqdm
 ) -> Iterator[str]:
     # A thousand files a folder: more make some file systems slow.
@@ -87,7 +89,7 @@ def _write(
         bar.update()
 
 
-def _items(folder: Path, split: str) -> Iterator[Item]:
+def _list_items(folder: Path, split: str) -> Iterator[Item]:
     with open(folder / f"{split}.txt", encoding="utf-8") as file:
         for line in file:
             path, label = line.rstrip("\n").split("\t")

@@ -15,7 +15,7 @@ from clip_adapt.config.cards import SPLITS, DataCard
 from clip_adapt.config.values import FilePath
 from clip_adapt.data.items import Context, Item, Splits
 from clip_adapt.data.sources._fetch import fetch_images
-from clip_adapt.errors import InputError, listed, nearest
+from clip_adapt.errors import InputError, list_lines, nearest
 
 RECOGNISES = "a split file (split_zhou_*.json)"
 PREFIX = "split_zhou_"
@@ -54,29 +54,31 @@ def read(
     """
     path = context.place(file)
     if not path.is_file():
-        raise InputError(_missing(card, f"the split file {path} is missing"))
-    rows = _rows(path)
-    classes = _classes(rows, path)
+        raise InputError(_describe_missing(card, f"the split file {path} is missing"))
+    rows = _read_rows(path)
+    classes = _list_classes(rows, path)
     _refuse_unknown_names(card, classes, path)
     first = rows["train"][0][0]
-    folders = _candidates(path, images, context)
-    folder = _holding(folders, first)
+    folders = _list_folders(path, images, context)
+    folder = _find_holding(folders, first)
     if folder is None and fetch and context.download:
         fetch_images(fetch, context.data)
-        folder = _holding(folders, first)
+        folder = _find_holding(folders, first)
     if folder is None:
-        looked = listed(str(f / first) for f in folders)
-        raise InputError(_missing(card, f"the images of {path} are missing. Looked for\n{looked}"))
+        looked = list_lines(str(f / first) for f in folders)
+        raise InputError(
+            _describe_missing(card, f"the images of {path} are missing. Looked for\n{looked}")
+        )
     parts = {s: [Item(os.path.join(folder, p), label) for p, label, _ in rows[s]] for s in SPLITS}
     _refuse_missing_images(parts, path, folder)
     return Splits.of(classes, parts)
 
 
-def _missing(card: DataCard, what: str) -> str:
+def _describe_missing(card: DataCard, what: str) -> str:
     return f"{what}\n{card.get}" if card.get else what
 
 
-def _rows(path: Path) -> dict[str, list[tuple[str, int, str]]]:
+def _read_rows(path: Path) -> dict[str, list[tuple[str, int, str]]]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -86,10 +88,10 @@ def _rows(path: Path) -> dict[str, list[tuple[str, int, str]]]:
             f'{path} is no split file: expected {{"train": [[path, label, class name], ...], '
             '"val": [...], "test": [...]}'
         )
-    return {split: [_row(r, split, path) for r in content.get(split, [])] for split in SPLITS}
+    return {split: [_check_row(r, split, path) for r in content.get(split, [])] for split in SPLITS}
 
 
-def _row(row: Any, split: str, path: Path) -> tuple[str, int, str]:
+def _check_row(row: Any, split: str, path: Path) -> tuple[str, int, str]:
     match row:
         case [str(image), int(label), str(name)] if label >= 0:
             if os.path.isabs(image) or os.path.normpath(image).startswith(".."):
@@ -98,7 +100,7 @@ def _row(row: Any, split: str, path: Path) -> tuple[str, int, str]:
     raise InputError(f"{path}: expected [path, label, class name] in {split}, not {row!r}")
 
 
-def _classes(rows: dict[str, list[tuple[str, int, str]]], path: Path) -> list[str]:
+def _list_classes(rows: dict[str, list[tuple[str, int, str]]], path: Path) -> list[str]:
     names: dict[int, str] = {}
     for of_split in rows.values():
         for image, label, name in of_split:
@@ -124,7 +126,7 @@ def _refuse_unknown_names(card: DataCard, classes: list[str], path: Path) -> Non
         raise InputError(f"{path} has no class {hints}")
 
 
-def _candidates(path: Path, images: list[str] | None, context: Context) -> list[Path]:
+def _list_folders(path: Path, images: list[str] | None, context: Context) -> list[Path]:
     if images is not None:
         return [context.place(folder) for folder in images]
     top = path.absolute().parent
@@ -132,7 +134,7 @@ def _candidates(path: Path, images: list[str] | None, context: Context) -> list[
     return [top, *sorted(inside)]
 
 
-def _holding(folders: list[Path], image: str) -> Path | None:
+def _find_holding(folders: list[Path], image: str) -> Path | None:
     return next((f.absolute() for f in folders if (f / image).is_file()), None)
 
 
@@ -140,5 +142,5 @@ def _refuse_missing_images(parts: dict[str, list[Item]], path: Path, folder: Pat
     gone = [i.path for items in parts.values() for i in items if not os.path.isfile(i.path)]
     if gone:
         raise InputError(
-            f"{len(gone)} images that {path} names are missing from {folder}:\n{listed(gone)}"
+            f"{len(gone)} images that {path} names are missing from {folder}:\n{list_lines(gone)}"
         )

@@ -20,8 +20,8 @@ from clip_adapt.config.cards import SPLITS, DataCard
 from clip_adapt.config.values import Between
 from clip_adapt.data.items import Context, Item, Splits
 from clip_adapt.data.synthetic.blocks import draw_block, file_name
-from clip_adapt.errors import InputError, nearest, unknown
-from clip_adapt.system.files import refuse_unwritable, resource
+from clip_adapt.errors import InputError, explain_unknown, nearest
+from clip_adapt.system.files import locate_resource, refuse_unwritable
 
 # Every split draws from numbers of its own, so a larger train pool leaves the test set as it is.
 FIRST = {"train": 0, "val": 1_000_000, "test": 2_000_000}
@@ -49,8 +49,8 @@ def read(
     Raises:
         InputError: when an option does not fit, or the cache folder cannot be written.
     """
-    counts = _checked(per_class)
-    digest = _code_digest(_generator(generator))
+    counts = _check_counts(per_class)
+    digest = _hash_code(_find_generator(generator))
     spoken = {name: card.names_of(name)[0] for name in card.classes}
     key = {"generator": generator, "size": size, "seed": seed, "classes": spoken}
     key |= {"per_class": counts, "code": digest}
@@ -58,10 +58,10 @@ def read(
     folder = context.cache / "drawn" / f"{card.name}-{name}"
     if not folder.is_dir():
         _draw_all(folder, generator, spoken, counts, size, seed)
-    return _list(folder, list(spoken), counts)
+    return _list_items(folder, list(spoken), counts)
 
 
-def _checked(per_class: dict[str, int]) -> dict[str, int]:
+def _check_counts(per_class: dict[str, int]) -> dict[str, int]:
     for split, count in per_class.items():
         if split not in SPLITS or count < (0 if split == "val" else 1):
             raise InputError(
@@ -74,16 +74,16 @@ def _checked(per_class: dict[str, int]) -> dict[str, int]:
     return {split: per_class.get(split, 0) for split in SPLITS}
 
 
-def _generator(name: str) -> ModuleType:
-    files = [p.stem for p in resource("data", "synthetic").glob("*.py") if p.stem[0] != "_"]
+def _find_generator(name: str) -> ModuleType:
+    files = [p.stem for p in locate_resource("data", "synthetic").glob("*.py") if p.stem[0] != "_"]
     modules = {f: importlib.import_module(f"clip_adapt.data.synthetic.{f}") for f in sorted(files)}
     known = [f for f, module in modules.items() if hasattr(module, "CONDITIONS")]
     if name not in known:
-        raise InputError(unknown("generator", name, known))
+        raise InputError(explain_unknown("generator", name, known))
     return modules[name]
 
 
-def _code_digest(module: ModuleType) -> str:
+def _hash_code(module: ModuleType) -> str:
     # A changed drawing must not be hidden by pictures that an earlier version left in the cache.
     source = Path(inspect.getfile(module)).parent
     digest = hashlib.sha256()
@@ -111,7 +111,7 @@ def _draw_all(
         building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
         with refuse_unwritable(folder.parent):
-            _run(building, generator, classes, jobs, size, seed)
+            _draw_jobs(building, generator, classes, jobs, size, seed)
             building.rename(folder)
     except OSError:
         if not folder.is_dir():  # another process has drawn the same set meanwhile
@@ -123,7 +123,7 @@ def _draw_all(
 _BLOCK = 8
 
 
-def _run(
+def _draw_jobs(
     building: Path,
     generator: str,
     classes: dict[str, str],
@@ -144,7 +144,7 @@ def _run(
             bar.update(done)
 
 
-def _list(folder: Path, names: list[str], counts: dict[str, int]) -> Splits:
+def _list_items(folder: Path, names: list[str], counts: dict[str, int]) -> Splits:
     parts = {
         split: [
             Item(str(folder / split / name / file_name(FIRST[split] + i)), label)

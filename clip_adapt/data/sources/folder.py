@@ -45,22 +45,22 @@ def read(
     """
     top = context.place(root) if splits else Path(root).expanduser()
     if not top.is_dir():
-        raise InputError(_missing(card, top))
-    folders = _split_folders(top, splits)
+        raise InputError(_describe_missing(card, top))
+    folders = _find_split_folders(top, splits)
     if folders["train"] is None:
-        classes = _classes(top, card)
-        return split_by_content(classes, _items(top, classes), context, str(top))
+        classes = _list_classes(top, card)
+        return split_by_content(classes, _list_items(top, classes), context, str(top))
     return _read_splits(top, folders, card)
 
 
-def _missing(card: DataCard, top: Path) -> str:
+def _describe_missing(card: DataCard, top: Path) -> str:
     text = f"the folder {top} does not exist (looked at {top.absolute()})"
     return f"{text}\n{card.get}" if card.get else text
 
 
-def _split_folders(top: Path, splits: dict[str, str] | None) -> dict[str, Path | None]:
+def _find_split_folders(top: Path, splits: dict[str, str] | None) -> dict[str, Path | None]:
     if splits is None:
-        return {split: _split_folder(top, split) for split in SPLIT_NAMES}
+        return {split: _find_split_folder(top, split) for split in SPLIT_NAMES}
     unknown = [key for key in splits if key not in SPLIT_NAMES]
     if unknown or not {"train", "test"} <= splits.keys():
         raise InputError(f"dataset.splits={splits}: expected {{train: FOLDER, test: FOLDER}}")
@@ -75,8 +75,8 @@ def _read_splits(top: Path, folders: dict[str, Path | None], card: DataCard) -> 
             f"{top} has a train folder and no test folder. Put the images to be tested on into "
             f"{top / 'test'}, one folder a class; or point at {train} to have it split."
         )
-    classes = _classes(train, card)
-    parts = {s: _items(f, classes) if f else [] for s, f in folders.items()}
+    classes = _list_classes(train, card)
+    parts = {s: _list_items(f, classes) if f else [] for s, f in folders.items()}
     for split in ("train", "test"):
         if not parts[split]:
             raise InputError(f"{folders[split]} holds no images in its class folders")
@@ -84,18 +84,18 @@ def _read_splits(top: Path, folders: dict[str, Path | None], card: DataCard) -> 
     return Splits(classes, parts["train"], parts["val"], parts["test"])
 
 
-def _split_folder(top: Path, split: str) -> Path | None:
+def _find_split_folder(top: Path, split: str) -> Path | None:
     return next((top / name for name in SPLIT_NAMES[split] if (top / name).is_dir()), None)
 
 
-def _classes(folder: Path, card: DataCard) -> list[str]:
+def _list_classes(folder: Path, card: DataCard) -> list[str]:
     found = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     missing = [name for name in card.classes if name not in found]
     if missing:
         raise InputError(f"{folder} has no folder for the card's classes {', '.join(missing)}")
-    classes = [name for name in (card.classes or found) if _images(folder / name)]
+    classes = [name for name in (card.classes or found) if _list_images(folder / name)]
     if not classes:
-        loose = len(_images(folder))
+        loose = len(_list_images(folder))
         hint = f"{loose} images lie in it without a class folder" if loose else "it holds no images"
         raise InputError(
             f"{folder} has no classes: {hint}. Expected one folder a class, such as "
@@ -109,7 +109,7 @@ def _classes(folder: Path, card: DataCard) -> list[str]:
     return classes
 
 
-def _images(folder: Path) -> list[Path]:
+def _list_images(folder: Path) -> list[Path]:
     return sorted(
         path
         for path in folder.iterdir()
@@ -117,12 +117,12 @@ def _images(folder: Path) -> list[Path]:
     )
 
 
-def _items(folder: Path, classes: list[str]) -> list[Item]:
+def _list_items(folder: Path, classes: list[str]) -> list[Item]:
     return [
         Item(str(path.absolute()), label)
         for label, name in enumerate(classes)
         if (folder / name).is_dir()
-        for path in _images(folder / name)
+        for path in _list_images(folder / name)
     ]
 
 
@@ -131,7 +131,7 @@ def _refuse_unknown_classes(
 ) -> None:
     for folder in filter(None, folders.values()):
         others = [p.name for p in folder.iterdir() if p.is_dir() and p.name not in classes]
-        others = [n for n in others if _images(folder / n)] if not card.classes else []
+        others = [n for n in others if _list_images(folder / n)] if not card.classes else []
         if others:
             raise InputError(
                 f"{folder} has classes without training images: {', '.join(sorted(others))}. "

@@ -13,9 +13,9 @@ from typing import Any
 from clip_adapt.config.cards import SPLITS, DataCard
 from clip_adapt.config.values import NameOrPath
 from clip_adapt.data.items import Context, Splits
-from clip_adapt.data.sources._unpacked import Row, unpack
+from clip_adapt.data.sources._unpacked import Row, unpack_images
 from clip_adapt.data.splitting import SPLIT_NAMES, split_by_content
-from clip_adapt.errors import InputError, unknown
+from clip_adapt.errors import InputError, explain_unknown
 
 SUFFIXES = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"RIFF": ".webp", b"GIF8": ".gif",
             b"BM": ".bmp", b"II*\0": ".tif", b"MM\0*": ".tif"}  # fmt: skip
@@ -49,17 +49,17 @@ def read(
         InputError: when the library or the data set is missing, or a column is not what it should.
     """
     found = _load(repo, config, revision, context)
-    chosen = _chosen(found, splits, repo)
+    chosen = _choose_splits(found, splits, repo)
     first = next(iter(chosen.values()))
     _require_columns(first, image, label, repo)
-    classes = _classes(chosen, label)
+    classes = _list_classes(chosen, label)
     for name in card.classes:
         if name not in classes:
-            raise InputError(unknown(f"class of {repo}", name, classes))
-    rows = _rows(chosen, image, label, classes)
+            raise InputError(explain_unknown(f"class of {repo}", name, classes))
+    rows = _make_rows(chosen, image, label, classes)
     prints = " ".join(str(each._fingerprint) for each in chosen.values())
     total = sum(len(each) for each in chosen.values())
-    made = unpack(context, card.name, prints, classes, rows, total)
+    made = unpack_images(context, card.name, prints, classes, rows, total)
     if len(chosen) > 1:
         return made
     items = sorted(made.train, key=lambda item: (item.label, item.path))
@@ -88,7 +88,7 @@ def _load(repo: str, config: str | None, revision: str | None, context: Context)
         raise InputError(f"{repo} cannot be loaded: {reason}{remedy}") from error
 
 
-def _chosen(found: Any, splits: dict[str, str] | None, repo: str) -> dict[str, Any]:
+def _choose_splits(found: Any, splits: dict[str, str] | None, repo: str) -> dict[str, Any]:
     # In the order train, val, test; one split alone is called train.
     there = dict(found) if isinstance(found, dict) else {"train": found}
     if splits is None:
@@ -104,7 +104,7 @@ def _chosen(found: Any, splits: dict[str, str] | None, repo: str) -> dict[str, A
     for split, name in names.items():
         if split not in SPLITS or name not in there:
             kind = "split" if name not in there else "key of dataset.splits"
-            raise InputError(unknown(kind, name if name not in there else split, there))
+            raise InputError(explain_unknown(kind, name if name not in there else split, there))
     return {split: there[names[split]] for split in SPLITS if split in names}
 
 
@@ -119,7 +119,7 @@ def _require_columns(data: Any, image: str, label: str, repo: str) -> None:
         raise InputError(f"the column {image!r} of {repo} holds no images")
 
 
-def _classes(chosen: dict[str, Any], label: str) -> list[str]:
+def _list_classes(chosen: dict[str, Any], label: str) -> list[str]:
     names = getattr(next(iter(chosen.values())).features[label], "names", None)
     if names:
         return list(names)
@@ -127,7 +127,7 @@ def _classes(chosen: dict[str, Any], label: str) -> list[str]:
     return sorted(values, key=(int if all(v.isdigit() for v in values) else str))
 
 
-def _rows(
+def _make_rows(
     chosen: dict[str, Any], image: str, label: str, classes: list[str]
 ) -> Callable[[str], Iterable[Row]]:
     datasets = importlib.import_module("datasets")
@@ -140,12 +140,12 @@ def _rows(
         named = bool(getattr(data.features[label], "names", None))
         for row in data.cast_column(image, datasets.Image(decode=False)):
             content = row[image]["bytes"] or Path(row[image]["path"]).read_bytes()
-            yield row[label] if named else index[str(row[label])], _saver(content)
+            yield row[label] if named else index[str(row[label])], _make_saver(content)
 
     return rows
 
 
-def _saver(content: bytes) -> Callable[[Path], str]:
+def _make_saver(content: bytes) -> Callable[[Path], str]:
     def save(path: Path) -> str:
         suffix = next((s for magic, s in SUFFIXES.items() if content.startswith(magic)), ".png")
         with open(f"{path}{suffix}", "wb") as file:

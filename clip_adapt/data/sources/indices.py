@@ -19,7 +19,7 @@ from clip_adapt.config.values import FilePath, NameOrPath
 from clip_adapt.data import catalog, scan
 from clip_adapt.data.items import Context, Item, Splits
 from clip_adapt.data.source import find_source
-from clip_adapt.errors import InputError, listed, unknown
+from clip_adapt.errors import InputError, explain_unknown, list_lines
 
 RECOGNISES = "a subset (.json or .jsonl)"
 ASKED_LAST = True  # other sources have JSON files of their own form
@@ -72,7 +72,7 @@ def read(
         )
     base = catalog.find_dataset(of)
     pools = find_source(base.source).read(base, context)
-    subset = _subset(path, key)
+    subset = _read_subset(path, key)
     names = [base.names_of(stored)[0] for stored in pools.classes]
     finder = _Finder(path, pools, context, names)
     train = finder.find_all(subset["train"], "train")
@@ -82,7 +82,7 @@ def read(
     return Splits(pools.classes, train, val, pools.test, drawn=True)
 
 
-def _subset(path: Path, key: str | None) -> dict[str, list[Entry]]:
+def _read_subset(path: Path, key: str | None) -> dict[str, list[Entry]]:
     try:
         text = path.read_text(encoding="utf-8")
         lines = path.suffix.lower() == ".jsonl"
@@ -90,10 +90,14 @@ def _subset(path: Path, key: str | None) -> dict[str, list[Entry]]:
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as JSON: {error}") from error
     if isinstance(content, list) and content and all(isinstance(r, dict) for r in content):
-        return _by_split(path, content)
+        return _group_by_split(path, content)
     if isinstance(content, dict) and "train" not in content:
         if key is None or key not in content:
-            what = unknown("subset", key, content) if key else f"There is: {', '.join(content)}."
+            what = (
+                explain_unknown("subset", key, content)
+                if key
+                else f"There is: {', '.join(content)}."
+            )
             raise InputError(f"{path} holds several subsets, choose with dataset.key=. {what}")
         content = content[key]
     if not isinstance(content, dict) or not isinstance(content.get("train"), list):
@@ -104,7 +108,7 @@ def _subset(path: Path, key: str | None) -> dict[str, list[Entry]]:
     return content
 
 
-def _by_split(path: Path, rows: list[dict[str, Any]]) -> dict[str, list[Entry]]:
+def _group_by_split(path: Path, rows: list[dict[str, Any]]) -> dict[str, list[Entry]]:
     parts: dict[str, list[Entry]] = {"train": [], "val": []}
     for number, row in enumerate(rows, 1):
         split = row.get("split", "train")
@@ -138,13 +142,15 @@ class _Finder:
             case int(position) if not isinstance(entry, bool):
                 pool = getattr(self.pools, split)
                 what = f"position {position} of {split} ({len(pool)} images)"
-                return self._noted(pool[position] if 0 <= position < len(pool) else None, what)
+                return self._note_missing(
+                    pool[position] if 0 <= position < len(pool) else None, what
+                )
             case str(name) | [str(name), *_]:
-                return self._noted(self._at(name, split), name)
+                return self._note_missing(self._find_at(name, split), name)
             case {"path": str(name), **facts}:
-                found = self._at(name, split) or self._of_digest(facts.get("sha256"))
+                found = self._find_at(name, split) or self._find_digest(facts.get("sha256"))
                 self._refuse_other_label(found, name, facts.get("label"))
-                return self._noted(found, name)
+                return self._note_missing(found, name)
         raise InputError(f"{self.path}: expected a path or a position in {split}, not {entry!r}")
 
     def refuse_missing(self) -> None:
@@ -152,10 +158,10 @@ class _Finder:
         if self.missing:
             raise InputError(
                 f"{len(self.missing)} images of {self.path} are not among the training and "
-                f"validation images of the data set:\n{listed(self.missing)}"
+                f"validation images of the data set:\n{list_lines(self.missing)}"
             )
 
-    def _at(self, name: str, split: str) -> Item | None:
+    def _find_at(self, name: str, split: str) -> Item | None:
         tail = os.path.join(os.sep, os.path.normpath(name).lstrip(os.sep))
         for pool in (split, "val" if split == "train" else "train"):
             named = self._by_name[pool, os.path.basename(name)]
@@ -164,13 +170,13 @@ class _Finder:
                 return same[0]
         return None
 
-    def _of_digest(self, digest: object) -> Item | None:
+    def _find_digest(self, digest: object) -> Item | None:
         # A manifest that was written on another machine names its images by their content.
         if not isinstance(digest, str):
             return None
         if self._by_digest is None:
             items = [*self.pools.train, *self.pools.val]
-            found = scan.digests([i.path for i in items], self.context.cache)
+            found = scan.hash_images([i.path for i in items], self.context.cache)
             self._by_digest = dict(zip(found, items, strict=True))
         return self._by_digest.get(digest)
 
@@ -181,7 +187,7 @@ class _Finder:
                 f"{self.names[item.label]!r}"
             )
 
-    def _noted(self, item: Item | None, what: str) -> Item | None:
+    def _note_missing(self, item: Item | None, what: str) -> Item | None:
         self.missing += [what] * (item is None)
         return item
 
@@ -190,7 +196,7 @@ def _refuse_wrong(path: Path, train: list[Item], val: list[Item], names: list[st
     counts = Counter(item.path for item in (*train, *val))
     twice = sorted(name for name, count in counts.items() if count > 1)
     if twice:
-        raise InputError(f"{path} names images twice:\n{listed(twice)}")
+        raise InputError(f"{path} names images twice:\n{list_lines(twice)}")
     absent = set(range(len(names))) - {item.label for item in train}
     if absent:
         classes = ", ".join(names[label] for label in sorted(absent))

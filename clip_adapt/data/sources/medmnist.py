@@ -16,11 +16,11 @@ import numpy as np
 from PIL import Image
 
 from clip_adapt.config import yamls
-from clip_adapt.config.cards import SPLITS, DataCard, card_path, names
+from clip_adapt.config.cards import SPLITS, DataCard, list_cards, locate_card
 from clip_adapt.config.values import FilePath
 from clip_adapt.data.items import Context, Splits
-from clip_adapt.data.sources._fetch import build
-from clip_adapt.data.sources._unpacked import Row, stamp, unpack
+from clip_adapt.data.sources._fetch import build_or_refuse
+from clip_adapt.data.sources._unpacked import Row, read_stamp, unpack_images
 from clip_adapt.errors import InputError
 
 RECOGNISES = "a MedMNIST file (.npz)"
@@ -32,7 +32,7 @@ def recognises(path: Path) -> dict[str, Any] | None:
     if path.suffix.lower() != ".npz":
         return None
     flag, _, size = path.stem.partition("_")
-    shipped = yamls.read(card_path("dataset", flag)) if flag in names("dataset") else {}
+    shipped = yamls.read_yaml(locate_card("dataset", flag)) if flag in list_cards("dataset") else {}
     own = {"name": path.stem, **shipped, "flag": flag, "root": str(path.parent)}
     return {**own, "size": int(size)} if size.isdigit() else own
 
@@ -60,22 +60,22 @@ def read(
     folder = context.place(root)
     path = folder / (f"{flag}.npz" if size == SIZES[0] else f"{flag}_{size}.npz")
     if not path.is_file():
-        _get(path, flag, size, context)
+        _fetch_file(path, flag, size, context)
     try:
         with zipfile.ZipFile(path) as archive:
-            labels = {split: _labels(archive, split) for split in SPLITS}
+            labels = {split: _read_labels(archive, split) for split in SPLITS}
             classes = [str(n) for n in range(1 + max(int(y.max()) for y in labels.values()))]
             _refuse_unknown(card, classes, path)
-            rows = _rows(archive, labels)
+            rows = _make_rows(archive, labels)
             total = sum(map(len, labels.values()))
-            return unpack(context, f"{flag}-{size}", stamp(path), classes, rows, total)
+            return unpack_images(context, f"{flag}-{size}", read_stamp(path), classes, rows, total)
     except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} is damaged, or no file of MedMNIST: {error}") from error
 
 
-def _get(path: Path, flag: str, size: int, context: Context) -> None:
+def _fetch_file(path: Path, flag: str, size: int, context: Context) -> None:
     if not context.download:
         raise InputError(
             f"{path} is missing. Put {path.name} of MedMNIST there "
@@ -93,11 +93,13 @@ def _get(path: Path, flag: str, size: int, context: Context) -> None:
     if flag not in known:
         raise InputError(f"dataset.flag={flag}: MedMNIST has no set of that name")
     make = known[flag]
-    build(lambda: make(split="test", download=True, root=str(path.parent), size=size), flag,
-          path.parent)  # fmt: skip
+    root = path.parent
+    build_or_refuse(
+        lambda: make(split="test", download=True, root=str(root), size=size), flag, root
+    )
 
 
-def _labels(archive: zipfile.ZipFile, split: str) -> np.ndarray:
+def _read_labels(archive: zipfile.ZipFile, split: str) -> np.ndarray:
     with archive.open(f"{split}_labels.npy") as file:
         labels = np.lib.format.read_array(file, allow_pickle=False)
     if labels.ndim == 2 and labels.shape[1] > 1:
@@ -111,18 +113,18 @@ def _refuse_unknown(card: DataCard, classes: list[str], path: Path) -> None:
         raise InputError(f"{path} has the labels 0 to {len(classes) - 1}, not {unknown[0]!r}")
 
 
-def _rows(
+def _make_rows(
     archive: zipfile.ZipFile, labels: dict[str, np.ndarray]
 ) -> Callable[[str], Iterable[Row]]:
     def rows(split: str) -> Iterator[Row]:
         with archive.open(f"{split}_images.npy") as file:
-            for image, label in zip(_images(file), labels[split], strict=True):
-                yield int(label), _saver(image)
+            for image, label in zip(_read_images(file), labels[split], strict=True):
+                yield int(label), _make_saver(image)
 
     return rows
 
 
-def _images(file: IO[bytes]) -> Iterator[np.ndarray]:
+def _read_images(file: IO[bytes]) -> Iterator[np.ndarray]:
     # One image at a time: the largest of these files holds 16 GB.
     version = np.lib.format.read_magic(file)
     header = {
@@ -140,7 +142,7 @@ def _images(file: IO[bytes]) -> Iterator[np.ndarray]:
         yield np.frombuffer(data, dtype=np.uint8).reshape(shape[1:])
 
 
-def _saver(image: np.ndarray) -> Callable[[Path], str]:
+def _make_saver(image: np.ndarray) -> Callable[[Path], str]:
     def save(path: Path) -> str:
         Image.fromarray(image).save(f"{path}.png", compress_level=1)
         return ".png"

@@ -16,10 +16,10 @@ from typing import Any
 from clip_adapt.config.cards import DataCard
 from clip_adapt.config.values import FilePath
 from clip_adapt.data.items import Context, Item, Splits
-from clip_adapt.data.sources._fetch import build
-from clip_adapt.data.sources._unpacked import Row, unpack
+from clip_adapt.data.sources._fetch import build_or_refuse
+from clip_adapt.data.sources._unpacked import Row, unpack_images
 from clip_adapt.data.splitting import split_by_content
-from clip_adapt.errors import InputError, unknown
+from clip_adapt.errors import InputError, explain_unknown
 
 # Arguments that give each split; a data set without splits is split by its content.
 PUBLISHED: dict[str, dict[str, dict[str, Any]]] = {
@@ -50,22 +50,26 @@ def read(card: DataCard, context: Context, *, dataset: str, root: FilePath = "."
         InputError: when it is unknown, or missing and no download was allowed.
     """
     if dataset not in PUBLISHED:
-        raise InputError(unknown("data set of torchvision", dataset, PUBLISHED))
+        raise InputError(explain_unknown("data set of torchvision", dataset, PUBLISHED))
     place = context.place(root)
     splits = PUBLISHED[dataset] or {"all": {}}
-    made = {split: _make(dataset, place, given, context, card) for split, given in splits.items()}
-    classes = _classes(next(iter(made.values())))
+    made = {
+        split: _open_split(dataset, place, given, context, card) for split, given in splits.items()
+    }
+    classes = _list_classes(next(iter(made.values())))
     _refuse_unknown(card, classes, dataset)
     if dataset.startswith("CIFAR"):
-        return _unpacked(card, context, made, classes)
-    parts = {split: _items(each) for split, each in made.items()}
+        return _unpack_arrays(card, context, made, classes)
+    parts = {split: _list_items(each) for split, each in made.items()}
     if "all" in parts:
         items = sorted(parts["all"], key=lambda item: (item.label, item.path))
         return split_by_content(classes, items, context, dataset)
     return Splits(classes, parts["train"], parts.get("val", []), parts["test"])
 
 
-def _make(name: str, root: Path, given: dict[str, Any], context: Context, card: DataCard) -> Any:
+def _open_split(
+    name: str, root: Path, given: dict[str, Any], context: Context, card: DataCard
+) -> Any:
     import torchvision.datasets
 
     cls = getattr(torchvision.datasets, name)
@@ -75,61 +79,65 @@ def _make(name: str, root: Path, given: dict[str, Any], context: Context, card: 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torchvision's own making
         if context.download:
-            return build(partial(cls, str(root), download=True, **given, **own), name, root)
+            return build_or_refuse(
+                partial(cls, str(root), download=True, **given, **own), name, root
+            )
         try:
             return cls(str(root), **given, **own)
         except (OSError, RuntimeError, ValueError) as error:
             raise InputError(
                 f"{name} is not in {root}: {' '.join(str(error).split())}\n"
-                f"{card.get or _remedy(name, root)}"
+                f"{card.get or _describe_remedy(name, root)}"
             ) from error
 
 
-def _remedy(name: str, root: Path) -> str:
+def _describe_remedy(name: str, root: Path) -> str:
     return (
         f"download=true fetches it, as torchvision.datasets.{name}({str(root)!r}, download=True) "
         "would; or put its files where torchvision looks for them, or give dataset.root=FOLDER."
     )
 
 
-def _classes(made: Any) -> list[str]:
+def _list_classes(made: Any) -> list[str]:
     return [str(name) for name in getattr(made, "classes", None) or made.categories]
 
 
 def _refuse_unknown(card: DataCard, classes: list[str], dataset: str) -> None:
     for name in card.classes:
         if name not in classes:
-            raise InputError(unknown(f"class of {dataset}", name, classes))
+            raise InputError(explain_unknown(f"class of {dataset}", name, classes))
 
 
-def _items(made: Any) -> list[Item]:
+def _list_items(made: Any) -> list[Item]:
     if hasattr(made, "loader"):
-        return [Item(str(Path(path).absolute()), int(label)) for path, label in _pairs(made)]
+        return [Item(str(Path(path).absolute()), int(label)) for path, label in _list_pairs(made)]
     if hasattr(made, "_images"):  # OxfordIIITPet takes no loader and decodes what it gives
         pairs = zip(made._images, made._labels, strict=True)
         return [Item(str(Path(path).absolute()), int(label)) for path, label in pairs]
     items = []
-    for image, label in _pairs(made):  # Caltech101 gives pictures that are opened, not read
+    for image, label in _list_pairs(made):  # Caltech101 gives pictures that are opened, not read
         with image:
             items.append(Item(str(Path(image.filename).absolute()), int(label)))
     return items
 
 
-def _pairs(made: Any) -> Iterable[tuple[Any, int]]:
+def _list_pairs(made: Any) -> Iterable[tuple[Any, int]]:
     return (made[index] for index in range(len(made)))
 
 
-def _unpacked(card: DataCard, context: Context, made: dict[str, Any], classes: list[str]) -> Splits:
+def _unpack_arrays(
+    card: DataCard, context: Context, made: dict[str, Any], classes: list[str]
+) -> Splits:
     def rows(split: str) -> Iterable[Row]:
-        return ((label, _saver(image)) for image, label in _pairs(made.get(split, [])))
+        return ((label, _make_saver(image)) for image, label in _list_pairs(made.get(split, [])))
 
     total = sum(len(each) for each in made.values())
     # torchvision checks these files against published digests, so their sizes tell them apart.
     version = f"{card.name} {total}"
-    return unpack(context, card.name, version, classes, rows, total)
+    return unpack_images(context, card.name, version, classes, rows, total)
 
 
-def _saver(image: Any) -> Callable[[Path], str]:
+def _make_saver(image: Any) -> Callable[[Path], str]:
     def save(path: Path) -> str:
         image.save(f"{path}.png")
         return ".png"
