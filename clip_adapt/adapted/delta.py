@@ -251,8 +251,8 @@ def _require_same_tensors(
     for name in expected.keys() & given.keys():
         want, have = expected[name], given[name]
         if want.shape != have.shape or want.dtype != have.dtype:
-            given, wanted = map(_describe_tensor, (have, want))
-            problems.append(f"tensor {name!r} is {given} where {wanted} is expected")
+            there, wanted = map(_describe_tensor, (have, want))
+            problems.append(f"tensor {name!r} is {there} where {wanted} is expected")
         elif have.is_floating_point() and not bool(torch.isfinite(have).all()):
             problems.append(f"tensor {name!r} holds values that are not finite")
     if problems:

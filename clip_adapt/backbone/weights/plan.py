@@ -125,8 +125,8 @@ def _plan_architecture(card: ModelCard) -> ModelPlan:
         raise InputError(
             f"unknown model {name!r}{nearest(card.architecture, known)} There is: "
             f"{', '.join(list_cards('model'))}; or any of open_clip's "
-            f"{len(open_clip.list_models())} architectures with model.pretrained=TAG or FILE, a folder with a configuration and "
-            "weights, or hf-hub:OWNER/NAME."
+            f"{len(open_clip.list_models())} architectures with model.pretrained=TAG or FILE, a "
+            "folder with a configuration and weights, or hf-hub:OWNER/NAME."
         )
     return ModelPlan(card.architecture, config, {})
 
