@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 import re
 import shlex
 import shutil
@@ -21,12 +22,16 @@ from clip_adapt import cli
 from clip_adapt.cli import words
 from clip_adapt.config import cards, options, values, yamls
 from clip_adapt.config.run_options import RunOptions
+from clip_adapt.data import source
 from clip_adapt.data.source import list_sources
+from clip_adapt.evaluation import finding as metrics
 from clip_adapt.method import finding
+from clip_adapt.objectives import _finding as objectives
 from clip_adapt.runs.configuration import compose
 from clip_adapt.runs.run import run
 from clip_adapt.sweeps import grid
 from clip_adapt.system import run_files
+from clip_adapt.system.files import resource
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -82,6 +87,8 @@ def place(make_folder, tmp_path_factory):
     rows = [f"{path},{path.split('/')[2]}" for path in paths]
     (place / "my_images.csv").write_text("\n".join(["path,label", *rows]))
     (place / "pairs.csv").write_text("\n".join(["image,caption", *rows]))
+    (place / "list.txt").write_text("\n".join(row.replace(",", " ") for row in rows))
+    shutil.copytree(DOCS / "examples", place / "docs" / "examples")
     (place / "shift.py").write_text(example("Shift"))
     (place / "weights.safetensors").touch()
     (place / "path/to/folder").mkdir(parents=True)
@@ -163,8 +170,8 @@ def known_options():
     for name in cards.list_cards("method"):
         of_class = options.read_signature(finding.find_method(name).cls)
         known |= {f"method.{key}": option.annotation for key, option in of_class.items()}
-    for source in list_sources():
-        known |= {f"dataset.{key}": option.annotation for key, option in source.options.items()}
+    for one in list_sources():
+        known |= {f"dataset.{key}": option.annotation for key, option in one.options.items()}
     for card, group in ((cards.DataCard, "dataset"), (cards.ModelCard, "model")):
         of_card = options.read_fields(card)
         known |= {f"{group}.{key}": option.annotation for key, option in of_card.items()}
@@ -306,6 +313,31 @@ def require_name(name):
     raise AssertionError(f"{name} is not a name of the package")
 
 
+def test_every_function_that_a_method_may_override_is_one():
+    section = PAGES["docs/extending.md"].partition("## A source")[0]
+    cells = re.findall(r"^\| (`\w+\(.*?) \|", section, re.MULTILINE)
+    for name, arguments in re.findall(r"`(\w+)\((.*?)\)`", " ".join(cells)):
+        parameters = list(inspect.signature(getattr(clip_adapt.Method, name)).parameters)
+        assert parameters == ["self", *filter(None, arguments.split(", "))], name
+
+
+def test_what_is_found_by_name_stands_in_the_table_with_its_folder_and_its_entry_points():
+    page = PAGES["docs/architecture.md"]
+    rows = re.findall(r"^\| (\w+) \| `([\w/]+)/` \|.*\| `([\w.]+)` \|", page, re.MULTILINE)
+    kinds = (finding.KIND, source.KIND, metrics.KIND, objectives.OBJECTIVES)
+    table = [(k.word, resource(*k.folder), k.group) for k in kinds]
+    assert [(word, ROOT / folder, group) for word, folder, group in rows] == table
+
+
+def test_the_reference_holds_every_public_name_and_no_other():
+    pages = [text for page, text in PAGES.items() if page.startswith("docs/api/")]
+    listed = [name for text in pages for name in re.findall(r"^::: clip_adapt\.(.+)$", text, re.M)]
+    public = set(clip_adapt.__all__) - {"__version__"}
+    assert public <= set(listed)
+    for name in set(listed) - public:
+        require_name(name)
+
+
 def test_every_file_of_a_run_is_explained():
     names = {value for key, value in vars(run_files).items() if key.isupper()}
     page = PAGES["docs/files.md"]
@@ -315,7 +347,7 @@ def test_every_file_of_a_run_is_explained():
 def test_the_table_of_sources_is_their_signatures():
     rows = re.findall(r"^\| [^|]+ \| `(\w+)` \| (.*) \|$", PAGES["docs/data.md"], re.MULTILINE)
     table = {name: set(re.findall(r"`(\w+)`", cell)) for name, cell in rows if name != "source"}
-    assert table == {source.name: set(source.options) for source in list_sources()}
+    assert table == {one.name: set(one.options) for one in list_sources()}
 
 
 def test_every_model_card_stands_in_the_table_of_backbones():

@@ -81,7 +81,7 @@ KINDS = (
     Kind("method", "methods", "clip_adapt.methods", "kgcoop.py"),
     Kind("source", "clip_adapt/data/sources", "clip_adapt.sources", "path_label.py"),
     Kind("metric", "clip_adapt/evaluation/metrics", "clip_adapt.metrics", "matthews.py"),
-    Kind("objective", "clip_adapt/objectives", "clip_adapt.objectives", "toy_objective.py"),
+    Kind("objective", "clip_adapt/objectives", "clip_adapt.objectives", "neighbours.py"),
 )
 
 
