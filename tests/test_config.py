@@ -57,8 +57,8 @@ def test_the_defaults_of_train_yaml_fit_their_types():
 
 @pytest.mark.parametrize("verb", ["evaluate", "predict", "report"])
 def test_the_yaml_of_a_verb_holds_its_options_in_order_with_a_comment(verb):
-    module = __import__(f"clip_adapt.{verb}", fromlist=["schema"])
-    schema = module.schema()
+    module = __import__(f"clip_adapt.{verb}", fromlist=["read_schema"])
+    schema = module.read_schema()
     path = locate_resource("configs") / f"{verb}.yaml"
     defaults = yamls.read_yaml(path)
     assert sorted(defaults) == sorted(schema)

@@ -13,7 +13,7 @@ from clip_adapt.adapted import delta
 from clip_adapt.backbone.backbone import Backbone
 from clip_adapt.data.task import Task
 from clip_adapt.errors import InputError
-from clip_adapt.method.finding import find
+from clip_adapt.method.finding import find_method
 
 CLASSES = ("cat", "dog", "eel")
 
@@ -21,11 +21,11 @@ CLASSES = ("cat", "dog", "eel")
 @pytest.fixture
 def saved(tiny_backbone, tmp_path):
     """The file of a delta of CoOp."""
-    return save(tmp_path / "a", find("coop").cls(tiny_backbone, Task(CLASSES), n_ctx=4))
+    return save(tmp_path / "a", find_method("coop").cls(tiny_backbone, Task(CLASSES), n_ctx=4))
 
 
 def save(folder, made):
-    return delta.save(folder, made, delta.describe(find("coop"), {"n_ctx": 4}, made), "")
+    return delta.save(folder, made, delta.describe(find_method("coop"), made), "")
 
 
 def rewrite(file, change):
@@ -97,7 +97,7 @@ def test_a_loaded_method_is_in_eval_mode(saved, tiny_backbone):
 
 
 def test_a_tensor_that_lies_across_in_memory_is_saved(tiny_backbone, tmp_path):
-    made = find("coop").cls(tiny_backbone, Task(CLASSES), n_ctx=4)
+    made = find_method("coop").cls(tiny_backbone, Task(CLASSES), n_ctx=4)
     made.ctx.data = torch.randn(32, 4).T
     again, _ = delta.load(save(tmp_path / "a", made), backbone=tiny_backbone)
     assert torch.equal(again.ctx, made.ctx)

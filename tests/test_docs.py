@@ -31,7 +31,7 @@ from clip_adapt.runs.configuration import compose
 from clip_adapt.runs.run import run
 from clip_adapt.sweeps import grid
 from clip_adapt.system import run_files
-from clip_adapt.system.files import resource
+from clip_adapt.system.files import locate_resource
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -140,10 +140,10 @@ def require_words(verb, argv):
         compose(words.read_options(argv))
     elif verb == "sweep":
         given = words.read_options(argv)
-        own = words.take_own(given, module.schema())
+        own = words.take_own(given, module.read_schema())
         assert len(grid.expand(given, own["output"])[1]) > 1
     else:
-        names, _ = words.read_words(argv, module.schema())
+        names, _ = words.read_words(argv, module.read_schema())
         assert names and all(Path(name).is_file() or name.startswith("runs") for name in names)
 
 
@@ -162,7 +162,7 @@ def settings():
 def known_options():
     """Return the options that there are, by their names on a command line."""
     schemas = [
-        importlib.import_module(f"clip_adapt.{verb}").schema()
+        importlib.import_module(f"clip_adapt.{verb}").read_schema()
         for verb in cli.VERBS
         if verb != "train"
     ]
@@ -325,7 +325,7 @@ def test_what_is_found_by_name_stands_in_the_table_with_its_folder_and_its_entry
     page = PAGES["docs/architecture.md"]
     rows = re.findall(r"^\| (\w+) \| `([\w/]+)/` \|.*\| `([\w.]+)` \|", page, re.MULTILINE)
     kinds = (finding.KIND, source.KIND, metrics.KIND, objectives.OBJECTIVES)
-    table = [(k.word, resource(*k.folder), k.group) for k in kinds]
+    table = [(k.word, locate_resource(*k.folder), k.group) for k in kinds]
     assert [(word, ROOT / folder, group) for word, folder, group in rows] == table
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,13 +41,17 @@ class Column:
         return (self.write(value), f"{value:.6g}") if self.write else (str(value), str(value))
 
 
-def render(folder: Path) -> str:
-    """Return the index over all runs in and below a folder.
+def render(folder: Path, chosen: Sequence[Path] | None = None) -> str:
+    """Return the index over runs in and below a folder.
+
+    Args:
+        folder: where the index lies.
+        chosen: the folders of the runs; None takes all finished ones.
 
     Raises:
         InputError: when there is none.
     """
-    folders = facts.find_finished(folder)
+    folders = facts.find_finished(folder) if chosen is None else chosen
     if not folders:
         raise InputError(
             f"{folder} holds no finished run, which is a folder with a metrics.json and a "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from clip_adapt.errors import InputError
@@ -55,13 +56,17 @@ def write_page(folder: Path) -> Path:
     return folder / PAGE
 
 
-def write_index(folder: Path) -> Path:
-    """Write the index over all runs in and below a folder.
+def write_index(folder: Path, runs: Sequence[Path] | None = None) -> Path:
+    """Write the index over runs in and below a folder.
+
+    Args:
+        folder: where the index goes.
+        runs: the folders of the runs; None takes all finished ones.
 
     Raises:
         InputError: when there is no run.
     """
     from clip_adapt.pages import index_page
 
-    write_text(folder / INDEX, index_page.render(folder))
+    write_text(folder / INDEX, index_page.render(folder, runs))
     return folder / INDEX

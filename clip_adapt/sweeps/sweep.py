@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from clip_adapt.errors import InputError, explain_unknown
 from clip_adapt.system import locks
 from clip_adapt.system.files import write_text
-from clip_adapt.system.run_files import CONFIG, METRICS, RESULTS, SUMMARY
+from clip_adapt.system.run_files import CONFIG, CURVE, INDEX, METRICS, RESULTS, SUMMARY
 
 if TYPE_CHECKING:
     from clip_adapt.evaluation.quantities import Quantity
@@ -117,7 +117,11 @@ class Sweep:
 
         found = self.list_results()
         series = results.group_points(found, self.metric)
-        if not self.leads or not series:
+        if not self.leads:
+            return
+        if not series:  # pictures of an earlier sweep would show what is no part of this one
+            for name in (f"{CURVE}.png", f"{CURVE}.svg", INDEX):
+                (self.folder / name).unlink(missing_ok=True)
             return
         before = results.list_zero_shot(found, self.metric)
         names = {result.cell.config.dataset.name for result in found}
@@ -125,7 +129,7 @@ class Sweep:
         title = f"{', '.join(sorted(names))}, backbone {', '.join(sorted(models))}"
         lines = results.leave_out_zero_shot(found, series)
         curve.draw_curve(self.folder, lines, before, self._find_metric(found), title)
-        pages.write_index(self.folder)
+        pages.write_index(self.folder, [result.cell.folder for result in found])
 
     def _find_metric(self, found: list[Result]) -> Quantity:
         # Every run of the sweep measures the same, so each describes the metric.
