@@ -89,6 +89,7 @@ def place(make_folder, tmp_path_factory):
     (place / "pairs.csv").write_text("\n".join(["image,caption", *rows]))
     (place / "list.txt").write_text("\n".join(row.replace(",", " ") for row in rows))
     shutil.copytree(DOCS / "examples", place / "docs" / "examples")
+    shutil.copy(DOCS / "examples" / "matthews.py", place)
     (place / "shift.py").write_text(example("Shift"))
     (place / "weights.safetensors").touch()
     (place / "path/to/folder").mkdir(parents=True)
