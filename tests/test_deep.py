@@ -214,6 +214,18 @@ def test_plans_know_what_deep_prompts_change(tall):
     assert not torch.allclose(without, ours, atol=1e-3)
 
 
+def test_chunks_keep_nothing_for_deep_prompts_that_learn_alone(tall, monkeypatch):
+    context, deep = draw_vectors(tall, 2)
+    context.requires_grad_(False)
+    monkeypatch.setattr(tall, "text_chunk", 3)
+    calls = []
+    block = tall.model.text.transformer.resblocks[1]
+    handle = block.mlp.register_forward_pre_hook(lambda module, inputs: calls.append(module))
+    tall.encode_prompts(context, NAMES, deep=deep).sum().backward()
+    handle.remove()
+    assert len(calls) == 2 * 3  # each chunk there and on the way back
+
+
 @pytest.mark.parametrize(
     "shape", [(4, 3, 32), (1, 2, 32), (1, 3, 16), (3, 32), (6, 1, 3, 32), (7, 4, 3, 32)]
 )

@@ -146,7 +146,7 @@ REFUSED = {
 def score(backbone, asked):
     """Return logits of two images by a method that is made and not trained."""
     name, options = ASKED[asked]
-    case = testing.Case(finding.find(name).cls, lambda: backbone, options)
+    case = testing.Case(finding.find_method(name).cls, lambda: backbone, options)
     pixels, _ = case.toy(backbone)
     made = case.make().train()
     return made(made.encode_image(pixels[:2]))

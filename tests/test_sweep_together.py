@@ -272,14 +272,14 @@ def test_as_many_go_together_as_the_memory_holds(sweep, monkeypatch):
     most = side_by_side.count_room
 
     def with_memory(training: Training):
-        monkeypatch.setattr(side_by_side, "total_memory", lambda device: 10**12)
+        monkeypatch.setattr(side_by_side, "measure_total_memory", lambda device: 10**12)
         assert most(training) == side_by_side.MOST
         low, high = 1, 10**12
         while high - low > 1:  # the least memory that holds three runs
             middle = (low + high) // 2
-            monkeypatch.setattr(side_by_side, "total_memory", lambda device, m=middle: m)
+            monkeypatch.setattr(side_by_side, "measure_total_memory", lambda device, m=middle: m)
             low, high = (middle, high) if most(training) < 3 else (low, middle)
-        monkeypatch.setattr(side_by_side, "total_memory", lambda device: high)
+        monkeypatch.setattr(side_by_side, "measure_total_memory", lambda device: high)
         seen.append(most(training))
         return seen[-1]
 

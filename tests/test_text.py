@@ -153,7 +153,7 @@ def test_auto_chunks_when_memory_is_short(double_backbone, monkeypatch):
     with computed(double_backbone.model.text) as counts:
         whole, expected = both(double_backbone, names, context, "end")
         assert len(counts) == 2
-        monkeypatch.setattr(encoding_plan, "total_memory", lambda device: 100_000)
+        monkeypatch.setattr(encoding_plan, "measure_total_memory", lambda device: 100_000)
         double_backbone._plans.clear()
         chunked, _ = both(double_backbone, names, context, "end")
         assert len(counts) > 6

@@ -66,17 +66,17 @@ class Need:
         Args:
             tower: the text tower.
             context: (n_ctx, W), or (C, n_ctx, W), or None.
-            deep: (blocks, n_ctx, W), or (C, blocks, n_ctx, W), or None.
+            deep: (blocks, n_ctx, W), or (C, blocks, n_ctx, W) where the context is each text's own
+                (prompts.match_deep), or None.
             chunk: prompts at a time.
             device: where the tower is.
         """
         learns = any(p.requires_grad for p in tower.parameters())
         learns |= any(t is not None and t.requires_grad for t in (context, deep))
-        own = context is not None and context.dim() == 3
         return cls(
             packs=is_packable(tower),
             shares=not has_active_dropout(tower),
-            own_context=own or (deep is not None and deep.dim() == 4),
+            own_context=context is not None and context.dim() == 3,
             gradients=learns and torch.is_grad_enabled(),
             chunk=chunk,
             device=device,
