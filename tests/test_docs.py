@@ -88,8 +88,8 @@ def place(make_folder, tmp_path_factory):
     (place / "my_images.csv").write_text("\n".join(["path,label", *rows]))
     (place / "pairs.csv").write_text("\n".join(["image,caption", *rows]))
     (place / "list.txt").write_text("\n".join(row.replace(",", " ") for row in rows))
-    shutil.copytree(DOCS / "examples", place / "docs" / "examples")
-    shutil.copy(DOCS / "examples" / "matthews.py", place)
+    for folder in (place, place / "docs" / "examples"):
+        shutil.copytree(DOCS / "examples", folder, dirs_exist_ok=True)
     (place / "shift.py").write_text(example("Shift"))
     (place / "weights.safetensors").touch()
     (place / "path/to/folder").mkdir(parents=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from clip_adapt import testing
 from clip_adapt.backbone.backbone import Backbone
 from clip_adapt.config import cards
+from clip_adapt.evaluation.finding import list_shipped
 from clip_adapt.method import finding
 from clip_adapt.training.recipe import Recipe
 
@@ -50,3 +51,8 @@ def test_the_measured_accuracies_are_those_of_the_benchmarks():
     rows = re.findall(r"^\| .*±.*$", README, re.MULTILINE)
     assert len(rows) >= len(cards.list_cards("method"))
     assert [row for row in rows if row not in results] == []
+
+
+def test_the_printed_table_is_that_of_the_metrics():
+    rows = re.findall(r"^    │ (.*?) +│.*│.*│$", README, re.MULTILINE)
+    assert rows == [metric.spoken for metric in list_shipped()]
