@@ -68,7 +68,7 @@ def test_both_ways_of_a_coop_step_give_the_same_gradients(tiny_card, monkeypatch
     monkeypatch.syspath_prepend(str(ROOT))
     coop_step = importlib.import_module("benchmarks.coop_step")
     args = coop_step.common.parser("x").parse_args(["--architecture", tiny_card.architecture])
-    assert coop_step.Step(args, 5).find_disagreement() < 1e-3
+    assert coop_step.Step(args, 5).disagreement() < 1e-3
 
 
 def test_a_ratio_says_how_many_times_better(monkeypatch):
@@ -82,4 +82,4 @@ def test_both_ways_of_a_lora_step_give_the_same_gradients(tiny_card, monkeypatch
     monkeypatch.syspath_prepend(str(ROOT))
     lora_step = importlib.import_module("benchmarks.lora_step")
     args = lora_step.common.parser("x").parse_args(["--architecture", tiny_card.architecture])
-    assert lora_step.Step(args, 5, 3, dropout=0.0).find_disagreement() < 1e-3
+    assert lora_step.Step(args, 5, 3, dropout=0.0).disagreement() < 1e-3

@@ -13,7 +13,7 @@ from clip_adapt.system import locks
 HOLD = """
 import pathlib, sys, time
 from clip_adapt.system import locks
-with locks.held(pathlib.Path(sys.argv[1]), "it"):
+with locks.hold_lock(pathlib.Path(sys.argv[1]), "it"):
     print("held", flush=True)
     time.sleep(60)
 """

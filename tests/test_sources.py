@@ -281,7 +281,7 @@ def test_medmnist_files_become_images_once(tmp_path, size, channels, monkeypatch
         for item, expected in zip(items, made[split], strict=True):
             assert np.array_equal(np.asarray(Image.open(item.path)), expected)
     medmnist = importlib.import_module("clip_adapt.data.sources.medmnist")
-    monkeypatch.setattr(medmnist, "_saver", None)
+    monkeypatch.setattr(medmnist, "_make_saver", None)
     assert Dataset.from_card(card, data_dir=str(tmp_path)).parts() == data.parts()
     name = "breastmnist" if size == 28 else f"breastmnist_{size}"
     by_path = Dataset.load(tmp_path / "medmnist" / f"{name}.npz")

@@ -188,8 +188,8 @@ def test_every_kind_of_annotation_is_described():
     assert describe(dict[str, list[str]]) == "a map {text: a list [text, ...], ...}"
     assert describe(Literal["a", "b"] | None) == "one of a, b or null"
     assert describe(Any) == "any value"
-    assert describe(list[options.FilePath] | None) == "a list [a path, ...] or null"
-    assert describe(options.NameOrPath) == "a name or a path"
+    assert describe(list[values.FilePath] | None) == "a list [a path, ...] or null"
+    assert describe(values.NameOrPath) == "a name or a path"
 
 
 def of_two(*, n_ctx: Positive = 16, name: str, flag: bool = False):
