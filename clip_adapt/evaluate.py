@@ -11,14 +11,14 @@ from clip_adapt.errors import InputError
 
 def read_schema() -> words.Schema:
     """Return the options."""
-    from clip_adapt.evaluation.deltas import measure_deltas
+    from clip_adapt.runs.deltas import measure_deltas
 
     return words.make_schema(measure_deltas, json=(bool, False))
 
 
 def main(argv: list[str]) -> int:
     """Run the command line; see ``--help``."""
-    from clip_adapt.evaluation.deltas import measure_deltas
+    from clip_adapt.runs.deltas import measure_deltas
 
     adapters, options = words.read_words(argv, read_schema())
     if not adapters:

@@ -8,7 +8,7 @@ import pytest
 from clip_adapt.cli import words
 from clip_adapt.config import cards, options, yamls
 from clip_adapt.config.run_options import RunOptions
-from clip_adapt.config.values import Text
+from clip_adapt.config.values import TypedText
 from clip_adapt.data import catalog
 from clip_adapt.data.dataset import Dataset
 from clip_adapt.data.task import GENERAL_TEMPLATES
@@ -26,7 +26,7 @@ MODELS = cards.list_cards("model")
 
 def composed(*words):
     """Return the configuration of words as a command line gives them."""
-    return compose({key: Text(value) for key, _, value in (w.partition("=") for w in words)})
+    return compose({key: TypedText(value) for key, _, value in (w.partition("=") for w in words)})
 
 
 def problems(*words):

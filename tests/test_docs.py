@@ -184,7 +184,7 @@ def known_options():
 def test_every_option_in_the_text_exists_and_takes_the_value(page, key, value):
     known = known_options()
     assert key in known
-    varied = values.parse(values.Text(value)) if value.startswith("[") else []
+    varied = values.parse(values.TypedText(value)) if value.startswith("[") else []
     whole = fits(value, known[key]) or PLACE.search(value)
     assert whole or (varied and all(fits(str(one), known[key]) for one in varied))
 
@@ -192,7 +192,7 @@ def test_every_option_in_the_text_exists_and_takes_the_value(page, key, value):
 def fits(value, annotation):
     """Return whether an option takes a value whole, be it a list."""
     try:
-        values.check(values.Text(value), annotation)
+        values.check(values.TypedText(value), annotation)
     except ValueError:
         return False
     return True

@@ -12,8 +12,8 @@ import pytest
 from clip_adapt.adapted import delta
 from clip_adapt.backbone.backbone import Backbone
 from clip_adapt.evaluation import resampling
-from clip_adapt.evaluation.deltas import measure_deltas
 from clip_adapt.evaluation.predictions import Predictions, Resampled
+from clip_adapt.runs.deltas import measure_deltas
 
 CLASSES = ["cat", "dog", "eel"]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from clip_adapt.config.values import Text
+from clip_adapt.config.values import TypedText
 from clip_adapt.errors import InputError
 from clip_adapt.sweeps import grid
 
@@ -15,7 +15,7 @@ def expand(animals, tiny_model):
         pairs = (word.partition("=") for word in words)
         given = {"dataset": animals, "model": tiny_model}
         given |= {key: value for key, _, value in pairs}
-        return grid.expand({key: Text(value) for key, value in given.items()}, output)
+        return grid.expand({key: TypedText(value) for key, value in given.items()}, output)
 
     return expanded
 

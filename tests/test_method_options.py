@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from clip_adapt.config.options import read_defaults
-from clip_adapt.config.values import Text
+from clip_adapt.config.values import TypedText
 from clip_adapt.errors import InputError
 from clip_adapt.method import finding
 from clip_adapt.runs import configuration
@@ -33,7 +33,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("name", "option", "value", "allowed"), REFUSED)
 def test_a_value_out_of_bounds_is_refused(name, option, value, allowed):
-    given = {"method": name, f"method.{option}": Text(value)}
+    given = {"method": name, f"method.{option}": TypedText(value)}
     with pytest.raises(InputError) as caught:
         configuration.compose(given)
     expected = f"method.{option}={value} in method {name}: expected {allowed}"

@@ -13,7 +13,7 @@ from PIL import Image
 
 from clip_adapt.evaluation.reading import find_quantity
 from clip_adapt.pages import facts, numbers, pictures, plots, run_page, tables
-from clip_adapt.pages.facts import Predictions
+from clip_adapt.pages.facts import ImagePredictions
 from clip_adapt.runs.pages import write_index, write_page
 from clip_adapt.system.files import write_text
 
@@ -141,7 +141,7 @@ def test_better_and_worse_follow_the_direction_of_a_metric():
 def hand_made():
     """Five images of three classes, the third without an image."""
     shares = [[0.9, 0.1, 0.0], [0.2, 0.8, 0.0], [0.3, 0.7, 0.0], [0.1, 0.6, 0.3], [0.55, 0.45, 0.0]]
-    return Predictions(
+    return ImagePredictions(
         [f"{i}.png" for i in range(5)], ["a", "b", "c"], np.array([0, 0, 1, 1, 1]), np.array(shares)
     )
 

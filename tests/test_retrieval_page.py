@@ -21,7 +21,7 @@ from clip_adapt.errors import InputError
 from clip_adapt.evaluation import resampling, retrieval
 from clip_adapt.evaluation.retrieval import Retrieval
 from clip_adapt.pages import facts, plots, retrieval_page, retrieval_table
-from clip_adapt.pages.retrieval_table import Answer, Text
+from clip_adapt.pages.retrieval_table import Answer, ScoredText
 from clip_adapt.system.files import write_text
 
 SCRIPT = """<script>alert('x')</script> & "quoted" """.strip()
@@ -114,17 +114,17 @@ def test_what_is_written_is_read_again(tmp_path):
     assert first == Answer(
         path="0.png",
         captions=["a dog"],
-        nearest=[Text("a dog", 0.9), Text(PIPED, 0.5), Text(SCRIPT, 0.1)],
+        nearest=[ScoredText("a dog", 0.9), ScoredText(PIPED, 0.5), ScoredText(SCRIPT, 0.1)],
         rank=1,
-        right=Text("a dog", 0.9),
-        wrong=Text(PIPED, 0.5),
+        right=ScoredText("a dog", 0.9),
+        wrong=ScoredText(PIPED, 0.5),
         image_ranks=[1],
     )
     assert first.margin == pytest.approx(0.4) and first.put_before == []
     assert second.captions == [PIPED, SCRIPT] and second.image_ranks == [3, 2]
-    assert second.put_before == [Text("a dog", 0.8)]
+    assert second.put_before == [ScoredText("a dog", 0.8)]
     # A wrong text that is as near as the right one stands before it.
-    assert third.rank == 3 and third.put_before == [Text(PIPED, 0.6), Text(SCRIPT, 0.4)]
+    assert third.rank == 3 and third.put_before == [ScoredText(PIPED, 0.6), ScoredText(SCRIPT, 0.4)]
 
 
 def test_ranks_of_the_table_are_the_recalls_of_the_run(tmp_path):
@@ -160,10 +160,10 @@ def test_copies_of_an_image_share_their_captions():
 
 def test_medians_and_chance():
     answers = [
-        Answer("", ["a"], [], 4, Text("a", 0), None, [1]),
-        Answer("", ["a", "b"], [], 2, Text("a", 0), None, [1, 9]),
-        Answer("", ["b", "c"], [], 9, Text("b", 0), None, [8, 3]),
-        Answer("", ["c"], [], 3, Text("c", 0), None, [3]),
+        Answer("", ["a"], [], 4, ScoredText("a", 0), None, [1]),
+        Answer("", ["a", "b"], [], 2, ScoredText("a", 0), None, [1, 9]),
+        Answer("", ["b", "c"], [], 9, ScoredText("b", 0), None, [8, 3]),
+        Answer("", ["c"], [], 3, ScoredText("c", 0), None, [3]),
     ]
     assert retrieval_table.find_medians(answers) == (3, 3)
     # 6 right ones of 4 images in 3 texts; every caption has 2 of 4 images.
@@ -174,7 +174,15 @@ def test_medians_and_chance():
 def test_the_narrowest_hits_come_first():
     pairs = [(0.5, 0.3), (0.5, 0.499), (0.2, None), (0.9, 0.8)]
     answers = [
-        Answer(str(i), ["a"], [], 1, Text("a", ours), Text("b", other) if other else None, [1])
+        Answer(
+            str(i),
+            ["a"],
+            [],
+            1,
+            ScoredText("a", ours),
+            ScoredText("b", other) if other else None,
+            [1],
+        )
         for i, (ours, other) in enumerate(pairs)
     ]
     assert [a.path for a in retrieval_table.choose_hits(answers, 9)] == ["1", "3", "0", "2"]

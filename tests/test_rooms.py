@@ -122,3 +122,13 @@ def test_no_folder_is_a_heap():
     for folder in {path.parent for path in modules().values()}:
         count = len(list(folder.glob("*.py")))
         assert count <= 16, f"{folder} holds {count} modules"
+
+
+def test_no_name_stands_for_two_classes():
+    found = defaultdict(list)
+    for path in modules().values():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef):
+                found[node.name].append(str(path.relative_to(ROOT)))
+    assert len(found) > 100
+    assert {name: paths for name, paths in found.items() if len(paths) > 1} == {}

@@ -10,7 +10,7 @@ import pytest
 
 from clip_adapt import InputError
 from clip_adapt.config import cards, yamls
-from clip_adapt.config.values import Text
+from clip_adapt.config.values import TypedText
 from clip_adapt.data import Dataset, source
 from clip_adapt.data.catalog import find_dataset
 from clip_adapt.system import plugins
@@ -293,7 +293,7 @@ def test_paths_of_a_card_and_of_a_command_line_are_relative_to_where_they_are_wr
     found = find_dataset(str(card)).options
     assert found["file"] == str(tmp_path / "cards" / "s.json")
     assert found["images"] == [str(tmp_path / "cards" / "one"), str(Path("~/two").expanduser())]
-    given = {"images": Text("[one, /two]"), "file": Text("../s.json")}
+    given = {"images": TypedText("[one, /two]"), "file": TypedText("../s.json")}
     found = find_dataset(str(card), given).options
     assert found["images"] == [str(tmp_path / "one"), "/two"]
     assert found["file"] == str(tmp_path / ".." / "s.json")

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from clip_adapt.evaluation import resampling
-from clip_adapt.sweeps import making
+from clip_adapt.sweeps import groups
 from clip_adapt.system import locks
 from clip_adapt.training import side_by_side
 from clip_adapt.training.fitting import Training
@@ -158,14 +158,14 @@ def test_a_run_that_diverges_fails_alone(sweep, run_cli, words, everything_in):
 
 
 def test_a_run_that_cannot_start_fails_alone(sweep, monkeypatch):
-    start = making.start_run
+    start = groups.start_run
 
     def broken(config, shared):
         if config.options.seed == 2 and config.options.lr == 0.05:
             raise RuntimeError("it cannot start")
         return start(config, shared)
 
-    monkeypatch.setattr(making, "start_run", broken)
+    monkeypatch.setattr(groups, "start_run", broken)
     code, out, _ = sweep()
     assert code == 1 and len(runs()) == 3
     assert "RuntimeError: it cannot start" in Path("out/results.md").read_text()
@@ -255,13 +255,13 @@ def test_runs_that_fail_together_are_made_alone(sweep, monkeypatch, caplog):
 )
 def test_what_cannot_be_shared_goes_run_by_run(sweep, monkeypatch, more):
     asked = []
-    train = making.side_by_side.train_together
+    train = groups.side_by_side.train_together
 
     def counted(trainings):
         asked.append(len(trainings))
         return train(trainings)
 
-    monkeypatch.setattr(making.side_by_side, "train_together", counted)
+    monkeypatch.setattr(groups.side_by_side, "train_together", counted)
     code, _, err = sweep("seed=1", "lr=[0.01,0.05]" if "batch" not in more else "lr=0.05", more)
     assert code == 0, err
     assert asked == [1, 1] and len(runs()) == 2

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from clip_adapt.config import cards, options, yamls
-from clip_adapt.config.values import Text
+from clip_adapt.config.values import TypedText
 from clip_adapt.errors import InputError
 from clip_adapt.system.files import locate_resource
 
@@ -39,7 +39,7 @@ def split_words(argv: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     for word in argv:
         match = re.match(r"^([A-Za-z_][\w.]*)=(.*)$", word, re.DOTALL)
         if match and not Path(word).is_file():
-            given[match[1]] = Text(match[2])
+            given[match[1]] = TypedText(match[2])
         else:
             names.append(word)
     return names, given

@@ -63,7 +63,7 @@ FilePath = Annotated[str, IsPath()]
 NameOrPath = Annotated[str, IsPath(or_name=True)]
 
 
-class Text(str):
+class TypedText(str):
     """A value typed on a command line: it is read as YAML unless the option wants a string."""
 
 
@@ -78,7 +78,7 @@ def check(value: Any, annotation: Any) -> Any:
         return _check_bounds(value, annotation)
     if origin in (Union, types.UnionType):
         return _check_union(value, get_args(annotation))
-    if isinstance(value, Text):
+    if isinstance(value, TypedText):
         value = str(value) if annotation is str or _is_literal_text(annotation) else parse(value)
     if annotation is Any:
         return value
@@ -179,9 +179,9 @@ def _check_bounds(value: Any, annotation: Any) -> Any:
 
 
 def _check_union(value: Any, args: tuple[Any, ...]) -> Any:
-    if type(None) in args and (value is None or (isinstance(value, Text) and _is_null(value))):
+    if type(None) in args and (value is None or (isinstance(value, TypedText) and _is_null(value))):
         return None
-    # Text accepts everything, so it has the last word.
+    # TypedText accepts everything, so it has the last word.
     members = sorted((a for a in args if a is not type(None)), key=lambda a: a is str)
     for member in members:
         try:

@@ -19,7 +19,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Return the mapping that a YAML file holds.
 
     Raises:
-        InputError: when the file cannot be read, is no YAML, or holds something else.
+        InputError: when the file cannot be read, is not YAML, or holds something else.
     """
     try:
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from clip_adapt.data.decoding import Decoded
-from clip_adapt.inputs.views import Draw
+from clip_adapt.inputs.views import ViewParameters
 from clip_adapt.system.machine import fits, send
 
 TOGETHER = 32  # views at a time; more would take a GB at 224 pixels
@@ -47,7 +47,7 @@ class Crops:
             self.pixels = send(torch.cat([image.flatten(0, 1) for image in self.images]), device)
             self.images.clear()
 
-    def make_views(self, rows: Sequence[int], draws: Sequence[Draw]) -> Tensor:
+    def make_views(self, rows: Sequence[int], draws: Sequence[ViewParameters]) -> Tensor:
         """Return views (n, 3, S, S), whole numbers from 0 to 255 as float32.
 
         Args:
@@ -58,7 +58,7 @@ class Crops:
         made = [self._make_batch(rows[i : i + TOGETHER], draws[i : i + TOGETHER]) for i in parts]
         return made[0] if len(made) == 1 else torch.cat(made)
 
-    def _make_batch(self, rows: Sequence[int], draws: Sequence[Draw]) -> Tensor:
+    def _make_batch(self, rows: Sequence[int], draws: Sequence[ViewParameters]) -> Tensor:
         # What differs from view to view is one small tensor of facts, sent to the device once.
         boxes = torch.tensor([draw.box for draw in draws])  # left, top, right, bottom
         width, height = (boxes[:, 2:] - boxes[:, :2]).unbind(1)
@@ -167,7 +167,7 @@ def _round_pixels(values: Tensor) -> Tensor:
     return (values + 0.5).floor().clamp(0, 255)
 
 
-def _apply_light(pixels: Tensor, draws: Sequence[Draw]) -> Tensor:
+def _apply_light(pixels: Tensor, draws: Sequence[ViewParameters]) -> Tensor:
     # As torchvision does with uint8: what is behind the point is dropped after each of the two.
     if not any(draw.light for draw in draws):
         return pixels

@@ -59,7 +59,7 @@ PRESETS: dict[str, Preset] = {
 
 
 @dataclass(frozen=True)
-class Draw:
+class ViewParameters:
     """What is drawn for a random view.
 
     Attributes:
@@ -73,14 +73,14 @@ class Draw:
     light: tuple[float, float] | None
 
 
-def draw_view(augment: Augment, index: int, key: str, width: int, height: int) -> Draw:
+def draw_view(augment: Augment, index: int, key: str, width: int, height: int) -> ViewParameters:
     """Return what is drawn for a view of an image of these sides; for ``view``'s arguments."""
     preset, stream = PRESETS[augment], random.Random(f"{key}/{index}")
     box = _draw_box(width, height, stream, preset)
     mirrored = preset.flip and stream.random() < 0.5
     low, high = 1 - preset.light, 1 + preset.light
     light = (stream.uniform(low, high), stream.uniform(low, high)) if preset.light else None
-    return Draw(box, mirrored, light)
+    return ViewParameters(box, mirrored, light)
 
 
 def make_view(backbone: Backbone, augment: Augment, index: int, key: str, image: Decoded) -> Tensor:
@@ -121,7 +121,7 @@ def normalise_pixels(backbone: Backbone, pixels: Tensor) -> Tensor:
     return pixels.float().div(255).sub_(mean).div_(std)
 
 
-def _render_view(drawn: Draw, size: int, image: Decoded) -> Tensor:
+def _render_view(drawn: ViewParameters, size: int, image: Decoded) -> Tensor:
     pixels = _crop_and_scale(image, drawn.box, size)
     if drawn.mirrored:
         pixels = pixels.flip(-1)

@@ -35,7 +35,7 @@ class Method(nn.Module):
 
     A subclass takes its options as keyword-only arguments with a type and a default; they are the
     schema of ``method.<option>=`` on the command line. Parameters and persistent buffers of the
-    method are what a delta holds, and nothing else: ``self.backbone`` is no submodule.
+    method are what a delta holds, and nothing else: ``self.backbone`` is not a submodule.
 
     Attributes:
         tunes_image_tower: True when pixels must pass the image tower on every step; a method that

@@ -21,6 +21,7 @@ from clip_adapt.config.run_options import RunOptions
 from clip_adapt.data.dataset import Dataset
 from clip_adapt.data.items import Item, Support
 from clip_adapt.data.task import Task
+from clip_adapt.evaluation.deltas import DeltaTest
 from clip_adapt.evaluation.quantities import Quantity
 from clip_adapt.inputs.features import FeatureCache
 from clip_adapt.method.contract import Method
@@ -40,13 +41,13 @@ class Data:
         dataset: what is trained and tested on.
         pool: what support and calibration images are drawn from.
         others: what the trained part is measured on besides, by name.
-        aside: labelled images that the user set aside for calibration; None takes the pool's.
+        set_aside: labelled images that the user set aside for calibration; None takes the pool's.
     """
 
     dataset: Dataset
     pool: Dataset
     others: Mapping[str, Dataset] = field(default_factory=dict)
-    aside: Sequence[Item] | None = None
+    set_aside: Sequence[Item] | None = None
 
     def without(self, broken: Iterable[str]) -> Data:
         """Return the data without the images at these paths.
@@ -144,6 +145,7 @@ class Objective:
         unused: options that play no part, each with what to tell a user who gives it.
         recipe: general options in place of a method's own recipe, for an objective that has no
             file in configs/objective; None leaves the method's.
+        measures_deltas: whether ``evaluate`` asks this one to measure deltas on data of its kind.
     """
 
     gives: ClassVar[Literal["classes", "captions"]] = "classes"
@@ -151,6 +153,7 @@ class Objective:
     fixed: ClassVar[Mapping[str, tuple[Any, str]]] = {}
     unused: ClassVar[Mapping[str, str]] = {}
     recipe: ClassVar[Mapping[str, Any] | None] = None
+    measures_deltas: ClassVar[bool] = False
 
     def find_problems(self, options: Mapping[str, Any], card: DataCard | None) -> list[str]:
         """Return a line for each checked option that does not fit.
@@ -236,6 +239,17 @@ class Objective:
 
         Raises:
             InputError: when an image cannot be read.
+        """
+        raise NotImplementedError
+
+    def measure_deltas(self, test: DeltaTest) -> tuple[dict[str, Any], dict[str, str]]:
+        """Measure deltas on the test images of any data set; see ``measures_deltas``.
+
+        Returns:
+            what metrics.json says, and the other files by name.
+
+        Raises:
+            InputError: when a delta does not fit, or an image cannot be read.
         """
         raise NotImplementedError
 

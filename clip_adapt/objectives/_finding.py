@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clip_adapt.config import cards, yamls
+from clip_adapt.data.source import Gives
 from clip_adapt.errors import InputError
 from clip_adapt.objectives._contract import Objective
 from clip_adapt.system.plugins import Kind, Plugin, find_plugin, list_names
@@ -45,6 +46,12 @@ def find_objective(name: str) -> FoundObjective:
     """
     plugin = find_plugin(name, OBJECTIVES)
     return FoundObjective(plugin.name, _make_objective(_find_class(plugin)), plugin.file)
+
+
+def find_measuring_objective(gives: Gives) -> Objective:
+    """Return the objective that measures deltas on data of this kind."""
+    all_of_them = (find_objective(name).objective for name in list_objectives())
+    return next(o for o in all_of_them if o.measures_deltas and o.gives == gives)
 
 
 @functools.cache

@@ -21,8 +21,9 @@ from clip_adapt.config.run_options import RunOptions
 from clip_adapt.data.dataset import Dataset
 from clip_adapt.data.items import Item, format_manifest
 from clip_adapt.errors import InputError
-from clip_adapt.evaluation import calibration, classification, protocols
+from clip_adapt.evaluation import calibration, classification, deltas, protocols
 from clip_adapt.evaluation.classification import Evaluation
+from clip_adapt.evaluation.deltas import DeltaTest
 from clip_adapt.evaluation.finding import find_metrics, list_shipped
 from clip_adapt.evaluation.quantities import Quantity
 from clip_adapt.inputs import features
@@ -40,7 +41,8 @@ from clip_adapt.training.fitting import Part, Trained, Training
 class Classify(Objective):
     """Learning classes."""
 
-    fixed: ClassVar = {"dedup": (True, "images with classes are no pairs")}
+    measures_deltas = True
+    fixed: ClassVar = {"dedup": (True, "images with classes are not pairs")}
 
     def find_problems(self, options: Mapping[str, Any], card: DataCard | None) -> list[str]:
         """Return what does not fit, metrics that cannot be had among it."""
@@ -70,10 +72,10 @@ class Classify(Objective):
         for name in _list_test_sets(o):
             other = load(name)
             others[other.name] = other
-        aside = None
+        set_aside = None
         if isinstance(o.conformal_images, str):
-            aside = calibration.list_set_aside(dataset, load(o.conformal_images))
-        return Data(dataset, pool, others, aside)
+            set_aside = calibration.list_set_aside(dataset, load(o.conformal_images))
+        return Data(dataset, pool, others, set_aside)
 
     def draw(self, o: RunOptions, data: Data) -> Draw:
         """Draw the support set, and the images that ``conformal`` calibrates on."""
@@ -85,9 +87,11 @@ class Classify(Objective):
             calibration.require_val(support)
         if o.conformal is not None:
             count = o.conformal_images if isinstance(o.conformal_images, int) else None
-            left = calibration.draw_images(data.aside or data.dataset.train, support, count, o.seed)
-            if data.aside is not None:
-                calibration.require_unused(data.aside, left)
+            left = calibration.draw_images(
+                data.set_aside or data.dataset.train, support, count, o.seed
+            )
+            if data.set_aside is not None:
+                calibration.require_unused(data.set_aside, left)
             conformal.require_enough(len(left), o.conformal)
         return Draw(support, left, support.count_largest())
 
@@ -126,6 +130,10 @@ class Classify(Objective):
             notes=told,
             files=_list_files(run, measured),
         )
+
+    def measure_deltas(self, test: DeltaTest) -> tuple[dict[str, Any], dict[str, str]]:
+        """Classify the test images with each delta."""
+        return deltas.measure_classes(test)
 
     def render_page(self, facts: Facts) -> str:
         """Return the page: numbers, confusions, calibration, mistakes, support images."""

@@ -23,6 +23,7 @@ from clip_adapt.data.captions import Captions
 from clip_adapt.data.items import Item, Support
 from clip_adapt.errors import InputError, list_lines
 from clip_adapt.evaluation import retrieval
+from clip_adapt.evaluation.deltas import DeltaTest
 from clip_adapt.evaluation.quantities import RECALLS, Quantity
 from clip_adapt.inputs import features
 from clip_adapt.inputs.pixels import Pixels
@@ -43,6 +44,7 @@ class Contrastive(Objective):
 
     gives = "captions"
     headline = "image_to_text_recall@5"
+    measures_deltas = True
     unused: ClassVar = {
         "shots": "draws nothing: captions have no classes, and all training images are used",
     }
@@ -154,6 +156,18 @@ class Contrastive(Objective):
             measured=found.facts(),
             files={RETRIEVAL: retrieval.write_csv(found)},
         )
+
+    def measure_deltas(self, test: DeltaTest) -> tuple[dict[str, Any], dict[str, str]]:
+        """Measure retrieval on the test images, with one delta."""
+        if test.metrics:
+            raise InputError("metrics= measures probabilities of classes, and captions have none")
+        if len(test.models) > 1:
+            raise InputError(
+                f"retrieval is measured for one delta at a time, not {len(test.models)}"
+            )
+        (model,) = test.models.values()
+        found = retrieval.measure_beside_zero_shot(model.method, test.list_test(), test.cache)
+        return {**found.facts(), "notes": []}, {RETRIEVAL: retrieval.write_csv(found)}
 
     def render_page(self, facts: Facts) -> str:
         """Return the page: recalls, ranks, misses and hits with their images."""

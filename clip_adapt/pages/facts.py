@@ -18,7 +18,7 @@ from clip_adapt.system.run_files import CONFIG, METRICS, PREDICTIONS, SUPPORT, T
 
 
 @dataclass(frozen=True)
-class Predictions:
+class ImagePredictions:
     """What was predicted for every test image.
 
     Attributes:
@@ -85,7 +85,7 @@ class Facts:
         """The backbone's name."""
         return str(self.config["model"]["name"])
 
-    def predictions(self) -> Predictions:
+    def predictions(self) -> ImagePredictions:
         """Return predictions.csv.
 
         Raises:
@@ -159,7 +159,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is damaged: {error}. Remove it and run again.") from error
 
 
-def _read_predictions(path: Path) -> Predictions:
+def _read_predictions(path: Path) -> ImagePredictions:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = csv.reader(file)
@@ -171,7 +171,7 @@ def _read_predictions(path: Path) -> Predictions:
             raise ValueError("there is no image or no class in it")
         of_name = {name: label for label, name in enumerate(classes)}
         where, label = header.index("path"), header.index("label")
-        return Predictions(
+        return ImagePredictions(
             [row[where] for row in body],
             classes,
             np.array([of_name[row[label]] for row in body], dtype=np.int64),

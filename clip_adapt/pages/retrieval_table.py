@@ -17,7 +17,7 @@ COLUMNS = ("path", "captions", "rank", "right", "right_cos", "wrong", "wrong_cos
 
 
 @dataclass(frozen=True)
-class Text:
+class ScoredText:
     """A text and its cosine with an image."""
 
     words: str
@@ -40,10 +40,10 @@ class Answer:
 
     path: str
     captions: list[str]
-    nearest: list[Text]
+    nearest: list[ScoredText]
     rank: int
-    right: Text
-    wrong: Text | None
+    right: ScoredText
+    wrong: ScoredText | None
     image_ranks: list[int]
 
     @property
@@ -52,7 +52,7 @@ class Answer:
         return float("inf") if self.wrong is None else self.right.cosine - self.wrong.cosine
 
     @property
-    def put_before(self) -> list[Text]:
+    def put_before(self) -> list[ScoredText]:
         """The wrong texts among the nearest that are at least as near as the right one."""
         return [t for t in self.nearest if t.words not in self.captions][: self.rank - 1]
 
@@ -110,10 +110,10 @@ def _read_row(row: Mapping[str, str]) -> Answer:
     return Answer(
         row["path"],
         captions,
-        [Text(row[f"text{i}"], float(row[f"cos{i}"])) for i in near],
+        [ScoredText(row[f"text{i}"], float(row[f"cos{i}"])) for i in near],
         rank,
-        Text(row["right"], float(row["right_cos"])),
-        Text(row["wrong"], float(row["wrong_cos"])) if row["wrong_cos"] else None,
+        ScoredText(row["right"], float(row["right_cos"])),
+        ScoredText(row["wrong"], float(row["wrong_cos"])) if row["wrong_cos"] else None,
         image_ranks,
     )
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from clip_adapt.evaluation.quantities import PER_CLASS
 from clip_adapt.evaluation.reading import list_quantities
 from clip_adapt.pages import numbers, pictures, plots, tables
-from clip_adapt.pages.facts import Facts, Predictions
+from clip_adapt.pages.facts import Facts, ImagePredictions
 from clip_adapt.pages.rendering import make_environment
 
 CELLS = 25  # up to so many classes the confusion matrix is a table of numbers, above it a picture
@@ -82,14 +82,14 @@ def list_headline(metrics: dict[str, Any]) -> list[numbers.MetricRow]:
     ]
 
 
-def _choose(p: Predictions) -> tuple[list[int], list[int]]:
+def _choose(p: ImagePredictions) -> tuple[list[int], list[int]]:
     # The most confident mistakes and the least confident hits, as indices of test images.
     right = p.predicted == p.labels
     order = np.argsort(-p.confidence, kind="stable")
     return order[~right[order]][:SHOWN].tolist(), order[right[order]][::-1][:SHOWN].tolist()
 
 
-def _list_shots(p: Predictions, chosen: Iterable[int], pool: dict[str, str]) -> list[Shot]:
+def _list_shots(p: ImagePredictions, chosen: Iterable[int], pool: dict[str, str]) -> list[Shot]:
     return [
         Shot(
             p.paths[i],

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from clip_adapt.pages.facts import Predictions
+from clip_adapt.pages.facts import ImagePredictions
 from clip_adapt.pages.numbers import DASH
 
 
@@ -24,7 +24,7 @@ class ClassRow:
     mistaken: str
 
 
-def list_classes(p: Predictions, confusion: NDArray[np.int64]) -> list[ClassRow]:
+def list_classes(p: ImagePredictions, confusion: NDArray[np.int64]) -> list[ClassRow]:
     """Return a row for every class, in the order of the classes."""
     precision, recall, f1, support = precision_recall_fscore_support(
         p.labels, p.predicted, labels=range(len(p.classes)), zero_division=0
@@ -44,7 +44,7 @@ def list_classes(p: Predictions, confusion: NDArray[np.int64]) -> list[ClassRow]
     ]
 
 
-def count_confusions(p: Predictions) -> NDArray[np.int64]:
+def count_confusions(p: ImagePredictions) -> NDArray[np.int64]:
     """Return how many images of each true class (rows) were given each class (C, C)."""
     return confusion_matrix(p.labels, p.predicted, labels=range(len(p.classes)))
 

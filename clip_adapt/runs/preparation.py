@@ -130,7 +130,7 @@ def check_images(data: Data, on_bad_image: str, cache_dir: str | None) -> Checke
     reasons = dict(survey.broken)
     for other in (d for d in data.others.values() if d.card != data.pool.card):
         reasons |= other.survey(cache_dir=cache_dir).broken
-    reasons |= decoding.find_broken(item.path for item in data.aside or [])
+    reasons |= decoding.find_broken(item.path for item in data.set_aside or [])
     if on_bad_image == "error":
         decoding.refuse_broken(reasons)
     kept = data.without(reasons)

@@ -29,12 +29,12 @@ def run(config: Config, shared: Shared | None = None) -> Classifier:
     Raises:
         InputError: with the reason and the remedy.
     """
-    with start_run(config, shared or Shared()) as started:
-        return started.finish(started.training.alone())
+    with start_run(config, shared or Shared()) as ready:
+        return ready.finish(ready.training.alone())
 
 
 @contextlib.contextmanager
-def start_run(config: Config, shared: Shared) -> Iterator[StartedRun]:
+def start_run(config: Config, shared: Shared) -> Iterator[ReadyRun]:
     """Begin a run: everything up to its training by steps.
 
     Its folder is held while the block runs; when the block raises, the folder is left as it was.
@@ -52,11 +52,11 @@ def start_run(config: Config, shared: Shared) -> Iterator[StartedRun]:
     with hold_folder(prepared.run.folder):
         with clock.count("total"):
             training = config.objective.solve(prepared.run, prepared.method)
-        yield StartedRun(prepared, training)
+        yield ReadyRun(prepared, training)
 
 
 @dataclass(frozen=True)
-class StartedRun:
+class ReadyRun:
     """A run whose method is ready to be trained by steps.
 
     Attributes:

@@ -14,7 +14,7 @@ from typing import Any
 from clip_adapt.config import cards, options, values, yamls
 from clip_adapt.config.options import Option
 from clip_adapt.config.run_options import RunOptions
-from clip_adapt.config.values import Text
+from clip_adapt.config.values import TypedText
 from clip_adapt.errors import InputError
 from clip_adapt.method import finding
 from clip_adapt.runs.configuration import Config, compose
@@ -110,7 +110,7 @@ def _find_reordered(now: Any, then: Any, name: str = "") -> list[str]:
 
 def _list_choices(given: Mapping[str, Any], key: str) -> list[Any] | None:
     # None when the option has one value, be it a list that the option itself takes.
-    value = values.parse(given[key]) if isinstance(given[key], Text) else given[key]
+    value = values.parse(given[key]) if isinstance(given[key], TypedText) else given[key]
     if not isinstance(value, list) or _takes_list(value, _find_option(given, key)):
         return None
     if not value:
@@ -140,7 +140,7 @@ def _find_option(given: Mapping[str, Any], key: str) -> Option | None:
 
 def _list_methods(given: Mapping[str, Any]) -> list[str]:
     value = given.get("method", _read_defaults()["method"])
-    parsed = values.parse(value) if isinstance(value, Text) else value
+    parsed = values.parse(value) if isinstance(value, TypedText) else value
     return [str(name) for name in (parsed if isinstance(parsed, list) else [parsed])]
 
 
@@ -171,7 +171,7 @@ def _drop_repeats(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _choose_folder(given: Mapping[str, Any]) -> Path:
     value = given.get("dataset", _read_defaults()["dataset"])
-    parsed = values.parse(value) if isinstance(value, Text) else value
+    parsed = values.parse(value) if isinstance(value, TypedText) else value
     if isinstance(parsed, list):
         return Path("runs") / "sweep"
     return Path("runs") / Path(str(parsed)).stem / "sweep"
@@ -194,7 +194,7 @@ def _name(one: Mapping[str, Any]) -> str:
 
 
 def _parse_value(value: Any) -> Any:
-    return values.parse(value) if isinstance(value, Text) else value
+    return values.parse(value) if isinstance(value, TypedText) else value
 
 
 def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:

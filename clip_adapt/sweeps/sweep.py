@@ -139,7 +139,7 @@ class Sweep:
 
     def _make(self, cell: Cell, pending: dict[Path, Cell], shared: Shared, say: Say) -> None:
         # Take a run off ``pending``, and those made beside it; not what another process works on.
-        from clip_adapt.sweeps.making import make_runs
+        from clip_adapt.sweeps.groups import make_runs
 
         with contextlib.ExitStack() as claims:
             if not self._claim(cell, claims):
@@ -169,7 +169,7 @@ class Sweep:
 
     @functools.cached_property
     def _families(self) -> dict[Path, str]:
-        from clip_adapt.sweeps.making import describe_family
+        from clip_adapt.sweeps.groups import describe_family
 
         return {cell.folder: describe_family(cell) for cell in self.cells}
 

@@ -68,7 +68,7 @@ class TogetherLoop:
         numbers, or branch on a value; that shows here, on the first images. Nothing is changed.
         """
         if not all(step.is_stackable for step in self.steps):
-            return "what is learned from is no features"
+            return "what is learned from is not features"
         for method in self.methods:
             method.train()
         with keep_untouched(self.methods) as is_changed:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from clip_adapt.data.items import Context, Item
-from clip_adapt.data.sources._table import Row, Table, read_table
+from clip_adapt.data.sources._table import Row, TableFile, read_table
 from clip_adapt.data.splitting import SPLIT_NAMES
 from clip_adapt.errors import InputError, explain_unknown, list_lines, nearest
 
@@ -42,7 +42,7 @@ class ImageTable:
         folder: what the paths are relative to.
     """
 
-    table: Table
+    table: TableFile
     columns: Mapping[str, str | None]
     folder: Path
 
@@ -163,7 +163,7 @@ def open_table(
     return ImageTable(table, columns, folder)
 
 
-def find_column(table: Table, kind: str, given: str | None) -> str | None:
+def find_column(table: TableFile, kind: str, given: str | None) -> str | None:
     """Return the column of a kind: the given one, else the first usual name; None without one.
 
     Raises:
@@ -186,12 +186,12 @@ def find_column(table: Table, kind: str, given: str | None) -> str | None:
     return found
 
 
-def _find_usual(table: Table, kind: str) -> str | None:
+def _find_usual(table: TableFile, kind: str) -> str | None:
     lower = {name.lower(): name for name in table.columns}
     return next((lower[name] for name in USUAL[kind] if name in lower), None)
 
 
-def _suggest_objective(table: Table, kind: str) -> str:
+def _suggest_objective(table: TableFile, kind: str) -> str:
     if kind == "label" and _find_usual(table, "caption"):
         return "; or train on its captions: objective=contrastive"
     if kind == "caption" and _find_usual(table, "label"):

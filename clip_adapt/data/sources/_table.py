@@ -24,7 +24,7 @@ class Row(dict[str, str]):
 
 
 @dataclass(frozen=True)
-class Table:
+class TableFile:
     """A table: its file, its columns, its rows."""
 
     path: Path
@@ -32,7 +32,7 @@ class Table:
     rows: list[Row]
 
 
-def read_table(path: Path, encoding: str = "utf-8-sig", delimiter: str | None = None) -> Table:
+def read_table(path: Path, encoding: str = "utf-8-sig", delimiter: str | None = None) -> TableFile:
     """Read a table; empty lines are left out.
 
     Raises:
@@ -53,7 +53,7 @@ def read_table(path: Path, encoding: str = "utf-8-sig", delimiter: str | None = 
         raise InputError(f"{path}, line {reader.line_num}: {error}") from error
     if not rows:
         raise InputError(f"{path} has column names and no rows")
-    return Table(path, columns, rows)
+    return TableFile(path, columns, rows)
 
 
 def _read_text(path: Path, encoding: str) -> str:

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
-from clip_adapt.runs.run import StartedRun, run, start_run
+from clip_adapt.runs.run import ReadyRun, run, start_run
 from clip_adapt.runs.shared import Shared
 from clip_adapt.sweeps.grid import Cell
 from clip_adapt.training import side_by_side
@@ -62,7 +62,7 @@ class _Member:
     def __init__(self, cell: Cell, shared: Shared, stack: contextlib.ExitStack) -> None:
         self.cell = cell
         self.held = stack.enter_context(contextlib.ExitStack())
-        self.start: StartedRun | Exception
+        self.start: ReadyRun | Exception
         try:
             self.start = self.held.enter_context(start_run(cell.config, shared))
         except Exception as error:
@@ -83,7 +83,7 @@ class _Member:
             with self.held:
                 if isinstance(trained, Exception):
                     raise trained
-                assert isinstance(self.start, StartedRun), "what is trained was started"
+                assert isinstance(self.start, ReadyRun), "what is trained was started"
                 metrics = self.start.finish(trained).metrics
                 assert metrics is not None, "a finished run has metrics"
                 return metrics
@@ -93,10 +93,10 @@ class _Member:
 
 def _train(group: list[_Member]) -> list[Trained | Exception]:
     # In the order of the runs; what failed at its start has failed.
-    trainings = [m.start.training for m in group if isinstance(m.start, StartedRun)]
+    trainings = [m.start.training for m in group if isinstance(m.start, ReadyRun)]
     trained = iter(side_by_side.train_together(trainings) if trainings else [])
     return [
-        next(trained) if isinstance(member.start, StartedRun) else member.start for member in group
+        next(trained) if isinstance(member.start, ReadyRun) else member.start for member in group
     ]
 
 
