@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import clip_adapt
 from clip_adapt.adapted import delta
 from clip_adapt.adapted.classifier import Classifier
 from clip_adapt.data.task import Task
@@ -28,6 +29,9 @@ class Turned(Method):
     def __init__(self, backbone, task):
         super().__init__(backbone, task)
         self.shift = torch.nn.Parameter(torch.ones(()))
+
+    def encode_text(self, texts):
+        return super().encode_text([f"{text}!" for text in texts])
 
     def image_features(self, z):
         return F.normalize(z.roll(1, dims=1) * self.shift, dim=1)
@@ -102,6 +106,14 @@ def test_a_tuple_of_images_is_a_list_of_them(turned, paths):
     assert len(turned.predict(tuple(paths[:1]))) == 1
 
 
+def test_a_classifier_of_names_alone(tiny_backbone, paths):
+    own = Classifier(Method(tiny_backbone, Task(NAMES, ("art of a {}.", "the {}."))))
+    model = clip_adapt.zero_shot(NAMES, template=["art of a {}.", "the {}."], model=tiny_backbone)
+    assert model.predict(paths) == own.predict(paths)
+    with pytest.raises(InputError, match="at least two"):
+        clip_adapt.zero_shot(["cat"], model=tiny_backbone)
+
+
 @pytest.mark.parametrize(("top_k", "count"), [(1, 1), (2, 2), (3, 3), (99, 3)])
 def test_no_more_classes_than_there_are_or_are_asked_for(turned, paths, top_k, count):
     (ranking,) = turned.predict(paths[:1], top_k=top_k)
@@ -129,6 +141,7 @@ def test_images_go_through_in_batches_and_come_out_in_order(turned, paths, monke
     "use",
     [
         lambda model, z: model.predict(z),
+        lambda model, z: model.predict("no such image.png"),
         lambda model, z: model.logits(torch.zeros(1, 3, 32, 32)),
         lambda model, z: model.probabilities(torch.zeros(1, 3, 32, 32)),
         lambda model, z: model.logits_of_features(torch.zeros(1, 16)),
@@ -145,7 +158,8 @@ def test_features_are_those_of_the_method_and_carry_no_gradient(turned, tiny_bac
     pixels, texts = torch.randn(2, 3, 32, 32), ["a cat", "a dog", "an eel"]
     images, words = turned.encode_image(pixels), turned.encode_text(texts)
     assert torch.allclose(images, tiny_backbone.encode_image(pixels).roll(1, dims=1))
-    assert torch.allclose(words, tiny_backbone.encode_text(texts).roll(2, dims=1))
+    marked = tiny_backbone.encode_text(["a cat!", "a dog!", "an eel!"])
+    assert torch.allclose(words, marked.roll(2, dims=1))
     answers = (turned.logits(pixels), turned.logits_of_features(images))
     assert not any(tensor.requires_grad for tensor in (images, words, *answers))
 
@@ -171,12 +185,13 @@ def test_half_precision_logits_are_mixed_in_single_precision(tiny_backbone):
     assert torch.allclose(model.logits_of_features(z), expected, atol=1e-5)
 
 
-@pytest.fixture
-def saved(tiny_backbone, tmp_path):
-    """The folder of a delta of CoOp with thresholds."""
-    made = find_method("coop").cls(tiny_backbone, Task(NAMES), n_ctx=2)
-    header = delta.describe(find_method("coop"), made, conformal=THRESHOLDS)
-    return delta.save(tmp_path / "coop", made, header, "").parent
+@pytest.fixture(params=["zero_shot", "coop"])
+def saved(request, tiny_backbone, tmp_path):
+    """The folder of a delta with thresholds."""
+    found = find_method(request.param)
+    made = found.cls(tiny_backbone, Task(NAMES))
+    header = delta.describe(found, made, conformal=THRESHOLDS)
+    return delta.save(tmp_path / request.param, made, header, "").parent
 
 
 def read_lines(result):
