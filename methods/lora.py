@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+from open_clip.transformer import CustomResidualAttentionBlock
 from torch import Tensor
 
 from clip_adapt.backbone import tunable_layers, tuning
@@ -155,7 +156,9 @@ class LoRA(Method):
     def _checkpoint(twin: Backbone, towers: tuple[str, ...]) -> None:
         for tower in towers:
             module = getattr(twin.model, tower)
-            if not hasattr(module, "set_grad_checkpointing"):
+            # open_clip hands such blocks more than they take when it checkpoints them.
+            fails = any(isinstance(m, CustomResidualAttentionBlock) for m in module.modules())
+            if fails or not hasattr(module, "set_grad_checkpointing"):
                 raise InputError(
                     f"method.checkpointing=true: the {SIDES[tower]} tower of "
                     f"{twin.card.architecture} cannot do it; leave it out"

@@ -119,7 +119,7 @@ TWO = " tower has 2 blocks; expected all, top:1 to top:2, or a list of 0 to 1"
 LONG = "tokens does not fit into the text tower's {}: 'x x x"
 REFUSED = {
     "vit": {"three blocks": f"image{TWO}"},
-    "own-attention": {"three blocks": f"image{TWO}"},
+    "own-attention": {"checkpoints": CANNOT, "three blocks": f"image{TWO}"},
     "resnet": {"three blocks": f"text{TWO}", "VeRA": CONVOLVES},
     "siglip": {
         "checkpoints": CANNOT,
@@ -157,23 +157,12 @@ def score(backbone, asked):
 def test_what_an_architecture_does_not_allow_is_refused_and_nothing_else(family, cards):
     backbone = Backbone.from_card(cards[family], device="cpu")
     for asked in ASKED:
-        if (family, asked) == ("own-attention", "checkpoints"):
-            continue
         if part := REFUSED[family].get(asked):
             with pytest.raises(InputError) as caught:
                 score(backbone, asked)
             assert part in str(caught.value)
         else:
             assert score(backbone, asked).shape == (2, 3)
-
-
-@pytest.mark.xfail(strict=True, raises=TypeError, reason="open_clip passes its block too much")
-def test_towers_with_attention_of_their_own_checkpoint_or_say_that_they_cannot(cards):
-    backbone = Backbone.from_card(cards["own-attention"], device="cpu")
-    try:
-        assert score(backbone, "checkpoints").shape == (2, 3)
-    except InputError as error:
-        assert str(error).startswith("method.checkpointing=true: the ")
 
 
 def test_siglip_scores_are_sigmoid_logits(cards):

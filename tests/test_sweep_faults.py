@@ -102,6 +102,20 @@ def test_a_leak_that_the_card_no_longer_allows_is_looked_at_again(sweep, write_c
     assert sweep_again(sweep, f"dataset={card}")
 
 
+@pytest.mark.parametrize("word", ["method=[mine.py]", "metrics=mine.py"])
+def test_changed_code_of_the_user_is_run_anew(sweep, animals, word):
+    examples = Path(__file__).parent.parent / "docs" / "examples"
+    name = "kgcoop.py" if word.startswith("method") else "matthews.py"
+    code = (examples / name).read_text(encoding="utf-8")
+    words = f"dataset={animals}", word, "epochs=0"
+    Path("mine.py").write_text(code, encoding="utf-8")
+    assert sweep(*words)[0] == 0
+    assert not sweep_again(sweep, *words)
+    Path("mine.py").write_text(code + "\nCHANGED = True\n", encoding="utf-8")
+    assert sweep_again(sweep, *words)
+    assert not sweep_again(sweep, *words)
+
+
 def test_classes_in_another_order_are_those_of_the_delta(sweep, write_card):
     for classes in (["cat", "dog", "eel"], ["eel", "dog", "cat"]):
         card = write_card("own.yaml", classes=f"{{{', '.join(f'{c}: {c}' for c in classes)}}}")

@@ -10,6 +10,7 @@ import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from clip_adapt.backbone.devices import resolve_device
@@ -25,7 +26,8 @@ from clip_adapt.method.contract import Method
 from clip_adapt.method.finding import Found, find_method, list_methods
 from clip_adapt.objectives import Objective, find_objective, list_objectives
 from clip_adapt.objectives._finding import FoundObjective
-from clip_adapt.system.files import locate_resource
+from clip_adapt.runs.contradictions import find_contradictions
+from clip_adapt.system.files import hash_file, locate_resource
 
 WANTED = {
     "classes": "a folder of class folders, or a table with an image and a label column",
@@ -76,7 +78,18 @@ class Config:
         resolved["model"] = asdict(self.model)
         if self.others:  # named by a path, so what they say belongs to what was done
             resolved["others"] = {name: asdict(card) for name, card in self.others.items()}
+        if code := self.hash_code():
+            resolved["code"] = code
         return resolved
+
+    def hash_code(self) -> dict[str, str]:
+        """Return the SHA-256 of every file of the user's own that this run executes, by path."""
+        o, cards_read = self.options, (self.dataset, *self.others.values())
+        metrics = [o.metrics] if isinstance(o.metrics, str) else o.metrics or []
+        named = [o.objective, *metrics, *(card.source for card in cards_read)]
+        own = [Path(name).expanduser() for name in named if name.endswith(".py")]
+        own += [self.method.file] if self.method.file else []
+        return {str(path): hash_file(path) for path in own}
 
 
 def compose(given: Mapping[str, Any]) -> Config:
@@ -110,7 +123,7 @@ def compose(given: Mapping[str, Any]) -> Config:
     general = {**defaults, **recipe, **cpu_recipe, **tree["general"], **chosen}
     schema = options.read_fields(RunOptions)
     checked, wrong = options.validate(general, schema, renamed=RENAMED)
-    problems += wrong or _find_contradictions(checked) + found.objective.find_problems(
+    problems += wrong or find_contradictions(checked) + found.objective.find_problems(
         checked, dataset
     )
     problems += _find_data_problems(found, dataset)
@@ -240,29 +253,6 @@ def _shorten_recipe(
     except InputError:
         return {}  # the backbone refuses this device in its own words
     return {k: v for k, v in shorter.items() if on_cpu and k not in given}
-
-
-def _find_contradictions(checked: dict[str, Any]) -> list[str]:
-    problems = []
-    if checked["template"] is not None and checked["templates"] is not None:
-        problems.append("template and templates are both given: keep one of them")
-    given = {"templates": [*(checked["templates"] or []), *filter(None, [checked["template"]])]}
-    problems += [
-        f"template {t!r} has no {{}} for the class name"
-        for t in cards.find_slotless_templates(given)
-    ]
-    if checked["conformal_images"] is not None and checked["conformal"] is None:
-        problems.append(
-            "conformal_images is given without conformal: add conformal=0.1, or drop it"
-        )
-    crosses = checked["protocol"] == "cross_dataset"
-    if crosses and not checked["test_on"]:
-        problems.append("protocol=cross_dataset needs test_on=DATASET, or test_on=[ONE, OTHER]")
-    if checked["test_on"] and not crosses:
-        problems.append("test_on is given without protocol=cross_dataset: add it, or drop test_on")
-    if isinstance(checked["epochs"], dict) and not checked["epochs"]:
-        problems.append("epochs={}: expected at least one entry of shots: epochs")
-    return problems
 
 
 def _find_data_problems(found: FoundObjective, card: DataCard | None) -> list[str]:
