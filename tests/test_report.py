@@ -212,6 +212,25 @@ def test_plots_take_their_colours_from_the_page_and_share_no_id():
         assert "var(--accent)" in svg and "font-family" not in svg
 
 
+@pytest.mark.parametrize(
+    ("losses", "low", "high"),
+    [
+        ([2.0, 2.0], 0, 2.1),
+        ([3.0, float("nan"), 1.0], 0, 3.15),
+        ([-1.0, 1.0], -1.1, 1.1),
+        ([float("inf")], 0, 1.05),
+    ],
+)
+def test_the_axis_of_the_loss_holds_every_value(losses, low, high):
+    assert plots._choose_limits(losses) == pytest.approx((low, high))
+
+
+def test_epochs_are_whole_numbers():
+    drawn = plots.draw_learning_curve({"loss": [1.0, 0.9, 0.8], "accuracy": [0.5, 0.6, 0.7]})
+    texts = {text.strip() for text in re.findall(r">([^<>]*)</text>", drawn)}
+    assert {"1", "2", "3"} <= texts and not {"1.25", "1.50", "2.5"} & texts
+
+
 def test_the_index_lists_every_run_and_links_to_its_page(make_run, tmp_path, run_cli):
     write_page(make_run("a/one", seed=1))
     make_run("a/two", seed=2)

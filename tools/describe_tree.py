@@ -231,7 +231,7 @@ def docstrings_of(tree: ast.Module) -> Iterator[range]:
             yield range(first.lineno, first.end_lineno + 1)
 
 
-ROW, GAP, WIDTH, LEFT = 34, 6, 1040, 90  # of the picture, in pixels
+ROW, GAP, WIDTH, LEFT = 34, 6, 1240, 90  # of the picture, in pixels
 SHADES = ("#eef2f7", "#dfe8f2")  # in turn, so that rooms of one row of the order look alike
 INK, GREY, ACCENT = "#1b2733", "#51606f", "#a2410b"
 
@@ -263,7 +263,7 @@ def draw_room(room: Room, steps: list[str], at: int) -> str:
     cells = [
         (LEFT + 12, room.name, f'font-weight="bold" fill="{INK}"'),
         (LEFT + 105, purpose, f'fill="{INK}"'),
-        (WIDTH - 215, ", ".join(steps), f'text-anchor="end" font-weight="bold" fill="{ACCENT}"'),
+        (WIDTH - 250, ", ".join(steps), f'text-anchor="end" font-weight="bold" fill="{ACCENT}"'),
         (WIDTH - GAP - 12, room.size, f'text-anchor="end" fill="{GREY}"'),
     ]
     texts = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from sklearn.calibration import calibration_curve
 
@@ -65,7 +67,7 @@ def draw_learning_curve(
         marker = "o" if len(epochs) < 12 else None
         loss.plot(epochs, curve["loss"], color=ACCENT, marker=marker, markersize=4)
         loss.set_ylabel("loss")
-        loss.set_ylim(bottom=0)
+        loss.set_ylim(*_choose_limits(curve["loss"]))
         for name, colour, line in zip(labels, (ACCENT, SECOND), ("-", "--"), strict=False):
             if name in curve:
                 label, values = labels[name], 100 * np.array(curve[name])
@@ -75,6 +77,7 @@ def draw_learning_curve(
         shares.set_ylim(0, 102)
         shares.set_ylabel(axis)
         shares.set_xlabel("epoch")
+        shares.xaxis.set_major_locator(MaxNLocator(integer=True))
         ends = [curve[name][-1] for name in labels if name in curve]
         free = "lower right" if max(ends, default=0) > 0.5 else "upper right"
         shares.legend(frameon=False, loc=free, labelcolor=INK)
@@ -104,6 +107,14 @@ def draw_reliability(correct: NDArray[np.bool_], confidence: NDArray[np.float64]
         below.set_xlabel("probability given to the predicted class, in %")
         below.set_xlim(0, 100)
         return _write_svg(figure, "reliability")
+
+
+def _choose_limits(losses: Sequence[float]) -> tuple[float, float]:
+    # From 0, or from below a negative loss; a loss that never changes is seen whole, too.
+    finite = [loss for loss in losses if math.isfinite(loss)] or [1.0]
+    low, high = min(0.0, *finite), max(0.0, *finite)
+    room = 0.05 * ((high - low) or 1)
+    return (low - room if low < 0 else low), high + room
 
 
 def _write_svg(figure: Figure, salt: str) -> str:
