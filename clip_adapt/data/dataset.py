@@ -21,6 +21,7 @@ from clip_adapt.data.source import find_source
 from clip_adapt.data.task import Prompts, Task
 from clip_adapt.errors import InputError
 from clip_adapt.system.files import choose_cache_folder, choose_data_folder
+from clip_adapt.system.run_files import TWINS
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ class Dataset:
         if twins:
             notes.append(
                 f"{len(twins)} images look like one of another split (near-duplicates); "
-                f"they are listed in {leaks.FILE}"
+                f"they are listed in {TWINS}"
             )
         return notes, twins
 

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 NEAR, NEAR_FINE = 6, 32
 BLOCK = 1 << 22  # hashes compared at once: 32 MB
 
-FILE = "near_duplicates.csv"  # in a run's folder
-
 Parts = Mapping[str, Sequence["Item"]]
 Pair = tuple[str, str]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from clip_adapt.data import catalog
 from clip_adapt.data.source import Gives
 from clip_adapt.errors import InputError
-from clip_adapt.system.files import require_writable, write_text
+from clip_adapt.system.files import choose_cache_folder, require_writable, write_text
 from clip_adapt.system.run_files import METRICS
 
 if TYPE_CHECKING:
@@ -50,7 +50,6 @@ def measure_deltas(
     from clip_adapt.evaluation.finding import find_metrics
     from clip_adapt.inputs.features import FeatureCache
     from clip_adapt.objectives._finding import find_measuring_objective
-    from clip_adapt.system.files import choose_cache_folder
 
     more = find_metrics(metrics)
     catalog.find_dataset(dataset)  # says what is wrong with it before anything is loaded
@@ -123,7 +122,6 @@ def _make_names(adapters: Sequence[str]) -> list[str]:
 def _list_readable(data: Dataset, on_bad_image: str, cache_dir: str | None) -> list[Item]:
     # The test images, without those that cannot be read where they may be left out.
     from clip_adapt.data import decoding, scan
-    from clip_adapt.system.files import choose_cache_folder
 
     paths = [item.path for item in data.test]
     reasons = scan.survey_images(paths, choose_cache_folder(cache_dir)).broken

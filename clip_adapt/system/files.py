@@ -7,6 +7,7 @@ import errno
 import functools
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,6 +44,29 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file (UTF-8) atomically."""
     with write_atomically(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+@contextlib.contextmanager
+def build_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder beside ``folder`` which takes its place when the block succeeds.
+
+    When another process has built the same folder meanwhile, that one stays.
+
+    Raises:
+        InputError: when the disk is full or the place cannot be written; nothing is left behind.
+    """
+    with refuse_unwritable(folder.parent):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        with refuse_unwritable(folder.parent):
+            yield building
+            building.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from tqdm import tqdm
 
 from clip_adapt.config.cards import SPLITS
 from clip_adapt.data.items import Context, Item, Splits
-from clip_adapt.system.files import refuse_unwritable, write_text
+from clip_adapt.system.files import build_folder, write_text
 
 # A label, and a function that writes the image to a path without suffix and returns the suffix.
 Row = tuple[int, Callable[[Path], str]]
@@ -56,24 +54,13 @@ def read_stamp(path: Path) -> str:
 
 
 def _write_all(folder: Path, rows: Callable[[str], Iterable[Row]], total: int | None) -> None:
-    with refuse_unwritable(folder.parent):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        with (
-            refuse_unwritable(folder.parent),
-            tqdm(total=total, desc="unpacking", unit="img", disable=None) as bar,
-        ):
-            for split in SPLITS:
-                write_text(
-                    building / f"{split}.txt", "".join(_write_split(building, split, rows, bar))
-                )
-            building.rename(folder)
-    except OSError:
-        if not folder.is_dir():  # another process has unpacked the same file meanwhile
-            raise
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+    with (
+        build_folder(folder) as building,
+        tqdm(total=total, desc="unpacking", unit="img", disable=None) as bar,
+    ):
+        for split in SPLITS:
+            text = "".join(_write_split(building, split, rows, bar))
+            write_text(building / f"{split}.txt", text)
 
 
 def _write_split(

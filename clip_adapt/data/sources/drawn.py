@@ -7,8 +7,6 @@ import importlib
 import inspect
 import json
 import os
-import shutil
-import tempfile
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated
@@ -21,7 +19,7 @@ from clip_adapt.config.values import Between
 from clip_adapt.data.items import Context, Item, Splits
 from clip_adapt.data.synthetic.blocks import draw_block, file_name
 from clip_adapt.errors import InputError, explain_unknown, nearest
-from clip_adapt.system.files import locate_resource, refuse_unwritable
+from clip_adapt.system.files import build_folder, locate_resource
 
 # Every split draws from numbers of its own, so a larger train pool leaves the test set as it is.
 FIRST = {"train": 0, "val": 1_000_000, "test": 2_000_000}
@@ -106,18 +104,8 @@ def _draw_all(
         for name in classes
         for start in range(0, count, _BLOCK)
     ]
-    with refuse_unwritable(folder.parent):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        with refuse_unwritable(folder.parent):
-            _draw_jobs(building, generator, classes, jobs, size, seed)
-            building.rename(folder)
-    except OSError:
-        if not folder.is_dir():  # another process has drawn the same set meanwhile
-            raise
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+    with build_folder(folder) as building:
+        _draw_jobs(building, generator, classes, jobs, size, seed)
 
 
 _BLOCK = 8
