@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from clip_adapt.evaluation import resampling
+from clip_adapt.runs.configuration import compose
+from clip_adapt.system.files import hash_file
 
 ANEW = "finished before with another configuration, so it runs anew"
 FILES = ("results.csv", "results.md", "curve.png", "curve.svg", "index.html")
@@ -114,6 +116,15 @@ def test_changed_code_of_the_user_is_run_anew(sweep, animals, word):
     Path("mine.py").write_text(code + "\nCHANGED = True\n", encoding="utf-8")
     assert sweep_again(sweep, *words)
     assert not sweep_again(sweep, *words)
+
+
+def test_code_that_is_edited_while_a_run_goes_on_is_not_the_run_s(animals, tiny_model):
+    Path("mine.py").write_text(FAILING, encoding="utf-8")
+    config = compose({"method": "mine.py", "dataset": str(animals), "model": str(tiny_model)})
+    before = config.to_yaml()
+    assert hash_file("mine.py") in before
+    Path("mine.py").write_text(FAILING + "# edited\n", encoding="utf-8")
+    assert config.to_yaml() == before
 
 
 def test_classes_in_another_order_are_those_of_the_delta(sweep, write_card):

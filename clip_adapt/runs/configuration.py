@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,8 @@ class Config:
     this runs on a CPU, ``published`` what the recipe has in their place.
     ``candidates`` are those that ``method=auto`` chooses among; none for any other method.
     ``others`` are the cards of the data sets that are needed besides ``dataset``, by name.
+    ``code`` is the SHA-256 of every file of the user's own that is executed, by path, taken
+    when it is loaded: an edit while the run is under way is not in the run.
     """
 
     options: RunOptions
@@ -57,6 +59,7 @@ class Config:
     published: dict[str, Any] = field(default_factory=dict)
     candidates: tuple[Config, ...] = ()
     others: dict[str, DataCard] = field(default_factory=dict)
+    code: dict[str, str] = field(default_factory=dict)
 
     def to_yaml(self) -> str:
         """Return everything resolved as YAML; its first line is the command that gives it."""
@@ -78,18 +81,9 @@ class Config:
         resolved["model"] = asdict(self.model)
         if self.others:  # named by a path, so what they say belongs to what was done
             resolved["others"] = {name: asdict(card) for name, card in self.others.items()}
-        if code := self.hash_code():
-            resolved["code"] = code
+        if self.code:
+            resolved["code"] = self.code
         return resolved
-
-    def hash_code(self) -> dict[str, str]:
-        """Return the SHA-256 of every file of the user's own that this run executes, by path."""
-        o, cards_read = self.options, (self.dataset, *self.others.values())
-        metrics = [o.metrics] if isinstance(o.metrics, str) else o.metrics or []
-        named = [o.objective, *metrics, *(card.source for card in cards_read)]
-        own = [Path(name).expanduser() for name in named if name.endswith(".py")]
-        own += [self.method.file] if self.method.file else []
-        return {str(path): hash_file(path) for path in own}
 
 
 def compose(given: Mapping[str, Any]) -> Config:
@@ -149,6 +143,7 @@ def compose(given: Mapping[str, Any]) -> Config:
         cpu_recipe,
         {key: {**defaults, **recipe}[key] for key in cpu_recipe},
         others=others,
+        code=_hash_code(o, method, (dataset, *others.values())),
     )
 
 
@@ -266,6 +261,14 @@ def _find_data_problems(found: FoundObjective, card: DataCard | None) -> list[st
         f"objective={found.name} learns from {found.objective.gives}: use "
         f"objective={' or '.join(able)}, or {WANTED[found.objective.gives]}"
     ]
+
+
+def _hash_code(o: RunOptions, method: Found, cards_read: Iterable[DataCard]) -> dict[str, str]:
+    metrics = [o.metrics] if isinstance(o.metrics, str) else o.metrics or []
+    named = [o.objective, *metrics, *(card.source for card in cards_read)]
+    own = [Path(name).expanduser() for name in named if name.endswith(".py")]
+    own += [method.file] if method.file else []
+    return {str(path): hash_file(path) for path in own}
 
 
 def _override_templates(card: DataCard, checked: dict[str, Any]) -> DataCard:
