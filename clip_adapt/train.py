@@ -6,6 +6,7 @@ import sys
 
 from clip_adapt import cli
 from clip_adapt.cli import tables, words
+from clip_adapt.system.processes import is_main
 
 
 def main(argv: list[str]) -> int:
@@ -14,11 +15,15 @@ def main(argv: list[str]) -> int:
     # Imported here because they bring torch, which --help does without.
     from clip_adapt.runs.configuration import compose
     from clip_adapt.runs.folder import choose_folder
-    from clip_adapt.runs.run import run
+    from clip_adapt.runs.run import join_run, run
 
     config = compose(given)
-    tables.show_config(config, choose_folder(config))
-    tables.show_run(run(config))
+    with join_run(config):
+        if is_main():
+            tables.show_config(config, choose_folder(config))
+        classifier = run(config)
+        if is_main():
+            tables.show_run(classifier)
     return 0
 
 

@@ -5,8 +5,6 @@ import dataclasses
 import functools
 import json
 import math
-import os
-import socket
 from pathlib import Path
 
 import numpy as np
@@ -244,43 +242,6 @@ def test_select_val_keeps_the_weights_of_the_best_recall(tiny_backbone):
         found = retrieval.rank_pairs(method.image_features(z[:, 0]), t, captions.own)
     assert found.recall(1) == max(scores)
     assert min(scores) < max(scores)
-
-
-def in_process(rank, count, port, card, folder):
-    """Train in one of ``count`` processes on batches of 6 in all; rank 0 saves what was learned."""
-    torch.set_num_threads(1)
-    if count > 1:
-        os.environ |= {
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "WORLD_SIZE": str(count),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-            "ACCELERATE_USE_CPU": "true",
-        }
-    method, z, captions = problem_of(Backbone.from_card(card, device="cpu").double())
-    recipe = Recipe(epochs=2, batch_size=6 // count, lr=0.05, weight_decay=0.0)
-    curve = trained(method, z, captions, recipe)
-    if rank == 0:
-        torch.save((method.turn.detach(), curve), folder / f"{count}.pt")
-    if count > 1:
-        assert torch.distributed.get_backend() == "gloo"
-        torch.distributed.destroy_process_group()
-
-
-@pytest.mark.slow
-def test_two_processes_learn_what_one_learns_on_the_whole_batch(tiny_card, tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    for count in (1, 2):
-        args = (count, port, tiny_card, tmp_path)
-        torch.multiprocessing.spawn(in_process, args, nprocs=count)
-    one, two = (torch.load(tmp_path / f"{count}.pt", weights_only=True) for count in (1, 2))
-    assert float(one[0].abs().max()) > 1e-3
-    torch.testing.assert_close(two[0], one[0], rtol=1e-9, atol=1e-12)
-    for row, expected in zip(two[1], one[1], strict=True):
-        assert row == pytest.approx(expected, abs=1e-5)
 
 
 def test_features_of_a_method_decide_its_logits_and_not_zero_shots(tiny_backbone):

@@ -13,6 +13,7 @@ import sys
 
 from clip_adapt.cli.words import VERBS, write_help
 from clip_adapt.errors import InputError, explain_unknown
+from clip_adapt.system import joining
 
 REFUSED, FAULT, INTERRUPTED = 2, 1, 130
 
@@ -48,10 +49,12 @@ def run(verb: str, argv: list[str]) -> int:
     try:
         return importlib.import_module(f"clip_adapt.{verb}").main(argv)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if joining.speaks(error):
+            print(f"error: {error}", file=sys.stderr)
         return REFUSED
     except KeyboardInterrupt:
         # Worker threads may still decode; nothing that they do is waited for.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        print("interrupted; nothing half-written was left", file=sys.stderr)
+        if joining.is_first():
+            print("interrupted; nothing half-written was left", file=sys.stderr)
         return INTERRUPTED

@@ -19,6 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from clip_adapt.data import decoding
+from clip_adapt.system import processes
 
 log = logging.getLogger(__name__)
 
@@ -91,10 +92,12 @@ def _gather(
         for start in range(0, len(paths), CHUNK):
             part = paths[start : start + CHUNK]
             stamps = {path: _read_stamp(path) for path in part}
-            known = memory.read(stamps, length)
+            known = processes.broadcast(memory.read(stamps, length))
             todo = [path for path in stamps if path not in known]
-            fresh = dict(zip(todo, pool.map(work, todo), strict=True))
-            memory.keep((path, stamps[path], facts) for path, facts in fresh.items())
+            found = processes.share_work(lambda paths: list(pool.map(work, paths)), todo)
+            fresh = dict(zip(todo, found, strict=True))
+            if processes.is_main():
+                memory.keep((path, stamps[path], facts) for path, facts in fresh.items())
             yield from ((known | fresh)[path] for path in part)
             bar.update(len(part))
 

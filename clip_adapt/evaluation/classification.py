@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from clip_adapt.evaluation.quantities import COVERAGE, EMPTY, SET_SIZE
 from clip_adapt.evaluation.resampling import describe_bootstrap, estimate_mean
 from clip_adapt.inputs.features import FeatureCache, extract
 from clip_adapt.method.contract import Method
+from clip_adapt.system.processes import share_work
 
 
 @dataclass(frozen=True)
@@ -111,10 +112,24 @@ def compute_logits(
     """
     paths = [item.path for item in items]
     if classifier.method.tunes_image_tower:
-        rows = [classifier.logits(pixels) for pixels in classifier.batches(paths)]
-        return torch.cat(rows).cpu()
+        return compute_rows(classifier, classifier.logits, paths)
     z = extract(classifier.backbone, paths, cache, label=label)[:, 0]
     return classifier.logits_of_features(z).cpu()
+
+
+def compute_rows(
+    classifier: Classifier, work: Callable[[Tensor], Tensor], paths: Sequence[str]
+) -> Tensor:
+    """Return what ``work`` makes of the pixels of images, a row each, on the CPU.
+
+    Several processes of a run share the images.
+    """
+
+    def compute(part: Sequence[str]) -> list[Tensor]:
+        made = (work(pixels).cpu() for pixels in classifier.batches(part))
+        return [row.clone() for rows in made for row in rows]
+
+    return torch.stack(share_work(compute, paths))
 
 
 def _measure_sets(

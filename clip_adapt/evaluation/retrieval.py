@@ -27,7 +27,7 @@ from clip_adapt.adapted.classifier import Classifier
 from clip_adapt.data import scan
 from clip_adapt.data.captions import Captions
 from clip_adapt.data.items import Item
-from clip_adapt.evaluation.classification import list_groups
+from clip_adapt.evaluation.classification import compute_rows, list_groups
 from clip_adapt.evaluation.measuring import Measured, compare
 from clip_adapt.evaluation.predictions import Floats
 from clip_adapt.evaluation.quantities import RECALL_AT, RECALLS
@@ -184,8 +184,7 @@ def _encode_images(method: Method, items: list[Item], cache: FeatureCache) -> Te
         with torch.no_grad():
             return method.image_features(z.to(method.backbone.device)).float().cpu()
     classifier = Classifier(method)
-    rows = [classifier.encode_image(pixels) for pixels in classifier.batches(paths)]
-    return torch.cat(rows).float().cpu()
+    return compute_rows(classifier, classifier.encode_image, paths).float()
 
 
 def _encode_texts(method: Method, texts: Sequence[str]) -> Tensor:

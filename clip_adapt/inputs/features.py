@@ -11,6 +11,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,12 +25,14 @@ from clip_adapt.backbone.backbone import Backbone
 from clip_adapt.data import decoding, scan
 from clip_adapt.errors import InputError
 from clip_adapt.inputs.views import MADE_BY, Augment, make_view
+from clip_adapt.system import processes
 from clip_adapt.system.files import write_atomically
 
 log = logging.getLogger(__name__)
 
 CENTRE = -1
 SHARD = 1024  # images per file; an interrupted extraction goes on after the last one
+BATCHES = 4  # that each of several processes makes between two exchanges
 
 Job = tuple[int, str, str]  # view, key, path
 
@@ -136,12 +139,13 @@ def extract(
     groups = {index: _name_group(backbone, index, augment) for index in indices}
     todo: list[Job] = []
     for column, index in enumerate(indices):
-        known = cache.read(groups[index], set(place))
+        known = cache.read(groups[index], set(place)) if processes.is_main() else {}
         for key, feature in known.items():
             z[place[key], column] = feature
         todo += [(index, key, paths[row]) for key, row in place.items() if key not in known]
+    z, todo = processes.broadcast((z, todo))
     column_of = {index: column for column, index in enumerate(indices)}
-    with _Writer(cache, groups) as writer:
+    with _Writer(cache if processes.is_main() else FeatureCache(None), groups) as writer:
         for (index, key, _), feature in _compute_features(backbone, todo, augment, label):
             z[place[key], column_of[index]] = feature
             writer.add(index, key, feature)
@@ -184,26 +188,44 @@ def _name_group(backbone: Backbone, index: int, augment: Augment) -> str:
 def _compute_features(
     backbone: Backbone, todo: list[Job], augment: Augment, label: str
 ) -> Iterator[tuple[Job, Tensor]]:
-    size = choose_batch_size(backbone.device)
+    count = processes.count_processes()
+    block = choose_batch_size(backbone.device) * (count * BATCHES if count > 1 else 1)
     reasons: dict[str, str] = {}
+    is_silent = None if todo and processes.is_main() else True
+    progress = tqdm(total=len(todo), desc=label, unit="img", disable=is_silent)
+    with progress as bar, decoding.open_decoders() as pool:
+        for start in range(0, len(todo), block):
+            jobs = todo[start : start + block]
+            found = processes.share_work(
+                lambda part: _encode_jobs(backbone, part, augment, pool), jobs
+            )
+            for job, feature in zip(jobs, found, strict=True):
+                if isinstance(feature, str):
+                    reasons[job[2]] = feature
+                else:
+                    yield job, feature
+            bar.update(len(jobs))
+    decoding.refuse_broken(reasons)
 
+
+def _encode_jobs(
+    backbone: Backbone, jobs: Sequence[Job], augment: Augment, pool: Executor
+) -> list[Tensor | str]:
+    # The feature (D,) of each, or why its file cannot be read.
     def load_view(job: Job) -> Tensor | str:
         image = decoding.try_load(job[2])
         return (
             image if isinstance(image, str) else make_view(backbone, augment, job[0], job[1], image)
         )
 
-    progress = tqdm(total=len(todo), desc=label, unit="img", disable=None if todo else True)
-    with progress as bar, decoding.open_decoders() as pool:
-        for start in range(0, len(todo), size):
-            jobs = todo[start : start + size]
-            loaded = list(zip(jobs, pool.map(load_view, jobs), strict=True))
-            reasons |= {job[2]: pixels for job, pixels in loaded if isinstance(pixels, str)}
-            good = [(job, pixels) for job, pixels in loaded if isinstance(pixels, Tensor)]
-            features = encode_batch(backbone, [pixels for _, pixels in good], size)
-            yield from zip((job for job, _ in good), features, strict=True)
-            bar.update(len(jobs))
-    decoding.refuse_broken(reasons)
+    size, found = choose_batch_size(backbone.device), list[Tensor | str]()
+    for start in range(0, len(jobs), size):
+        loaded = list(pool.map(load_view, jobs[start : start + size]))
+        good = [pixels for pixels in loaded if isinstance(pixels, Tensor)]
+        features = iter(encode_batch(backbone, good, size))
+        # A row of its own memory: what goes to another process takes all of it along.
+        found += [x if isinstance(x, str) else next(features).clone() for x in loaded]
+    return found
 
 
 def encode_batch(backbone: Backbone, pixels: list[Tensor], size: int) -> Tensor:

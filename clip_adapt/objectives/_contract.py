@@ -28,6 +28,7 @@ from clip_adapt.method.contract import Method
 from clip_adapt.pages import plain_page
 from clip_adapt.pages.facts import Facts
 from clip_adapt.system.clock import Clock
+from clip_adapt.system.processes import is_main
 from clip_adapt.system.run_files import EVENTS
 from clip_adapt.training.fitting import Trained, Training
 from clip_adapt.training.recipe import Recipe
@@ -110,7 +111,7 @@ class Run:
 
     def clear_events(self) -> Path | None:
         """Take away old TensorBoard files; return where new ones go, None when none are wanted."""
-        for old in self.folder.glob(EVENTS):
+        for old in self.folder.glob(EVENTS) if is_main() else ():
             old.unlink()
         return self.folder if self.options.tensorboard else None
 

@@ -23,6 +23,7 @@ from clip_adapt.runs.configuration import Config
 from clip_adapt.runs.folder import choose_folder
 from clip_adapt.runs.shared import Shared
 from clip_adapt.system.clock import Clock
+from clip_adapt.system.processes import run_main_first
 
 log = logging.getLogger(__name__)
 
@@ -77,10 +78,11 @@ def prepare_run(config: Config, shared: Shared, clock: Clock) -> Prepared:
     o, objective = config.options, config.objective
 
     def load(name: str) -> Dataset:
-        return shared.dataset(config.others[name], o)
+        return run_main_first(lambda: shared.dataset(config.others[name], o))
 
-    data = objective.load_data(o, shared.dataset(config.dataset, o), load)
-    backbone, cache = shared.backbone(config.model, o), shared.cache(o)
+    dataset = run_main_first(lambda: shared.dataset(config.dataset, o))
+    data = objective.load_data(o, dataset, load)
+    backbone, cache = run_main_first(lambda: shared.backbone(config.model, o)), shared.cache(o)
     checked = check_images(data, o.on_bad_image, o.cache_dir)
     draw = objective.draw(o, checked.data)
     notes = [*checked.notes, *_list_unused(config), *draw.support.notes]

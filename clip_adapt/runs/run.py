@@ -1,23 +1,35 @@
-"""One run: config > data > draw > method > features > fit > evaluate > delta."""
+"""One run: config > data > draw > method > features > fit > evaluate > delta.
+
+Processes that a launcher has started do it together: each goes through all of it, the main one
+holds the folder and writes.
+"""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from clip_adapt.adapted.classifier import Classifier
+from clip_adapt.backbone.devices import resolve_device
+from clip_adapt.objectives import Outcome
 from clip_adapt.runs.configuration import Config
 from clip_adapt.runs.folder import hold_folder
 from clip_adapt.runs.preparation import Prepared, prepare_run
 from clip_adapt.runs.record import write_run
 from clip_adapt.runs.shared import Shared
 from clip_adapt.system.clock import Clock
+from clip_adapt.system.joining import join_processes
+from clip_adapt.system.processes import hold_on_main, run_on_main
 from clip_adapt.training.fitting import Trained, Training
 
 
 def run(config: Config, shared: Shared | None = None) -> Classifier:
     """Do everything that a configuration says and write the run's files.
+
+    In each of the processes that ``torchrun`` or ``accelerate launch`` has started this does its
+    part of one run, and returns the same classifier.
 
     Args:
         config: what to do.
@@ -29,8 +41,13 @@ def run(config: Config, shared: Shared | None = None) -> Classifier:
     Raises:
         InputError: with the reason and the remedy.
     """
-    with start_run(config, shared or Shared()) as ready:
+    with join_run(config), start_run(config, shared or Shared()) as ready:
         return ready.finish(ready.training.alone())
+
+
+def join_run(config: Config) -> contextlib.AbstractContextManager[None]:
+    """Join the processes that a launcher has started for a run; ``join_processes`` says how."""
+    return join_processes(cpu=resolve_device(config.options.device).type == "cpu")
 
 
 @contextlib.contextmanager
@@ -49,7 +66,7 @@ def start_run(config: Config, shared: Shared) -> Iterator[ReadyRun]:
     clock = Clock()
     with clock.count("total"):
         prepared = prepare_run(config, shared, clock)
-    with hold_folder(prepared.run.folder):
+    with hold_on_main(hold_folder(prepared.run.folder)):
         with clock.count("total"):
             training = config.objective.solve(prepared.run, prepared.method)
         yield ReadyRun(prepared, training)
@@ -78,4 +95,11 @@ class ReadyRun:
             clock.add(part, trained.seconds)
         with clock.count("total"):
             outcome = prepared.config.objective.finish(prepared.run, self.training, trained)
-            return write_run(prepared, outcome, trained)
+            written = run_on_main(lambda: _write(prepared, outcome, trained))
+        return outcome.classifier.adjust(**written)
+
+
+def _write(prepared: Prepared, outcome: Outcome, trained: Trained) -> dict[str, Any]:
+    # What the other processes of the run get to know of it.
+    classifier = write_run(prepared, outcome, trained)
+    return {name: getattr(classifier, name) for name in ("header", "folder", "metrics")}

@@ -14,10 +14,7 @@ mask of them they are left out of the sums, which open_clip does not do.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -45,45 +42,10 @@ def compute_loss(
     return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
 
 
-def gather(features: Tensor) -> Tensor:
-    """Return the rows of all processes (W * N, ...), in their order; gradients flow to each.
-
-    Every process computes the loss of the whole batch, so each row gets W times its gradient, and
-    the mean over processes that DistributedDataParallel takes is that of one process.
-    """
-    if not _is_shared():
-        return features
-    return _Gather.apply(features) if features.is_floating_point() else _gather_all(features)
-
-
 def count_hits(z: Tensor, t: Tensor) -> Tensor:
-    """Return how many images (a number for each process) are nearest to their own caption."""
+    """Return how many images are nearest to their own caption."""
     right = (z @ t.T).argmax(1) == torch.arange(len(z), device=z.device)
-    return right.sum().float() / (dist.get_world_size() if _is_shared() else 1)
-
-
-class _Gather(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, features: Tensor) -> Tensor:
-        ctx.rows = len(features)
-        return _gather_all(features)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        summed = gradients[0].contiguous()
-        dist.all_reduce(summed)
-        start = dist.get_rank() * ctx.rows
-        return summed[start : start + ctx.rows]
-
-
-def _gather_all(tensor: Tensor) -> Tensor:
-    parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, tensor.contiguous())
-    return torch.cat(parts)
-
-
-def _is_shared() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    return right.sum().float()
 
 
 def _compute_sigmoid(logits: Tensor, others: Tensor | None) -> Tensor:

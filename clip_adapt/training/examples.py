@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from clip_adapt.inputs.batches import Batches
 from clip_adapt.method.contract import Method
+from clip_adapt.system.processes import count_processes, share_work
 from clip_adapt.training.recipe import Recipe
 
 EVAL_BATCH, PIXEL_BATCH = 1024, 32
@@ -70,5 +71,16 @@ def encode_images(method: Method, examples: Examples) -> Iterator[Tensor]:
         yield from (part.to(device) for part in examples.inputs[:, 0].split(EVAL_BATCH))
         return
     batches = Batches(examples.inputs, examples.labels, device)
-    for rows in torch.arange(len(examples.labels)).split(PIXEL_BATCH):
-        yield method.encode_image(batches.inputs_at(rows))
+
+    def encode(rows: Sequence[int]) -> Iterator[Tensor]:
+        for part in torch.tensor(rows).split(PIXEL_BATCH):
+            yield method.encode_image(batches.inputs_at(part))
+
+    numbers = range(len(examples.labels))
+    if count_processes() == 1:
+        yield from encode(numbers)
+        return
+    shared = share_work(
+        lambda rows: [z.clone() for part in encode(rows) for z in part.cpu()], numbers
+    )
+    yield from (part.to(device) for part in torch.stack(shared).split(EVAL_BATCH))

@@ -16,6 +16,7 @@ from clip_adapt.adapted import guard
 from clip_adapt.inputs.pixels import Pixels
 from clip_adapt.method.contract import Method
 from clip_adapt.method.folds import hold_out
+from clip_adapt.system.processes import broadcast
 from clip_adapt.training.examples import Examples, compute_logits
 from clip_adapt.training.loop import train
 from clip_adapt.training.recipe import Recipe
@@ -178,7 +179,7 @@ def guard_weight(
         recipe: how it was trained.
     """
     if len(val.labels):
-        weight = guard.choose(*_judge(method, val), val.labels)
+        weight = broadcast(guard.choose(*_judge(method, val), val.labels))
         log.info("guard: zero-shot has weight %.2f in the mixture, chosen on val", weight)
         return weight
     parts = []
@@ -193,7 +194,7 @@ def guard_weight(
         )
         return guard.WITHOUT_LABELS
     ours, zero_shot, labels = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
-    weight = guard.choose(ours, zero_shot, labels)
+    weight = broadcast(guard.choose(ours, zero_shot, labels))
     log.info("guard: zero-shot has weight %.2f in the mixture, chosen by folds", weight)
     return weight
 

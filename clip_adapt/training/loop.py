@@ -19,9 +19,11 @@ from tqdm import tqdm
 from clip_adapt.backbone.compiling import Compiled
 from clip_adapt.errors import InputError
 from clip_adapt.method.contract import Method
+from clip_adapt.system.processes import broadcast, count_processes, is_main, read_rank
 from clip_adapt.training.event_files import open_event_file
 from clip_adapt.training.examples import Examples
 from clip_adapt.training.recipe import Recipe, make_optimizer, make_schedule
+from clip_adapt.training.sharing import align_state, average_gradients
 from clip_adapt.training.step import ClassStep, MakeStep
 
 Curve = list[dict[str, float]]
@@ -81,27 +83,29 @@ class Loop:
     ) -> None:
         self.method, self.recipe, self.val, self.log_dir = method, recipe, val, log_dir
         self.accelerator = make_accelerator(method, recipe)
-        # Seeds what methods draw while they train (dropout); batches have a stream of their own.
-        torch.manual_seed(recipe.seed)
-        loader = support.order(recipe, torch.Generator().manual_seed(recipe.seed))
+        # Seeds what methods draw while they train (dropout), in each process for its own images;
+        # batches have a stream of their own.
+        torch.manual_seed(recipe.seed + read_rank())
+        # Numbers of rows, which stay on the CPU: the same in every process, which takes its part.
+        self.loader = support.order(recipe, torch.Generator().manual_seed(recipe.seed))
+        align_state(method)
         optimizer = make_optimizer(method, recipe)
         self.step = make_step(method, support, recipe)
-        self.shared_step = self.accelerator.prepare(self.step)
+        # For training it would be wrapped, and its gradients exchanged once more.
+        self.shared_step = self.accelerator.prepare_model(self.step, evaluation_mode=True)
         # Accelerate's wrapper scales the loss of fp16. It also looks for a package on the disk at
         # every step, a fifth of the time of a small one, so no other optimizer gets it.
         self.scales = self.accelerator.scaler is not None
         self.optimizer = self.accelerator.prepare(optimizer) if self.scales else optimizer
-        # Row numbers stay on the CPU; of several processes each gets its own.
-        self.loader = self.accelerator.prepare_data_loader(loader, device_placement=False)
         self.compute = self._compile()
-        self.epochs, self.steps = recipe.length(len(loader))
-        self.schedule = make_schedule(recipe, len(loader))
+        self.epochs, self.steps = recipe.length(len(self.loader))
+        self.schedule = make_schedule(recipe, len(self.loader))
         self.done = 0  # steps
         self.best: tuple[float, dict[str, Tensor]] | None = None
 
     def run(self) -> Curve:
         """Train; return the learning curve."""
-        main = self.accelerator.is_main_process
+        main = is_main()
         curve = []
         with (
             open_event_file(self.log_dir if main else None) as board,
@@ -128,8 +132,7 @@ class Loop:
             bar.update()
             if self.done == self.steps:
                 break
-        totals = torch.cat([sums, sums.new_full((1,), count)])
-        loss_sum, hit_sum, count = self.accelerator.reduce(totals).tolist()
+        loss_sum, hit_sum = sums.tolist()  # of all processes: each has the loss of whole batches
         if not math.isfinite(loss_sum):
             raise InputError(explain_not_finite(self.method, self.recipe, epoch))
         row = {"loss": loss_sum / count, "accuracy": hit_sum / count, "lr": lr}
@@ -147,6 +150,7 @@ class Loop:
         return loss.detach().float(), hits
 
     def _update(self) -> None:
+        average_gradients(self.method.parameters())
         if self.scales:  # once: a second time is refused
             self.accelerator.unscale_gradients()
         self.method.before_step()
@@ -158,7 +162,8 @@ class Loop:
     def _compile(self) -> Callable[..., tuple[Tensor, Tensor]]:
         # A step in which no tower runs costs its number of calls: compiled it is one, and on a GPU
         # one graph, whose outputs the next step overwrites (hence not with accumulated gradients).
-        if not (self.method.backbone.compiles and self.step.is_compilable):
+        is_alone = count_processes() == 1  # what processes exchange is no part of a graph
+        if not (self.method.backbone.compiles and self.step.is_compilable and is_alone):
             return self._compute
         graphs = self.method.backbone.device.type == "cuda" and self.recipe.accumulate == 1
         return Compiled(self._compute, "the training step", graphs=graphs, dynamic=False)
@@ -176,7 +181,7 @@ class Loop:
         if self.recipe.select != "val":
             return {}
         assert self.val is not None, "train() refuses select=val without val"
-        name, score = self.step.score(self.val)
+        name, score = broadcast(self.step.score(self.val))
         if self.best is None or score > self.best[0]:
             state = {k: v.detach().clone() for k, v in self.method.state_dict().items()}
             self.best = (score, state)

@@ -19,6 +19,7 @@ from clip_adapt.system.machine import send
 from clip_adapt.training import contrastive
 from clip_adapt.training.examples import Examples, encode_images
 from clip_adapt.training.recipe import Recipe
+from clip_adapt.training.sharing import gather_rows, take_part
 from clip_adapt.training.step import Step, raise_to_float32
 
 
@@ -58,17 +59,16 @@ class PairStep(Step):
         self.drawn = self.captions.draw(self.stream)
 
     def batch(self, rows: Tensor, epoch: int) -> tuple[Any, ...]:
-        """Return features or pixels, texts or their features, and which texts are right (n, m)."""
+        """Return features or pixels, texts or their features, and which texts are right (n, n).
+
+        Of several processes each has its part of the images and texts.
+        """
         images, numbers = super().batch(rows, epoch)
-        chosen = self.drawn[rows]
-        same = None
-        if self.dedup:
-            drawn = contrastive.gather(send(chosen, numbers.device))
-            same = self.captions.right(contrastive.gather(numbers), drawn)
-        return images, self._choose_texts(chosen), same
+        right = self.captions.right(numbers, send(self.drawn[rows], numbers.device))
+        return images, self._choose_texts(self.drawn[take_part(rows)]), right
 
     def forward(
-        self, images: Tensor, texts: Tensor | list[str], same: Tensor | None
+        self, images: Tensor, texts: Tensor | list[str], right: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return the loss, and how many images are nearest to their own caption."""
         method, backbone = self.method, self.method.backbone
@@ -76,7 +76,8 @@ class PairStep(Step):
             z = method.encode_image(images) if method.tunes_image_tower else images
             t = texts if isinstance(texts, Tensor) else method.encode_text(texts)
             z, t = method.image_features(z), method.text_features(t)
-        z, t = (contrastive.gather(raise_to_float32(features)) for features in (z, t))
+        z, t = (gather_rows(raise_to_float32(features), len(right)) for features in (z, t))
+        same = right if self.dedup else None
         loss = contrastive.compute_loss(z, t, backbone.logit_scale, backbone.logit_bias, same)
         return loss, contrastive.count_hits(z.detach(), t.detach())
 

@@ -1,7 +1,7 @@
 """What a training step computes: one module for a run alone, for runs side by side, for captions.
 
-The state of the module is the method's under ``method.``. Processes that train together exchange
-their gradients through it, and several runs put their own state into it from outside.
+The state of the module is the method's under ``method.``; several runs put their own state into it
+from outside. Processes that train together share a batch (sharing.py), and each computes its loss.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from clip_adapt.inputs.batches import Batches
 from clip_adapt.method.contract import Method
 from clip_adapt.training.examples import Examples, measure_accuracy
 from clip_adapt.training.recipe import Recipe
+from clip_adapt.training.sharing import gather_rows, take_part
 
 
 class Step(nn.Module):
@@ -48,8 +49,10 @@ class Step(nn.Module):
     def batch(self, rows: Tensor, epoch: int) -> tuple[Any, ...]:
         """Put a batch together on the device, without waiting for what that is doing.
 
+        Of several processes each takes its part of the images, and all of the labels.
+
         Args:
-            rows: numbers of images (n,), on the CPU.
+            rows: numbers of images (n,), on the CPU, the same in every process.
             epoch: says which view of each is wanted.
 
         Returns:
@@ -58,15 +61,21 @@ class Step(nn.Module):
         if epoch != self.epoch:
             self.epoch = epoch
             self.start_epoch(epoch)
-        inputs, labels = self.batches.at(rows)
-        return inputs if self.method.tunes_image_tower else inputs[:, 0], labels
+        inputs = self.batches.inputs_at(take_part(rows))
+        return inputs if self.method.tunes_image_tower else inputs[:, 0], self.batches.labels.at(
+            rows
+        )
 
     def start_epoch(self, epoch: int) -> None:
         """Prepare the batches of an epoch."""
         self.batches.set_epoch(epoch)
 
     def forward(self, *batch: Any) -> tuple[Tensor, Tensor]:
-        """Return the loss of a batch, and how many of its images are right (a float)."""
+        """Return the loss of a batch, and how many of its images are right (a float).
+
+        Of several processes each gets its part of the images; ``gather_rows`` puts what it makes
+        of them together with the others', and the loss is that of all.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not say what its loss is")
 
     def score(self, val: Examples) -> tuple[str, float]:
@@ -101,16 +110,21 @@ class ClassStep(Step):
             _ = method.zero_shot_weights  # computed once, so no part of a step
 
     def forward(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return loss and hits of features (n, D) or pixels (n, 3, S, S) with labels (n,)."""
-        method = self.method
+        """Return loss and hits of features (n, D) or pixels (n, 3, S, S) with labels (n,).
+
+        Of several processes each has its part of the features or pixels.
+        """
+        method, total = self.method, len(labels)
         z = method.encode_image(inputs) if method.tunes_image_tower else inputs
         if method.penalizes:
             logits, w = self._compare(z)
-            loss = method.loss(logits, labels) + method.penalty(z, self._encode_frozen(inputs), w)
+            logits = gather_rows(logits, total)
+            z, frozen = (gather_rows(x, total) for x in (z, self._encode_frozen(inputs)))
+            loss = method.loss(logits, labels) + method.penalty(z, frozen, w)
         else:
             with self.autocast():  # not by way of weights(), which a method may do without
                 logits = method(z)
-            logits = raise_to_float32(logits)
+            logits = gather_rows(raise_to_float32(logits), total)
             loss = method.loss(logits, labels)
         return loss, (logits.argmax(1) == labels).sum().float()
 

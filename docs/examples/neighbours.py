@@ -24,6 +24,7 @@ from clip_adapt.inputs import features
 from clip_adapt.objectives import Objective, Outcome, Run
 from clip_adapt.training.examples import Examples
 from clip_adapt.training.fitting import Part, Trained, Training
+from clip_adapt.training.sharing import gather_rows
 from clip_adapt.training.step import Step, raise_to_float32
 
 RECALL = Quantity(
@@ -35,11 +36,14 @@ class NeighbourStep(Step):
     """The supervised contrastive loss of a batch of features."""
 
     def forward(self, z: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the loss of features (n, D), and how many have a neighbour of their class."""
+        """Return the loss of features (n, D), and how many have a neighbour of their class.
+
+        Of several processes each has its part of the features, and the labels (n,) of all.
+        """
         with self.autocast():
-            adapted = self.method.image_features(z)
+            adapted = gather_rows(self.method.image_features(z), len(labels))
         similar = self.method.backbone.logit_scale * adapted @ adapted.T  # (n, n)
-        itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
+        itself = torch.eye(len(labels), dtype=torch.bool, device=z.device)
         similar = raise_to_float32(similar).masked_fill(itself, float("-inf"))
         same = (labels[:, None] == labels) & ~itself
         likely = similar.log_softmax(1).masked_fill(~same, 0.0).sum(1) / same.sum(1).clamp(min=1)
