@@ -6,6 +6,8 @@ import functools
 import json
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,7 @@ from clip_adapt.training.loop import train
 from clip_adapt.training.pair_step import PairStep
 from clip_adapt.training.recipe import Recipe
 
+ROOT = Path(__file__).parent.parent
 NAMES = ("cat", "dog", "eel")
 COUNT = 11  # images, in batches of 4, 4 and 3: two and three processes share them unevenly
 RECIPE = Recipe(epochs=2, batch_size=4, lr=0.05, class_balanced=True, label_smoothing=0.1)
@@ -297,3 +300,28 @@ def test_processes_that_do_not_find_one_another_are_told_how_to_be_launched(monk
         joining.join_processes(cpu=True),
     ):
         pass
+
+
+CHILD = """
+import os, signal, sys, time
+from clip_adapt.system import joining
+signal.signal(signal.SIGTERM, lambda *_: (print("asked to end", flush=True), os._exit(0)))
+joining.end_with_launcher()
+print("ready", flush=True)
+time.sleep(100)
+"""
+LAUNCHER = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a parent's death is not seen elsewhere")
+def test_a_killed_launcher_leaves_no_process_behind():
+    environment = os.environ | {"TORCHELASTIC_RUN_ID": "none", "PYTHONPATH": str(ROOT)}
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", LAUNCHER, CHILD], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    assert launcher.stdout is not None
+    with launcher.stdout as said:
+        assert said.readline() == "ready\n"
+        launcher.kill()
+        assert said.read() == "asked to end\n"  # and the pipe closes: nobody holds it any more
+    launcher.wait()

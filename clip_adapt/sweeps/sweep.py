@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clip_adapt.errors import InputError, explain_unknown
-from clip_adapt.system import locks
+from clip_adapt.system import joining, locks
 from clip_adapt.system.files import write_text
 from clip_adapt.system.run_files import CONFIG, CURVE, INDEX, METRICS, RESULTS, SUMMARY
 
@@ -256,6 +256,7 @@ def run_sweep(
     Raises:
         InputError: when a run cannot be, or another sweep works in the folder.
     """
+    joining.end_with_launcher()
     rank, processes = leave_group()
     from clip_adapt.runs.shared import Shared
     from clip_adapt.sweeps import grid

@@ -22,6 +22,7 @@ PATIENCE = datetime.timedelta(hours=6)  # the longest step that one process take
 
 _joins = itertools.count(1)
 _has_joined = threading.Event()
+_is_watching = threading.Event()
 
 
 @contextlib.contextmanager
@@ -76,6 +77,26 @@ def count_launched() -> int:
     return max(int(os.environ.get(name, 1) or 1) for name in SIZES)
 
 
+def end_with_launcher() -> None:
+    """End this process soon after torchrun or accelerate, should one have started it and be killed.
+
+    Nothing works on unseen: the process gets SIGTERM, and ten seconds to clean up.
+    """
+    is_launched = os.name == "posix" and "TORCHELASTIC_RUN_ID" in os.environ
+    if is_launched and not _is_watching.is_set():
+        _is_watching.set()
+        watch = threading.Thread(target=_watch_launcher, args=(os.getppid(),), daemon=True)
+        watch.start()
+
+
+def _watch_launcher(launcher: int) -> None:
+    while os.getppid() == launcher:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(10)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def _start_group(cpu: bool) -> tuple[Group, Any]:
     import torch
     import torch.distributed as dist
@@ -102,7 +123,7 @@ def _start_group(cpu: bool) -> tuple[Group, Any]:
             f"{count_launched()} processes were launched and do not find one another ({reason}). "
             "Launch them with torchrun --nproc_per_node N -m clip_adapt.train ..."
         ) from error
-    _end_with_launcher()
+    end_with_launcher()
     restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     store = dist.PrefixStore(f"clip_adapt/{restart}/{next(_joins)}", server)
     return Group(state.process_index, state.num_processes, channel), store
@@ -114,19 +135,3 @@ def _is_first(store: Any) -> bool:
         return store.add("stopped", 1) == 1
     except RuntimeError:
         return True
-
-
-def _end_with_launcher() -> None:
-    """End this process soon after its launcher has: nothing is left behind by a kill."""
-    launcher = os.getppid()
-    if os.name != "posix" or "TORCHELASTIC_RUN_ID" not in os.environ:
-        return
-
-    def watch() -> None:
-        while os.getppid() == launcher:
-            time.sleep(1)
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(10)  # to clean up
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    threading.Thread(target=watch, name="launcher watch", daemon=True).start()
