@@ -73,6 +73,14 @@ def test_the_backbone_is_found_by_the_header(tmp_path, tiny_backbone):
     assert model.backbone.fingerprint == tiny_backbone.fingerprint
 
 
+def test_equal_deltas_are_equal_files(tmp_path, tiny_backbone):
+    made = save(tmp_path / "a", tiny_backbone, n_ctx=4)
+    header, _ = delta.read(tmp_path / "a" / delta.FILE)
+    expected = (tmp_path / "a" / delta.FILE).read_bytes()
+    for _ in range(4):  # of metadata in six orders one in 1,296 would pass
+        assert delta.save(tmp_path / "b", made, header, "").read_bytes() == expected
+
+
 def test_several_deltas_share_one_backbone(tmp_path, tiny_backbone):
     save(tmp_path / "a", tiny_backbone, n_ctx=4)
     save(tmp_path / "b", tiny_backbone, n_ctx=2, classes=("ant", "bee"))
@@ -155,7 +163,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, tiny_backbone, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("clip_adapt.system.tensor_files.save_file", full)
+    monkeypatch.setattr("clip_adapt.system.tensor_files.save", full)
     with pytest.raises(InputError, match=r"the disk is full.*output=DIR"):
         save(tmp_path / "a", tiny_backbone, n_ctx=4)
     assert not list(tmp_path.iterdir())

@@ -202,17 +202,22 @@ def test_a_damaged_file_does_not_stay(tiny_backbone, paths, cache):
     assert len(shards(cache)) == 1
 
 
+def unit(place):
+    """Return a unit feature (1000,)."""
+    return torch.eye(1000)[place]
+
+
 def test_the_limit_lets_the_oldest_go_first(cache):
-    one = {"a": torch.zeros(1000)}
+    one = {"a": unit(0)}
     cache.write("g", one)
     size = shards(cache)[0].stat().st_size
     small = FeatureCache(cache.folder, limit=2.5 * size)
-    small.write("g", {"b": torch.ones(1000)})
+    small.write("g", {"b": unit(1)})
     for age, shard in enumerate(shards(small)):
         os.utime(shard, (1000 + age, 1000 + age))
     oldest, kept = shards(small)
     os.utime(oldest, (1, 1))
-    small.write("g", {"c": torch.ones(1000)})
+    small.write("g", {"c": unit(1)})
     assert not oldest.exists()
     assert kept.exists()
     assert len(shards(small)) == 2
@@ -223,12 +228,12 @@ def test_the_limit_lets_the_oldest_go_first(cache):
 def test_what_was_read_lately_stays(cache):
     for age, key in enumerate("ab"):
         before = set(shards(cache))
-        cache.write("g", {key: torch.zeros(1000)})
+        cache.write("g", {key: unit(0)})
         (new,) = set(shards(cache)) - before
         os.utime(new, (1000 + age, 1000 + age))
     size = shards(cache)[0].stat().st_size
     cache.read("g", {"a"})
-    FeatureCache(cache.folder, limit=2.5 * size).write("g", {"c": torch.zeros(1000)})
+    FeatureCache(cache.folder, limit=2.5 * size).write("g", {"c": unit(0)})
     assert set(cache.read("g", {"a", "b", "c"})) == {"a", "c"}
 
 
@@ -258,6 +263,14 @@ def test_broken_images_are_listed_and_good_ones_are_not(tiny_backbone, paths, tm
         "2 images cannot be read:",
         *(f"  {path}: this is no image that can be read" for path in bad),
     ]
+
+
+def test_features_that_are_not_finite_are_refused(tiny_card, paths, cache):
+    broken = Backbone.from_card(tiny_card, device="cpu")
+    broken.model.visual.proj.data[0, 0] = torch.nan
+    with pytest.raises(InputError, match="tower of tiny gives features that are not finite in flo"):
+        extract(broken, paths[:2], cache)
+    assert shards(cache) == []
 
 
 def test_no_images_give_no_rows(tiny_backbone, cache):

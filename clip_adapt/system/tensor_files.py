@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import load, save
 from torch import Tensor
 
 DIGEST = "sha256"
@@ -24,16 +24,20 @@ class DamagedError(Exception):
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write tensors and texts with the digest over both.
+    """Write tensors and texts with the digest over both; equal ones give equal bytes.
 
     Raises:
         OSError: when the disk is full, or the file cannot be written.
     """
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    try:
-        save_file(ready, path, {**metadata, DIGEST: compute_digest(ready, metadata)})
-    except SafetensorError as error:  # it reports a full disk in its own words
-        raise _convert_error(error) from error
+    data = save(ready, {**metadata, DIGEST: compute_digest(ready, metadata)})
+    end = _find_header_end(data)
+    # safetensors writes the metadata in an order that is another each time.
+    header = json.dumps(json.loads(data[8:end]), sort_keys=True, ensure_ascii=False).encode()
+    header += b" " * (-len(header) % 8)
+    with open(path, "wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.write(memoryview(data)[end:])
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -48,7 +52,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     data = path.read_bytes()
     try:
         tensors = load(data)
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        header = json.loads(data[8 : _find_header_end(data)])
     except (SafetensorError, ValueError, KeyError, AssertionError, RecursionError) as error:
         raise DamagedError(str(error) or type(error).__name__) from error
     metadata = header.get("__metadata__") or {}
@@ -67,10 +71,5 @@ def compute_digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -
     return digest.hexdigest()
 
 
-def _convert_error(error: SafetensorError) -> Exception:
-    # safetensors writes with its own code and wraps the system's error into its message.
-    text = str(error)
-    if "os error" in text:
-        number = int(text.rsplit("os error", 1)[1].strip(" :)\"'").split(")")[0])
-        return OSError(number, text)
-    return error
+def _find_header_end(data: bytes) -> int:
+    return 8 + int.from_bytes(data[:8], "little")
