@@ -30,7 +30,7 @@ def paths(animals):
 def no_decoding(monkeypatch):
     """Return a function after whose call no image can be decoded."""
 
-    def refuse(path):
+    def refuse(path, *rest):
         raise AssertionError(f"{path} is decoded")
 
     return lambda: monkeypatch.setattr(decoding, "try_decode", refuse)
@@ -80,7 +80,9 @@ def test_a_warm_call_decodes_nothing(tiny_backbone, paths, cache, no_decoding):
 def test_an_interrupted_set_is_completed(tiny_backbone, paths, cache, monkeypatch):
     extract(tiny_backbone, paths[:4], cache)
     decoded, real = [], decoding.try_decode
-    monkeypatch.setattr(decoding, "try_decode", lambda path: decoded.append(path) or real(path))
+    monkeypatch.setattr(
+        decoding, "try_decode", lambda path, *rest: decoded.append(path) or real(path, *rest)
+    )
     z = extract(tiny_backbone, paths, cache)
     assert sorted(decoded) == sorted(paths[4:])
     assert torch.equal(z, extract(tiny_backbone, paths, FeatureCache(None)))
@@ -106,7 +108,9 @@ def test_an_interrupted_extraction_goes_on_where_it_stopped(
     # One full shard of 8, and what was done of the next.
     assert len(shards(cache)) == 2
     decoded, decode = [], decoding.try_decode
-    monkeypatch.setattr(decoding, "try_decode", lambda path: decoded.append(path) or decode(path))
+    monkeypatch.setattr(
+        decoding, "try_decode", lambda path, *rest: decoded.append(path) or decode(path, *rest)
+    )
     z = extract(tiny_backbone, paths, cache)
     assert sorted(decoded) == sorted(paths[12:])
     torch.testing.assert_close(z, expected)
@@ -127,7 +131,9 @@ def test_a_moved_image_is_known_and_a_changed_one_is_not(
 def test_equal_images_are_decoded_once(tiny_backbone, paths, tmp_path, cache, monkeypatch):
     copy = shutil.copy(paths[0], tmp_path / "copy.png")
     decoded, real = [], decoding.try_decode
-    monkeypatch.setattr(decoding, "try_decode", lambda path: decoded.append(path) or real(path))
+    monkeypatch.setattr(
+        decoding, "try_decode", lambda path, *rest: decoded.append(path) or real(path, *rest)
+    )
     z = extract(tiny_backbone, [paths[0], str(copy)], cache)
     assert len(decoded) == 1
     assert torch.equal(z[0], z[1])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -50,7 +51,7 @@ def extract(
         (N, views, D), float32, on the CPU.
 
     Raises:
-        InputError: listing every image that cannot be read.
+        InputError: listing every image that cannot be read, or is not the one that was looked at.
     """
     keys = scan.hash_images(paths, cache.memory)
     indices = [CENTRE] if views == 1 or augment == "none" else list(range(views))
@@ -67,7 +68,9 @@ def extract(
         todo += [(index, key, paths[row]) for key, row in place.items() if key not in known]
     column_of = {index: column for column, index in enumerate(indices)}
     with _Writer(cache, groups) as writer:
-        for (index, key, _), feature in _compute_features(backbone, todo, augment, label):
+        for (index, key, _), feature in _compute_features(
+            backbone, todo, augment, label, cache.memory
+        ):
             z[place[key], column_of[index]] = feature
             writer.add(index, key, feature)
     return z if len(place) == len(keys) else z[[place[key] for key in keys]]
@@ -108,13 +111,13 @@ def _name_group(backbone: Backbone, index: int, augment: Augment) -> str:
 
 
 def _compute_features(
-    backbone: Backbone, todo: list[Job], augment: Augment, label: str
+    backbone: Backbone, todo: list[Job], augment: Augment, label: str, memory: Path | None
 ) -> Iterator[tuple[Job, Tensor]]:
     size = choose_batch_size(backbone.device)
     reasons: dict[str, str] = {}
 
     def load_view(job: Job) -> Tensor | str:
-        image = decoding.try_load(job[2])
+        image = decoding.try_load(job[2], job[1])
         return (
             image if isinstance(image, str) else make_view(backbone, augment, job[0], job[1], image)
         )
@@ -129,6 +132,7 @@ def _compute_features(
             features = encode_batch(backbone, [pixels for _, pixels in good], size)
             yield from zip((job for job, _ in good), features, strict=True)
             bar.update(len(jobs))
+    scan.forget([path for path, reason in reasons.items() if reason == decoding.CHANGED], memory)
     decoding.refuse_broken(reasons)
 
 
