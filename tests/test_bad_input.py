@@ -10,7 +10,7 @@ from PIL import Image
 
 from clip_adapt.adapted import delta
 from clip_adapt.inputs import features
-from clip_adapt.system import files
+from clip_adapt.system import files, tensor_files
 from clip_adapt.training import fitting, loop
 
 
@@ -231,9 +231,9 @@ def test_a_disk_that_takes_nothing_from_the_start(refused, animals, monkeypatch,
     )
 
 
-@pytest.mark.parametrize("place", ["replace", "save_file", "fsync"])
+@pytest.mark.parametrize("place", ["replace", "save", "fsync"])
 def test_a_disk_that_fills_up_at_the_end(refused, animals, monkeypatch, place):
-    home = delta if place == "save_file" else files.os
+    home = tensor_files if place == "save" else files.os
     real = getattr(home, place)
 
     def writes(*args, **kwargs):
@@ -243,18 +243,6 @@ def test_a_disk_that_fills_up_at_the_end(refused, animals, monkeypatch, place):
 
     monkeypatch.setattr(home, place, writes)
     message = refused(animals, "cache=false")
-    assert message == f"cannot write into out/adapter: {DISK_FULL}"
-
-
-def test_a_full_disk_in_the_words_of_safetensors(refused, animals, monkeypatch):
-    def writes(*args, **kwargs):
-        raise delta.SafetensorError(
-            'Error while serializing: I/O error: Os { code: 28, kind: StorageFull, message: "No '
-            'space left on device" } No space left on device (os error 28)'
-        )
-
-    monkeypatch.setattr(delta, "save_file", writes)
-    message = refused(animals)
     assert message == f"cannot write into out/adapter: {DISK_FULL}"
 
 

@@ -30,7 +30,7 @@ def paths(animals):
 def no_decoding(monkeypatch):
     """Return a function after whose call no image can be decoded."""
 
-    def refuse(path):
+    def refuse(path, *rest):
         raise AssertionError(f"{path} is decoded")
 
     return lambda: monkeypatch.setattr(decoding, "try_decode", refuse)
@@ -80,7 +80,9 @@ def test_a_warm_call_decodes_nothing(tiny_backbone, paths, cache, no_decoding):
 def test_an_interrupted_set_is_completed(tiny_backbone, paths, cache, monkeypatch):
     extract(tiny_backbone, paths[:4], cache)
     decoded, real = [], decoding.try_decode
-    monkeypatch.setattr(decoding, "try_decode", lambda path: decoded.append(path) or real(path))
+    monkeypatch.setattr(
+        decoding, "try_decode", lambda path, *rest: decoded.append(path) or real(path, *rest)
+    )
     z = extract(tiny_backbone, paths, cache)
     assert sorted(decoded) == sorted(paths[4:])
     assert torch.equal(z, extract(tiny_backbone, paths, FeatureCache(None)))
@@ -106,7 +108,9 @@ def test_an_interrupted_extraction_goes_on_where_it_stopped(
     # One full shard of 8, and what was done of the next.
     assert len(shards(cache)) == 2
     decoded, decode = [], decoding.try_decode
-    monkeypatch.setattr(decoding, "try_decode", lambda path: decoded.append(path) or decode(path))
+    monkeypatch.setattr(
+        decoding, "try_decode", lambda path, *rest: decoded.append(path) or decode(path, *rest)
+    )
     z = extract(tiny_backbone, paths, cache)
     assert sorted(decoded) == sorted(paths[12:])
     torch.testing.assert_close(z, expected)
@@ -127,7 +131,9 @@ def test_a_moved_image_is_known_and_a_changed_one_is_not(
 def test_equal_images_are_decoded_once(tiny_backbone, paths, tmp_path, cache, monkeypatch):
     copy = shutil.copy(paths[0], tmp_path / "copy.png")
     decoded, real = [], decoding.try_decode
-    monkeypatch.setattr(decoding, "try_decode", lambda path: decoded.append(path) or real(path))
+    monkeypatch.setattr(
+        decoding, "try_decode", lambda path, *rest: decoded.append(path) or real(path, *rest)
+    )
     z = extract(tiny_backbone, [paths[0], str(copy)], cache)
     assert len(decoded) == 1
     assert torch.equal(z[0], z[1])
@@ -202,17 +208,22 @@ def test_a_damaged_file_does_not_stay(tiny_backbone, paths, cache):
     assert len(shards(cache)) == 1
 
 
+def unit(place):
+    """Return a unit feature (1000,)."""
+    return torch.eye(1000)[place]
+
+
 def test_the_limit_lets_the_oldest_go_first(cache):
-    one = {"a": torch.zeros(1000)}
+    one = {"a": unit(0)}
     cache.write("g", one)
     size = shards(cache)[0].stat().st_size
     small = FeatureCache(cache.folder, limit=2.5 * size)
-    small.write("g", {"b": torch.ones(1000)})
+    small.write("g", {"b": unit(1)})
     for age, shard in enumerate(shards(small)):
         os.utime(shard, (1000 + age, 1000 + age))
     oldest, kept = shards(small)
     os.utime(oldest, (1, 1))
-    small.write("g", {"c": torch.ones(1000)})
+    small.write("g", {"c": unit(1)})
     assert not oldest.exists()
     assert kept.exists()
     assert len(shards(small)) == 2
@@ -223,12 +234,12 @@ def test_the_limit_lets_the_oldest_go_first(cache):
 def test_what_was_read_lately_stays(cache):
     for age, key in enumerate("ab"):
         before = set(shards(cache))
-        cache.write("g", {key: torch.zeros(1000)})
+        cache.write("g", {key: unit(0)})
         (new,) = set(shards(cache)) - before
         os.utime(new, (1000 + age, 1000 + age))
     size = shards(cache)[0].stat().st_size
     cache.read("g", {"a"})
-    FeatureCache(cache.folder, limit=2.5 * size).write("g", {"c": torch.zeros(1000)})
+    FeatureCache(cache.folder, limit=2.5 * size).write("g", {"c": unit(0)})
     assert set(cache.read("g", {"a", "b", "c"})) == {"a", "c"}
 
 
@@ -258,6 +269,14 @@ def test_broken_images_are_listed_and_good_ones_are_not(tiny_backbone, paths, tm
         "2 images cannot be read:",
         *(f"  {path}: this is no image that can be read" for path in bad),
     ]
+
+
+def test_features_that_are_not_finite_are_refused(tiny_card, paths, cache):
+    broken = Backbone.from_card(tiny_card, device="cpu")
+    broken.model.visual.proj.data[0, 0] = torch.nan
+    with pytest.raises(InputError, match="tower of tiny gives features that are not finite in flo"):
+        extract(broken, paths[:2], cache)
+    assert shards(cache) == []
 
 
 def test_no_images_give_no_rows(tiny_backbone, cache):

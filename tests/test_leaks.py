@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from clip_adapt.data import decoding, leaks, scan
+from clip_adapt.data import decoding, image_memory, leaks, scan
 from clip_adapt.data.dataset import Dataset
 from clip_adapt.data.items import Item
 from clip_adapt.errors import InputError
@@ -230,7 +230,7 @@ def test_a_memory_that_is_damaged_or_in_the_way_costs_time_only(photos, tmp_path
     paths = [str(p) for p in sorted(photos.rglob("*.png"))]
     expected = scan.survey_images(paths)
     (tmp_path / "bad").mkdir()
-    (tmp_path / "bad" / scan.FILE).write_text("no database " * 100)
+    (tmp_path / "bad" / image_memory.FILE).write_text("no database " * 100)
     (tmp_path / "file").write_text("in the way")
     for folder in (tmp_path / "bad", tmp_path / "file"):
         with caplog.at_level(logging.WARNING, "clip_adapt"):
@@ -238,6 +238,8 @@ def test_a_memory_that_is_damaged_or_in_the_way_costs_time_only(photos, tmp_path
         assert np.array_equal(found.pixels, expected.pixels)
         assert "is not kept for the next run" in caplog.text
         caplog.clear()
+    scan.survey_images(paths, tmp_path / "bad")  # made anew
+    assert not caplog.records and (tmp_path / "bad" / image_memory.FILE).is_file()
 
 
 def test_items_may_stand_in_the_split_more_than_once(photos):

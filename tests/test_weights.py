@@ -174,6 +174,21 @@ def test_what_does_not_fit_is_listed(tiny, state, tmp_path):
         assert line in str(refused.value)
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("suffix", ["safetensors", "pt"])
+def test_weights_that_are_not_finite_are_named(tiny, state, tmp_path, value, suffix):
+    wrong = {name: tensor.clone() for name, tensor in state.items()}
+    for name in ("visual.proj", "text.token_embedding.weight"):
+        wrong[name][3, 5] = value
+    file = tmp_path / f"wrong.{suffix}"
+    (save_file if suffix == "safetensors" else torch.save)(wrong, file)
+    with pytest.raises(InputError) as refused:
+        load(tiny, file)
+    first, *names = str(refused.value).splitlines()
+    assert f"{file} holds values that are not finite" in first
+    assert names == ["  text.token_embedding.weight", "  visual.proj"]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

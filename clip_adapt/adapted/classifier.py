@@ -12,7 +12,7 @@ from torch import Tensor
 
 from clip_adapt.adapted import conformal, guard
 from clip_adapt.adapted.conformal import Thresholds
-from clip_adapt.adapted.delta import Header
+from clip_adapt.adapted.header import Header
 from clip_adapt.backbone.backbone import Backbone
 from clip_adapt.data import decoding
 from clip_adapt.data.decoding import AnyImage

@@ -1,61 +1,39 @@
 """The delta: one self-describing safetensors file with what was trained, and nothing else.
 
 Its header says which backbone it sits on (by fingerprint), which method with which options made it,
-the classes and the prompts. Loading checks all of it and refuses with the reason.
+the classes and the prompts (header.py), and what digest all of it has. Loading checks all of it and
+refuses with the reason.
 """
 
 from __future__ import annotations
 
-import json
+import functools
+import logging
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from clip_adapt.adapted.header import Header, parse_header, write_header
 from clip_adapt.backbone.backbone import Backbone
 from clip_adapt.config import cards, options
 from clip_adapt.config.cards import ModelCard
-from clip_adapt.data.task import Task
 from clip_adapt.errors import InputError
 from clip_adapt.method import finding
 from clip_adapt.method.contract import Method
 from clip_adapt.method.finding import Found
 from clip_adapt.system.files import write_atomically, write_text
+from clip_adapt.system.tensor_files import DIGEST, DamagedError, read_tensors, write_tensors
 
-FORMAT = 1
 FILE = "adapter.safetensors"
 _KEY = "clip_adapt"
 
-
-@dataclass(frozen=True)
-class Header:
-    """What a delta says of itself."""
-
-    method: dict[str, Any]
-    backbone: dict[str, Any]
-    task: dict[str, Any]
-    transform: dict[str, Any]
-    dataset: str = ""
-    temperature: float = 1.0
-    guard: float = 0.0
-    conformal: dict[str, Any] | None = None
-    metrics: dict[str, Any] | None = None
-    support_sha256: str = ""
-    versions: dict[str, str] | None = None
-    format: int = FORMAT
-
-    def to_task(self) -> Task:
-        """Return the task that the delta was made for."""
-        task = {**self.task}
-        task |= {"classes": tuple(task["classes"]), "templates": tuple(task["templates"])}
-        return Task(**task)
+log = logging.getLogger(__name__)
 
 
 def describe(found: Found, trained: Method, **facts: Any) -> Header:
@@ -84,15 +62,11 @@ def save(folder: Path, trained: Method, header: Header, card: str) -> Path:
     Raises:
         InputError: when the folder cannot be written; no half-written file is left.
     """
-    tensors = {name: t.detach().cpu().contiguous() for name, t in trained.state_dict().items()}
-    text = json.dumps(asdict(header), ensure_ascii=False, sort_keys=True)
+    metadata = {"format": "pt", _KEY: write_header(header)}
     existed = folder.exists()
     try:
         with write_atomically(folder / FILE) as temporary:
-            try:
-                save_file(tensors, temporary, {"format": "pt", _KEY: text})
-            except SafetensorError as error:  # it reports a full disk in its own words
-                raise _convert_error(error) from error
+            write_tensors(temporary, trained.state_dict(), metadata)
         write_text(folder / "README.md", card)
     except BaseException:
         if not existed:
@@ -129,8 +103,7 @@ def load(
     if backbone is None:
         backbone = Backbone.from_card(_choose_card(header), device=device, precision=precision)
     _require_same_backbone(header, backbone, file)
-    given = options.rename(header.method["options"], found.cls.renamed_options)
-    made = found.cls.build(backbone, header.to_task(), given)
+    made = _build_method(found, backbone, header, file)
     _require_same_tensors(made.state_dict(), tensors, file)
     made.load_state_dict(tensors)
     return made.eval(), header
@@ -160,28 +133,18 @@ def read(file: Path) -> tuple[Header, dict[str, Tensor]]:
         InputError: when it is damaged, no delta of ours, or of a newer format.
     """
     try:
-        with safe_open(file, "pt") as opened:
-            metadata = opened.metadata() or {}
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+        tensors, metadata = read_tensors(file)
+    except DamagedError as error:
         raise InputError(
             f"{file} is damaged or truncated, or no delta at all ({error}). "
             "Copy it again, or train again."
         ) from error
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error}") from error
     if _KEY not in metadata:
         raise InputError(f"{file} is no delta of clip_adapt: its header has no {_KEY!r} entry")
-    try:
-        values = json.loads(metadata[_KEY])
-        newer = values["format"] > FORMAT
-        header = None if newer else Header(**values)
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError(f"the header of {file} cannot be read: {error!r}") from error
-    if header is None:
-        raise InputError(
-            f"{file} has format {values['format']}, made by clip_adapt "
-            f"{(values.get('versions') or {}).get('clip-adapt', 'of a newer version')}; this "
-            f"version reads up to {FORMAT}. Update it: pip install -U clip-adapt"
-        )
+    header = parse_header(metadata[_KEY], file)
+    _require_digest(header, metadata, file)
     return header, tensors
 
 
@@ -232,6 +195,40 @@ def _choose_card(header: Header) -> ModelCard:
     return ModelCard(**facts)
 
 
+def _build_method(found: Found, backbone: Backbone, header: Header, file: Path) -> Method:
+    given = options.rename(header.method["options"], found.cls.renamed_options)
+    _, problems = options.validate(given, options.read_signature(found.cls), "method.", str(file))
+    if problems:
+        raise InputError("\n".join(problems))
+    try:
+        return found.cls.build(backbone, header.to_task(), given)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
+    except ValueError as error:
+        raise InputError(f"{file}: method {found.name}: {error}") from error
+
+
+def _require_digest(header: Header, metadata: Mapping[str, str], file: Path) -> None:
+    # What was made before there were digests is read, and nothing that had one passes for it.
+    first = header.format == 1
+    if first and not metadata.keys() - {"format", _KEY}:
+        _warn_of_first_format(file.absolute())
+    elif first or DIGEST not in metadata:
+        raise InputError(
+            f"{file} is damaged: its format is {header.format}, and its metadata holds "
+            f"{', '.join(sorted(metadata))}. Copy it again, or train again."
+        )
+
+
+@functools.cache
+def _warn_of_first_format(file: Path) -> None:
+    log.warning(
+        "%s is of format 1, which has no digest: damage to it would not be noticed. "
+        "Train it again to have one.",
+        file,
+    )
+
+
 def _require_same_backbone(header: Header, backbone: Backbone, file: Path) -> None:
     wanted = header.backbone["fingerprint"]
     if backbone.fingerprint != wanted:
@@ -261,12 +258,3 @@ def _require_same_tensors(
 
 def _describe_tensor(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
-
-
-def _convert_error(error: SafetensorError) -> Exception:
-    # safetensors writes with its own code and wraps the system's error into its message.
-    text = str(error)
-    if "os error" in text:
-        number = int(text.rsplit("os error", 1)[1].strip(" :)\"'").split(")")[0])
-        return OSError(number, text)
-    return error

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from clip_adapt.adapted.delta import Header
+    from clip_adapt.adapted.header import Header
 
 
 def write_card(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
+import io
 import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +23,9 @@ from clip_adapt.errors import InputError, list_lines
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 SMALLEST = 4  # pixels a side
 BLOCKS = 3  # of 16 MB, that are kept for each thread: 12 megapixels
+MOST_PIXELS = 89_478_485  # where Pillow's own limit is taken away: a quarter of a GB as RGB
+IN_MEMORY = 1 << 28  # bytes of the largest file that is read as a whole to be checked
+CHANGED = "it is not what it was when it was looked at: it has changed since. Run again"
 LONGEST = 50  # times the shorter side: at 224 pixels a view of more would take over 30 MB
 
 AnyImage = str | os.PathLike[str] | Image.Image | np.ndarray
@@ -63,21 +67,36 @@ def decode(image: AnyImage) -> Image.Image:
     return decoded
 
 
-def try_decode(path: str | os.PathLike[str]) -> str | Image.Image:
-    """Decode a file: the image, or in words why it cannot be read."""
-    return _open(path, _make_upright_rgb)
+def try_decode(path: str | os.PathLike[str], sha256: str | None = None) -> str | Image.Image:
+    """Decode a file: the image, or in words why it cannot be read.
+
+    Args:
+        path: the file.
+        sha256: the digest that its bytes must have; what is decoded are the bytes that had it.
+    """
+    return _open(path, lambda image, source: _make_upright_rgb(image), sha256)
 
 
-def _open(path: str | os.PathLike[str], read: Callable[[Image.Image], T]) -> str | T:
-    # What ``read`` makes of the opened file.
+def _open(
+    path: str | os.PathLike[str], read: Callable[[Image.Image, str | bytes], T], sha256: str | None
+) -> str | T:
+    # What ``read`` makes of the opened file and of its path or its bytes.
     try:
         if not os.path.getsize(path):
             return "the file is empty (0 bytes)"
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+        if sha256 is None:
             with Image.open(path) as image:
                 _refuse_absurd(image)
-                return read(image)
+                return read(image, os.fspath(path))
+        with open(path, "rb") as file:
+            held = _hold(file)
+            if hashlib.file_digest(held, "sha256").hexdigest() != sha256:
+                return CHANGED
+            held.seek(0)
+            with Image.open(held) as image:
+                _refuse_absurd(image)
+                source = held.getvalue() if isinstance(held, io.BytesIO) else os.fspath(path)
+                return read(image, source)
     except FileNotFoundError:
         return f"no such file (looked at {Path(path).absolute()})"
     except IsADirectoryError:
@@ -85,49 +104,63 @@ def _open(path: str | os.PathLike[str], read: Callable[[Image.Image], T]) -> str
     except UnidentifiedImageError:
         return "this is no image that can be read"
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return f"more than {Image.MAX_IMAGE_PIXELS} pixels: refused as a decompression bomb"
+        return _describe_bomb()
     except _Refused as reason:
         return str(reason)
     except (OSError, ValueError, SyntaxError, EOFError) as error:
         return f"damaged: {error}"
 
 
-def load(image: AnyImage) -> Decoded:
+def load(image: AnyImage, sha256: str | None = None) -> Decoded:
     """Return an image for ``views.make_view``: a JPEG file as uint8 (3, H, W).
+
+    Args:
+        image: as for ``decode``.
+        sha256: of a file: the digest that its bytes must have.
 
     Raises:
         InputError: as ``decode`` does.
     """
     if not isinstance(image, str | os.PathLike):
         return decode(image)
-    decoded = try_load(image)
+    decoded = try_load(image, sha256)
     if isinstance(decoded, str):
         raise InputError(f"{os.fspath(image)}: {decoded}")
     return decoded
 
 
-def try_load(path: str | os.PathLike[str]) -> str | Decoded:
+def try_load(path: str | os.PathLike[str], sha256: str | None = None) -> str | Decoded:
     """Decode a file for ``views.make_view``: a JPEG as uint8 (3, H, W), or why it cannot be read.
 
     Photographs of many megapixels are JPEG, and scaling a tensor takes a seventh of the time that
     scaling a picture takes. torchcodec gives the same pixels as Pillow, and several threads do not
     wait for one another in it; where it is not there Pillow decodes.
+
+    Args:
+        path: the file.
+        sha256: as for ``try_decode``.
     """
     if os.fspath(path).lower().endswith((".jpg", ".jpeg")):
-        return _open(path, lambda image: _decode_jpeg(os.fspath(path), image))
-    return try_decode(path)
+        return _open(path, _decode_jpeg, sha256)
+    return try_decode(path, sha256)
 
 
-def _decode_jpeg(path: str, image: Image.Image) -> Tensor:
+def _decode_jpeg(image: Image.Image, source: str | bytes) -> Tensor:
     decode_jpeg = _find_jpeg_decoder()
     if decode_jpeg is not None and image.format == "JPEG":
         with contextlib.suppress(RuntimeError):  # Pillow says what is wrong with the file
-            return decode_jpeg(path)
+            return decode_jpeg(source)
     return torch.from_numpy(np.array(_make_upright_rgb(image))).permute(2, 0, 1)
 
 
+def _hold(file: io.BufferedReader) -> io.BufferedReader | io.BytesIO:
+    # Bytes that nobody can change; of a huge file (slides in many pages) the first page is enough.
+    large = os.fstat(file.fileno()).st_size > IN_MEMORY
+    return file if large else io.BytesIO(file.read())
+
+
 @functools.cache
-def _find_jpeg_decoder() -> Callable[[str], Any] | None:
+def _find_jpeg_decoder() -> Callable[[str | bytes], Any] | None:
     try:
         from torchcodec.decoders import decode_jpeg
     except (ImportError, OSError, RuntimeError):  # or it was built for another torch
@@ -137,12 +170,19 @@ def _find_jpeg_decoder() -> Callable[[str], Any] | None:
 
 def _refuse_absurd(image: Image.Image) -> None:
     short, long = sorted(image.size)
+    if short * long > (Image.MAX_IMAGE_PIXELS or MOST_PIXELS):
+        raise _Refused(_describe_bomb())
     if short < SMALLEST:
         raise _Refused(f"{image.width} x {image.height} pixels: too small to show anything")
     if long > LONGEST * short:
         raise _Refused(
             f"{image.width} x {image.height} pixels: more than {LONGEST} times as long as wide"
         )
+
+
+def _describe_bomb() -> str:
+    limit = Image.MAX_IMAGE_PIXELS or MOST_PIXELS
+    return f"more than {limit} pixels: refused as a decompression bomb"
 
 
 def _make_upright_rgb(image: Image.Image) -> Image.Image:

@@ -1,16 +1,13 @@
 """What is known of image files: digest, pixels, look, and whether they can be read at all.
 
-A file is looked at once; what was seen is kept in the cache folder by path, size and time of
-change, so that a folder of 100,000 images costs a few seconds the next time.
+A file is looked at once; what was seen is remembered in the cache folder while the file stays as it
+is (image_memory.py), so that a folder of 100,000 images costs a few seconds the next time.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import logging
-import os
-import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,12 +16,12 @@ import numpy as np
 from tqdm import tqdm
 
 from clip_adapt.data import decoding
+from clip_adapt.data.image_memory import Memory
 from clip_adapt.system import processes
-
-log = logging.getLogger(__name__)
+from clip_adapt.system.files import hash_file
+from clip_adapt.system.stamps import Stamp, read_stamp
 
 CHUNK = 512  # files between two writes; an interrupted scan goes on there
-FILE = "images-1.sqlite"  # the number changes with the decoding and with what is kept
 SHA, PIXELS, LOOK = slice(0, 32), slice(32, 48), slice(48, 56)
 
 
@@ -79,6 +76,36 @@ def hash_images(paths: Sequence[str], folder: Path | None = None) -> list[str]:
     return [facts[SHA].hex() for facts in hashed if isinstance(facts, bytes)]
 
 
+def find_changed(survey: Survey, paths: Sequence[str], folder: Path | None = None) -> list[str]:
+    """Return the files whose bytes are not, or no more, those that a survey saw.
+
+    If there are any, all that is remembered of the survey's files is forgotten: where these could
+    change unseen, the others could, too.
+
+    Args:
+        survey: what was seen.
+        paths: the files to read; what the survey does not know is left out.
+        folder: the cache folder.
+    """
+    row = {path: index for index, path in enumerate(survey.paths) if path not in survey.broken}
+    seen = {path: survey.sha256[row[path]].tobytes().hex() for path in paths if path in row}
+    changed = [path for path, digest in seen.items() if _try_hash(path) != digest]
+    forget(survey.paths if changed else [], folder)
+    return changed
+
+
+def forget(paths: Sequence[str], folder: Path | None) -> None:
+    """Forget what is remembered of files, so that they are looked at again."""
+    with Memory(folder) as memory:
+        memory.forget(paths)
+
+
+def _try_hash(path: str) -> str | None:
+    with contextlib.suppress(OSError):
+        return hash_file(path)
+    return None
+
+
 def _gather(
     paths: Sequence[str],
     folder: Path | None,
@@ -119,66 +146,8 @@ def _hash_file(path: str) -> bytes:
         return hashlib.file_digest(file, "sha256").digest()
 
 
-def _read_stamp(path: str) -> tuple[int, int] | None:
+def _read_stamp(path: str) -> Stamp | None:
     try:
-        stat = os.stat(path)
+        return read_stamp(path)
     except OSError:
         return None
-    return stat.st_size, stat.st_mtime_ns
-
-
-class Memory:
-    """The file that remembers: path, size, time of change, and what was seen.
-
-    A memory that cannot be read or written costs time and nothing else.
-    """
-
-    def __init__(self, folder: Path | None) -> None:
-        self._folder = folder
-        self._open: sqlite3.Connection | None = None
-
-    def __enter__(self) -> Memory:
-        if self._folder is not None:
-            with self._or_forget():
-                self._folder.mkdir(parents=True, exist_ok=True)
-                self._open = sqlite3.connect(self._folder / FILE, timeout=30)
-                self._open.execute(
-                    "CREATE TABLE IF NOT EXISTS seen "
-                    "(path TEXT PRIMARY KEY, size INT, changed INT, facts BLOB) WITHOUT ROWID"
-                )
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._open is not None:
-            self._open.close()
-
-    def read(
-        self, stamps: dict[str, tuple[int, int] | None], length: int
-    ) -> dict[str, bytes | str]:
-        """Return what is known of unchanged files, at least ``length`` bytes of it."""
-        found: dict[str, bytes | str] = {}
-        with self._or_forget():
-            if self._open is None:
-                return {}
-            marks = ",".join("?" * len(stamps))
-            rows = self._open.execute(f"SELECT * FROM seen WHERE path IN ({marks})", [*stamps])
-            for path, size, changed, facts in rows:
-                if stamps[path] == (size, changed) and len(facts) >= length:
-                    found[path] = facts
-        return found
-
-    def keep(self, rows: Iterator[tuple[str, tuple[int, int] | None, bytes | str]]) -> None:
-        """Remember what was seen of good files; broken ones are looked at again."""
-        good = [(p, *stamp, facts) for p, stamp, facts in rows if stamp and type(facts) is bytes]
-        with self._or_forget():
-            if self._open is not None and good:
-                with self._open:
-                    self._open.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?)", good)
-
-    @contextlib.contextmanager
-    def _or_forget(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, OSError, UnicodeEncodeError) as error:
-            log.warning("what is known of the images is not kept for the next run: %s", error)
-            self._open = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from clip_adapt.evaluation.predictions import Floats, Predictions, Resampled
 from clip_adapt.evaluation.quantities import Quantity
+from clip_adapt.system.quiet import ignore_warnings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +30,7 @@ class Metric(Quantity):
         # scikit-learn warns of classes that are predicted but absent, of one class alone, and of
         # rows in float32 that sum to 1 within 1e-6 only. The first are left out, which is meant;
         # the second gives NaN, which list_notes() puts into words; the third is no loss.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
+        with ignore_warnings(UserWarning):
             return float(self.value(p))
 
     def resample(self, r: Resampled) -> Floats:

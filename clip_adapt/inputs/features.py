@@ -1,4 +1,4 @@
-"""Frozen image features, computed once and kept on disk.
+"""Frozen image features, computed once and kept on disk (feature_cache.py).
 
 A feature depends on the backbone's weights, the transform, the view and the image file's bytes; its
 key holds all four, so every method, seed and sweep shares it and nothing stale is ever read.
@@ -8,101 +8,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
 from clip_adapt.backbone.backbone import Backbone
 from clip_adapt.data import decoding, scan
 from clip_adapt.errors import InputError
+from clip_adapt.inputs.feature_cache import FeatureCache
 from clip_adapt.inputs.views import MADE_BY, Augment, make_view
 from clip_adapt.system import processes
-from clip_adapt.system.files import write_atomically
-
-log = logging.getLogger(__name__)
+from clip_adapt.system.tensor_files import DIGEST
 
 CENTRE = -1
 SHARD = 1024  # images per file; an interrupted extraction goes on after the last one
 BATCHES = 4  # that each of several processes makes between two exchanges
 
 Job = tuple[int, str, str]  # view, key, path
-
-
-@dataclass(frozen=True)
-class FeatureCache:
-    """Features on disk: one folder a (backbone, transform, view), in it shards of many images.
-
-    Attributes:
-        folder: where; None keeps nothing.
-        limit: largest size in bytes; what was not used longest goes first.
-    """
-
-    folder: Path | None
-    limit: float = 10e9
-
-    @property
-    def memory(self) -> Path | None:
-        """Where it is remembered which digest a file has: beside the features."""
-        return self.folder.parent if self.folder else None
-
-    def read(self, group: str, keys: set[str]) -> dict[str, Tensor]:
-        """Return the features that are there, by image key."""
-        found: dict[str, Tensor] = {}
-        for shard in self._shards(group):
-            found |= self._read_shard(shard, keys - found.keys())
-        return found
-
-    def write(self, group: str, features: dict[str, Tensor]) -> None:
-        """Keep features by image key, in one new shard; then make room."""
-        if self.folder is None or not features:
-            return
-        keys = sorted(features)
-        name = hashlib.sha256("".join(keys).encode()).hexdigest()[:24]
-        tensor = torch.stack([features[k] for k in keys]).contiguous()
-        try:
-            with write_atomically(self.folder / group / f"{name}.safetensors") as path:
-                save_file({"features": tensor}, path, {"keys": json.dumps(keys)})
-            self._make_room()
-        except InputError as error:
-            log.warning("features are not kept for the next run: %s", error)
-
-    def _shards(self, group: str) -> list[Path]:
-        return sorted((self.folder / group).glob("*.safetensors")) if self.folder else []
-
-    def _read_shard(self, shard: Path, wanted: set[str]) -> dict[str, Tensor]:
-        try:
-            with safe_open(shard, "pt") as file:
-                keys = json.loads(file.metadata()["keys"])
-                rows = [i for i, key in enumerate(keys) if key in wanted]
-                features = file.get_tensor("features") if rows else None
-            if features is None:
-                return {}
-            os.utime(shard)
-            return {keys[i]: features[i] for i in rows}
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            log.warning("a damaged feature file is left aside and made anew: %s (%s)", shard, error)
-            shard.unlink(missing_ok=True)
-            return {}
-
-    def _make_room(self) -> None:
-        assert self.folder is not None, "a cache without a folder writes nothing"
-        shards = [(p.stat(), p) for p in self.folder.rglob("*.safetensors")]
-        shards.sort(key=lambda pair: pair[0].st_mtime_ns)
-        total = sum(stat.st_size for stat, _ in shards)
-        for stat, path in shards:
-            if total <= self.limit:
-                return
-            path.unlink(missing_ok=True)
-            total -= stat.st_size
 
 
 def extract(
@@ -128,7 +54,7 @@ def extract(
         (N, views, D), float32, on the CPU.
 
     Raises:
-        InputError: listing every image that cannot be read.
+        InputError: listing every image that cannot be read, or is not the one that was looked at.
     """
     keys = scan.hash_images(paths, cache.memory)
     indices = [CENTRE] if views == 1 or augment == "none" else list(range(views))
@@ -146,7 +72,9 @@ def extract(
     z, todo = processes.broadcast((z, todo))
     column_of = {index: column for column, index in enumerate(indices)}
     with _Writer(cache if processes.is_main() else FeatureCache(None), groups) as writer:
-        for (index, key, _), feature in _compute_features(backbone, todo, augment, label):
+        for (index, key, _), feature in _compute_features(
+            backbone, todo, augment, label, cache.memory
+        ):
             z[place[key], column_of[index]] = feature
             writer.add(index, key, feature)
     return z if len(place) == len(keys) else z[[place[key] for key in keys]]
@@ -178,7 +106,8 @@ class _Writer:
 
 
 def _name_group(backbone: Backbone, index: int, augment: Augment) -> str:
-    described = json.dumps(backbone.transform, sort_keys=True, default=str)
+    # What earlier versions kept has no digest, and is not among this.
+    described = json.dumps([backbone.transform, DIGEST], sort_keys=True, default=str)
     kind = f"{described} {backbone.dtype} {backbone.device.type} {MADE_BY}"
     transform = hashlib.sha256(kind.encode()).hexdigest()[:12]
     name = "centre" if index == CENTRE else f"{augment}{index}"
@@ -186,7 +115,7 @@ def _name_group(backbone: Backbone, index: int, augment: Augment) -> str:
 
 
 def _compute_features(
-    backbone: Backbone, todo: list[Job], augment: Augment, label: str
+    backbone: Backbone, todo: list[Job], augment: Augment, label: str, memory: Path | None
 ) -> Iterator[tuple[Job, Tensor]]:
     count = processes.count_processes()
     block = choose_batch_size(backbone.device) * (count * BATCHES if count > 1 else 1)
@@ -205,6 +134,9 @@ def _compute_features(
                 else:
                     yield job, feature
             bar.update(len(jobs))
+    if processes.is_main():
+        changed = [path for path, reason in reasons.items() if reason == decoding.CHANGED]
+        scan.forget(changed, memory)
     decoding.refuse_broken(reasons)
 
 
@@ -213,7 +145,7 @@ def _encode_jobs(
 ) -> list[Tensor | str]:
     # The feature (D,) of each, or why its file cannot be read.
     def load_view(job: Job) -> Tensor | str:
-        image = decoding.try_load(job[2])
+        image = decoding.try_load(job[2], job[1])
         return (
             image if isinstance(image, str) else make_view(backbone, augment, job[0], job[1], image)
         )
@@ -233,12 +165,21 @@ def encode_batch(backbone: Backbone, pixels: list[Tensor], size: int) -> Tensor:
 
     The batch is filled up to ``size``: kernels choose their order of summation by the shape, and a
     feature must not depend, to the last bit, on how many others were computed with it.
+
+    Raises:
+        InputError: when a feature is not finite, as in fp16 where a tower needs larger numbers.
     """
     if not pixels:
         return torch.empty(0, 0)
     batch = torch.stack(pixels + [torch.zeros_like(pixels[0])] * (size - len(pixels)))
     with torch.inference_mode():
-        return backbone.encode_image(batch)[: len(pixels)].float().cpu().clone()
+        z = backbone.encode_image(batch)[: len(pixels)].float().cpu().clone()
+    if not bool(z.isfinite().all()):
+        raise InputError(
+            f"the image tower of {backbone.card.name} gives features that are not finite in "
+            f"{str(backbone.dtype).removeprefix('torch.')}: use precision=fp32"
+        )
+    return z
 
 
 def choose_batch_size(device: torch.device) -> int:

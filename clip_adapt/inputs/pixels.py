@@ -52,6 +52,8 @@ class Pixels(Dataset[Any]):
         self.batched = backbone.device.type != "cpu" if batched is None else batched
         self.epoch = 0
         self._all = self
+        # What is said to be trained on (the manifest) and what is decoded are the same bytes.
+        self._keys = {item.path: hash_file(item.path) for item in items}
         self._decoded: dict[str, Decoded] = {}
         self._centre: dict[str, Tensor] = {}
 
@@ -64,6 +66,7 @@ class Pixels(Dataset[Any]):
         items = [item for item, kept in zip(self.items, mask.tolist(), strict=True) if kept]
         part = Pixels(self.backbone, items, self.augment, self.batched)
         part._decoded, part._centre, part._all = self._decoded, self._centre, self._all
+        part._keys = self._keys
         return part
 
     def batch(self, rows: list[int]) -> Tensor:
@@ -75,7 +78,7 @@ class Pixels(Dataset[Any]):
             return self._all._still.at(torch.tensor(places))
         crops, draws = self._all._crops, []
         for row, place in zip(rows, places, strict=True):
-            key, (height, width) = hash_file(self.items[row].path), crops.shapes[place]
+            key, (height, width) = self._keys[self.items[row].path], crops.shapes[place]
             draws.append(views.draw_view(self.augment, self.epoch, key, width, height))
         mean, std = self._scale
         return (crops.make_views(places, draws) / 255 - mean) / std
@@ -87,11 +90,9 @@ class Pixels(Dataset[Any]):
         item = self.items[index]
         if self.augment == "none":
             if item.path not in self._centre:
-                self._centre[item.path] = views.make_centre_view(
-                    self.backbone, decoding.load(item.path)
-                )
+                self._centre[item.path] = self._make_centre(item.path)
             return self._centre[item.path], item.label
-        image, key = self._decode_image(item.path), hash_file(item.path)
+        image, key = self._decode_image(item.path), self._keys[item.path]
         return views.make_view(self.backbone, self.augment, self.epoch, key, image), item.label
 
     @cached_property
@@ -101,16 +102,14 @@ class Pixels(Dataset[Any]):
     @cached_property
     def _crops(self) -> Crops:
         with decoding.open_decoders() as pool:
-            kept = list(pool.map(lambda path: self._shrink(decoding.load(path)), self._place))
+            kept = list(pool.map(lambda path: self._shrink(self._load(path)), self._place))
         return Crops(kept, self.backbone.device, self.backbone.image_size)
 
     @cached_property
     def _still(self) -> Rows:
-        def centre(path: str) -> Tensor:
-            return views.make_centre_view(self.backbone, decoding.load(path))
-
         with decoding.open_decoders() as pool:
-            return Rows(torch.stack(list(pool.map(centre, self._place))), self.backbone.device)
+            made = torch.stack(list(pool.map(self._make_centre, self._place)))
+            return Rows(made, self.backbone.device)
 
     @cached_property
     def _scale(self) -> tuple[Tensor, Tensor]:
@@ -120,8 +119,14 @@ class Pixels(Dataset[Any]):
 
     def _decode_image(self, path: str) -> Decoded:
         if path not in self._decoded:
-            self._decoded[path] = self._shrink(decoding.load(path))
+            self._decoded[path] = self._shrink(self._load(path))
         return self._decoded[path]
+
+    def _load(self, path: str) -> Decoded:
+        return decoding.load(path, self._keys[path])
+
+    def _make_centre(self, path: str) -> Tensor:
+        return views.make_centre_view(self.backbone, self._load(path))
 
     def _shrink(self, image: Decoded) -> Decoded:
         size = self.backbone.image_size

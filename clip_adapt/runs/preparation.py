@@ -10,19 +10,21 @@ from typing import Any
 import torch
 
 from clip_adapt.backbone.backbone import Backbone
-from clip_adapt.data import decoding
+from clip_adapt.data import decoding, scan
 from clip_adapt.data.dataset import Dataset
 from clip_adapt.data.leaks import Twin
+from clip_adapt.data.scan import Survey
 from clip_adapt.data.task import Task
 from clip_adapt.errors import InputError, list_lines
 from clip_adapt.method.contract import Method
-from clip_adapt.objectives import Data, Run
+from clip_adapt.objectives import Data, Draw, Run
 from clip_adapt.objectives._contract import make_recipe
 from clip_adapt.runs import selection
 from clip_adapt.runs.configuration import Config
 from clip_adapt.runs.folder import choose_folder
 from clip_adapt.runs.shared import Shared
 from clip_adapt.system.clock import Clock
+from clip_adapt.system.files import choose_cache_folder
 from clip_adapt.system.processes import run_main_first
 
 log = logging.getLogger(__name__)
@@ -36,11 +38,13 @@ class Checked:
         data: what is left of them.
         notes: what a user should know about them.
         twins: images that look like one of another split.
+        survey: what was seen of the images.
     """
 
     data: Data
     notes: list[str]
     twins: list[Twin]
+    survey: Survey
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class Prepared:
         method: before training.
         notes: what a user should know about data and draw.
         twins: images that look like one of another split.
+        survey: what was seen of the images.
         choice: the candidates of ``method=auto`` and which was taken; None for any other method.
     """
 
@@ -61,6 +66,7 @@ class Prepared:
     method: Method
     notes: list[str]
     twins: list[Twin]
+    survey: Survey
     choice: dict[str, Any] | None = None
 
 
@@ -88,6 +94,7 @@ def prepare_run(config: Config, shared: Shared, clock: Clock) -> Prepared:
     notes = [*checked.notes, *_list_unused(config), *draw.support.notes]
     for note in notes:
         log.warning(note)
+    require_unchanged(checked.survey, draw, o.cache_dir)
     task = objective.make_task(o, checked.data, draw)
     choice = None
     if config.candidates:
@@ -116,7 +123,7 @@ def prepare_run(config: Config, shared: Shared, clock: Clock) -> Prepared:
     )
     method = run.make_method()
     objective.require_fit(run, method, config.method.name)
-    return Prepared(config, run, method, notes, checked.twins, choice)
+    return Prepared(config, run, method, notes, checked.twins, checked.survey, choice)
 
 
 def check_images(data: Data, on_bad_image: str, cache_dir: str | None) -> Checked:
@@ -140,7 +147,26 @@ def check_images(data: Data, on_bad_image: str, cache_dir: str | None) -> Checke
     if reasons:
         listing = list_lines(f"{path}: {reason}" for path, reason in reasons.items())
         notes.insert(0, f"{len(reasons)} images cannot be read and are left out:\n{listing}")
-    return Checked(kept, notes, twins)
+    return Checked(kept, notes, twins, survey)
+
+
+def require_unchanged(survey: Survey, draw: Draw, cache_dir: str | None) -> None:
+    """Read the images that were drawn, and compare them with what was seen of them.
+
+    What is learned from is what was checked, and what the manifest says, whatever file systems
+    tell of times and whoever writes there meanwhile.
+
+    Raises:
+        InputError: listing those that are others now.
+    """
+    drawn = (*draw.support.train, *draw.support.val, *draw.calibration)
+    paths = [item.path for item in drawn]
+    changed = scan.find_changed(survey, paths, choose_cache_folder(cache_dir))
+    if changed:
+        raise InputError(
+            f"{len(changed)} images are not what they were when they were looked at:\n"
+            f"{list_lines(changed)}\nRun again, when nothing writes there."
+        )
 
 
 def make_method(config: Config, backbone: Backbone, task: Task) -> Method:

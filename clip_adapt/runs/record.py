@@ -11,6 +11,7 @@ from typing import Any
 
 from clip_adapt.adapted import delta, readme
 from clip_adapt.adapted.classifier import Classifier
+from clip_adapt.adapted.header import Header
 from clip_adapt.data import leaks
 from clip_adapt.data.items import format_manifest
 from clip_adapt.evaluation.reading import describe_others, write_rows
@@ -65,7 +66,7 @@ def write_run(prepared: Prepared, outcome: Outcome, trained: Trained) -> Classif
     return outcome.classifier.adjust(header=header, folder=folder, metrics=metrics)
 
 
-def _describe(prepared: Prepared, outcome: Outcome, manifest: str) -> delta.Header:
+def _describe(prepared: Prepared, outcome: Outcome, manifest: str) -> Header:
     config, classifier = prepared.config, outcome.classifier
     return delta.describe(
         config.method,

@@ -16,7 +16,7 @@ from clip_adapt.backbone.devices import resolve_device
 from clip_adapt.objectives import Outcome
 from clip_adapt.runs.configuration import Config
 from clip_adapt.runs.folder import hold_folder
-from clip_adapt.runs.preparation import Prepared, prepare_run
+from clip_adapt.runs.preparation import Prepared, prepare_run, require_unchanged
 from clip_adapt.runs.record import write_run
 from clip_adapt.runs.shared import Shared
 from clip_adapt.system.clock import Clock
@@ -69,6 +69,7 @@ def start_run(config: Config, shared: Shared) -> Iterator[ReadyRun]:
     with hold_on_main(hold_folder(prepared.run.folder)):
         with clock.count("total"):
             training = config.objective.solve(prepared.run, prepared.method)
+            require_unchanged(prepared.survey, prepared.run.draw, config.options.cache_dir)
         yield ReadyRun(prepared, training)
 
 

@@ -9,12 +9,14 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import platformdirs
 
 from clip_adapt.errors import InputError
+from clip_adapt.system.stamps import Stamp, is_settled, read_stamp
 
 
 @contextlib.contextmanager
@@ -108,13 +110,18 @@ def require_writable(folder: Path) -> None:
 
 
 def hash_file(path: Path | str) -> str:
-    """Return the SHA-256 of a file's bytes as 64 hexadecimal digits; read once while unchanged."""
-    stat = os.stat(path)
-    return _hash_unchanged(os.fspath(path), stat.st_size, stat.st_mtime_ns)
+    """Return the SHA-256 of a file's bytes as 64 hexadecimal digits; read once while unchanged.
+
+    Raises:
+        OSError: when it cannot be read.
+    """
+    stamp = read_stamp(path)
+    read = _hash_unchanged if is_settled(stamp, time.time_ns()) else _hash_unchanged.__wrapped__
+    return read(os.fspath(path), stamp)
 
 
 @functools.lru_cache(maxsize=200_000)
-def _hash_unchanged(path: str, size: int, modified: int) -> str:
+def _hash_unchanged(path: str, stamp: Stamp) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from clip_adapt.errors import InputError, nearest
 from clip_adapt.system.files import locate_resource
+from clip_adapt.system.stamps import Stamp, read_stamp
 
 
 @dataclass(frozen=True)
@@ -108,14 +109,13 @@ def import_file(path: Path, word: str) -> ModuleType:
         raise InputError(f"{word} file {path} does not exist (looked at {path.absolute()})")
     resolved = path.resolve()
     try:
-        stat = resolved.stat()
-        return _run_once(resolved, (stat.st_mtime_ns, stat.st_size))
+        return _run_once(resolved, read_stamp(resolved))
     except Exception as error:
         raise InputError(f"{word} file {path} fails on import: {error!r}") from error
 
 
 @functools.cache
-def _run_once(path: Path, state: tuple[int, int]) -> ModuleType:
+def _run_once(path: Path, stamp: Stamp) -> ModuleType:
     # Two files of one name in different folders must not replace each other.
     name = f"clip_adapt_user_{path.stem}_{hashlib.sha256(bytes(path)).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from clip_adapt.system.files import refuse_unwritable
+from clip_adapt.system.quiet import ignore_warnings
 
 
 @contextlib.contextmanager
@@ -17,8 +17,7 @@ def open_event_file(folder: Path | None) -> Iterator[Any]:
     if folder is None:
         yield lambda name, value, step: None
         return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+    with ignore_warnings(DeprecationWarning):
         from torch.utils.tensorboard import SummaryWriter
 
     with refuse_unwritable(folder):

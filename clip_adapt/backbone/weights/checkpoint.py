@@ -88,6 +88,25 @@ def load_tensors(model: Any, tensors: dict[str, Tensor], source: str) -> None:
     model.load_state_dict(state)
 
 
+def require_finite(model: nn.Module, source: str) -> None:
+    """Refuse weights that nothing can be computed with.
+
+    Raises:
+        InputError: listing every tensor with a value that is NaN or infinite.
+    """
+    # The bounds of a tensor are a hundred times quicker to have than isfinite() of all of it.
+    bounds = {n: torch.stack(torch.aminmax(p)) for n, p in model.named_parameters() if p.numel()}
+    names = [name for name, both in bounds.items() if not bool(both.isfinite().all())]
+    # A buffer may be a mask, which holds infinities.
+    names += [name for name, buffer in model.named_buffers() if bool(buffer.isnan().any())]
+    if names:
+        raise InputError(
+            f"{source} holds values that are not finite (NaN or infinite), as after a training "
+            "that diverged, and nothing can be computed with them: take weights from before it "
+            f"({len(names)} tensors)\n{list_lines(sorted(names), 5)}"
+        )
+
+
 def _require_same(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
     expected = model.state_dict()
     problems = [f"{name} is missing" for name in expected if name not in state]

@@ -56,6 +56,8 @@ def load(card: ModelCard) -> LoadedModel:
         if read is not None:
             checkpoint.load_tensors(model, read.tensors, plan.source)
         towers.finish_model(model, plan.config, plan.preprocess, card.image_size)
+        if read is not None:
+            checkpoint.require_finite(model, plan.source)
         tokenizer = towers.build_tokenizer(card.name or plan.name, plan.config, plan.folder)
         return LoadedModel(model, tokenizer, towers.describe_architecture(plan.config, plan.folder))
 

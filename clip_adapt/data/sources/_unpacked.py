@@ -7,7 +7,6 @@ images that were files from the start, and memory holds one image at a time.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -34,7 +33,7 @@ def unpack_images(
     Args:
         context: where the cache is.
         name: put into the folder's name.
-        version: changes when the file does.
+        version: changes when the images do; the digest of the file that they lie in.
         classes: names as they are stored.
         rows: gives the images of a split.
         total: how many there are, for the progress bar.
@@ -45,12 +44,6 @@ def unpack_images(
         _write_all(folder, rows, total)
     parts = {split: list(_list_items(folder, split)) for split in SPLITS}
     return Splits.of(classes, parts)
-
-
-def read_stamp(path: Path) -> str:
-    """Return what changes when a file does."""
-    stat = os.stat(path)
-    return f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
 
 
 def _write_all(folder: Path, rows: Callable[[str], Iterable[Row]], total: int | None) -> None:

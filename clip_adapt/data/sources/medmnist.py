@@ -19,8 +19,9 @@ from clip_adapt.config import yamls
 from clip_adapt.config.cards import SPLITS, DataCard, list_cards, locate_card
 from clip_adapt.config.values import FilePath
 from clip_adapt.data.items import Context, Splits
+from clip_adapt.data.scan import hash_images
 from clip_adapt.data.sources._fetch import build_or_refuse
-from clip_adapt.data.sources._unpacked import Row, read_stamp, unpack_images
+from clip_adapt.data.sources._unpacked import Row, unpack_images
 from clip_adapt.errors import InputError
 
 RECOGNISES = "a MedMNIST file (.npz)"
@@ -68,7 +69,8 @@ def read(
             _refuse_unknown(card, classes, path)
             rows = _make_rows(archive, labels)
             total = sum(map(len, labels.values()))
-            return unpack_images(context, f"{flag}-{size}", read_stamp(path), classes, rows, total)
+            version = hash_images([str(path)], context.cache)[0]
+            return unpack_images(context, f"{flag}-{size}", version, classes, rows, total)
     except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError) as error:
         if isinstance(error, InputError):
             raise

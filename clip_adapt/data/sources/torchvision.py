@@ -7,7 +7,6 @@ once into the cache folder.
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ from clip_adapt.data.sources._fetch import build_or_refuse
 from clip_adapt.data.sources._unpacked import Row, unpack_images
 from clip_adapt.data.splitting import split_by_content
 from clip_adapt.errors import InputError, explain_unknown
+from clip_adapt.system.quiet import ignore_warnings
 
 # Arguments that give each split; a data set without splits is split by its content.
 PUBLISHED: dict[str, dict[str, dict[str, Any]]] = {
@@ -76,8 +76,7 @@ def _open_split(
     parameters = inspect.signature(cls).parameters
     # The path instead of the picture: nothing is decoded here.
     own = {"loader": str} if "loader" in parameters else {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torchvision's own making
+    with ignore_warnings():  # of torchvision's own making
         if context.download:
             return build_or_refuse(
                 partial(cls, str(root), download=True, **given, **own), name, root
