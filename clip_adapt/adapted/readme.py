@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from clip_adapt.adapted import lookup
+
 if TYPE_CHECKING:
     from clip_adapt.adapted.delta import Header
 
@@ -37,7 +39,7 @@ def write_card(
             "nothing else; the backbone's weights are not in it.",
             "",
             "    import clip_adapt",
-            '    model = clip_adapt.load("path/of/this/folder")',
+            f'    model = clip_adapt.load("path/of/this/folder"{_name_model(header)})',
             *_show_use(task),
             "",
             f"- Backbone: {header.backbone['name']} at {header.backbone['image_size']} pixels, "
@@ -55,6 +57,10 @@ def write_card(
             "",
         ]
     )
+
+
+def _name_model(header: Header) -> str:
+    return "" if lookup.ships(header.backbone) else ', model="where its backbone is"'
 
 
 def _show_use(task: dict[str, Any]) -> list[str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clip_adapt.config.cards import list_cards
 from clip_adapt.evaluation.quantities import COVERAGE, SET_SIZE
 from clip_adapt.system.run_files import CURVE, INDEX, PAGE, RESULTS, SUMMARY
 
@@ -218,7 +220,9 @@ def show_ranking(path: str, ranking: list[tuple[str, float]]) -> None:
 
 
 def _suggest_words(classifier: Classifier) -> str:
-    return "top_k=3" if classifier.classes else r'classes="\[cat, dog]"'  # rich reads [ as markup
+    words = "top_k=3" if classifier.classes else r'classes="\[cat, dog]"'  # rich reads [ as markup
+    model = classifier.backbone.card.name
+    return words if model in list_cards("model") else f"{words} {shlex.quote(f'model={model}')}"
 
 
 def _describe_recipe(o: RunOptions) -> str:

@@ -9,7 +9,14 @@ from typing import Any
 
 from clip_adapt.config import options, values, yamls
 from clip_adapt.config.cards import DataCard, find_slotless_templates, list_cards, locate_card
-from clip_adapt.data.source import Gives, Source, describe_recognised, find_source, recognise_path
+from clip_adapt.data.source import (
+    Gives,
+    Source,
+    describe_recognised,
+    find_installed_source,
+    find_source,
+    recognise_path,
+)
 from clip_adapt.errors import InputError, nearest
 
 
@@ -91,7 +98,7 @@ def _find_written(written: Written) -> Source:
             f"{written.where} names the source {name}, a Python file, which would be run. If you "
             f"trust it, say so yourself: dataset.source={path.absolute()}"
         )
-    return find_source(name)
+    return find_installed_source(name)
 
 
 def _require_text(name: Any, where: str = "") -> str:

@@ -221,7 +221,19 @@ def _read_recipe(method: Found) -> dict[str, Any]:
     if wrong:
         lines = [f"unknown option {key!r} in {where}{nearest(key, known)}" for key in wrong]
         raise InputError("\n".join(lines))
+    _refuse_code(recipe, where)
     return recipe
+
+
+def _refuse_code(recipe: Mapping[str, Any], where: str) -> None:
+    # A recipe is a file of options; code is run when the user himself names its file.
+    for key, value in recipe.items():
+        for name in value if isinstance(value, list) else [value]:
+            if isinstance(name, str) and name.endswith(".py"):
+                raise InputError(
+                    f"{where}: {key} names the Python file {name}, which would be run. If you "
+                    f"trust it, say so yourself: {key}={name}"
+                )
 
 
 def _check_method_options(
