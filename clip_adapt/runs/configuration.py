@@ -5,7 +5,6 @@ Every problem of a command line is collected and shown at once.
 
 from __future__ import annotations
 
-import copy
 import json
 import shlex
 from collections.abc import Iterable, Mapping
@@ -21,12 +20,13 @@ from clip_adapt.config.run_options import RENAMED, RunOptions
 from clip_adapt.data import catalog
 from clip_adapt.data.source import Gives
 from clip_adapt.data.task import GENERAL_TEMPLATES
-from clip_adapt.errors import InputError, nearest
+from clip_adapt.errors import InputError
 from clip_adapt.method.contract import Method
 from clip_adapt.method.finding import Found, find_method, list_methods
 from clip_adapt.objectives import Objective, find_objective, list_objectives
 from clip_adapt.objectives._finding import FoundObjective
 from clip_adapt.runs.contradictions import find_contradictions
+from clip_adapt.runs.recipes import read_recipe
 from clip_adapt.system.files import hash_file, locate_resource
 
 WANTED = {
@@ -99,7 +99,7 @@ def compose(given: Mapping[str, Any]) -> Config:
         return _compose_auto(given, list(tree["method"]))
     problems: list[str] = []
     method = _try(problems, find_method, chosen["method"])
-    recipe = (_try(problems, _read_recipe, method) if method else None) or {}
+    recipe = (_try(problems, read_recipe, method) if method else None) or {}
     method_options = (
         _check_method_options(problems, method, recipe, tree["method"]) if method else {}
     )
@@ -206,34 +206,6 @@ def _find_model(name: str, overrides: dict[str, Any]) -> ModelCard:
     card = cards.find_model(name, overrides)
     require_known(card)
     return card
-
-
-def _read_recipe(method: Found) -> dict[str, Any]:
-    # The general options that a method is trained with, its own under "method".
-    if method.card is None:
-        recipe, where = copy.deepcopy(dict(method.cls.recipe)), f"{method.cls.__name__}.recipe"
-    else:
-        recipe, where = yamls.read_yaml(method.card), str(method.card)
-    if method.base is not None:
-        del recipe["file"]
-    known = {*options.read_fields(RunOptions), "cpu"}
-    wrong = [key for key in recipe if key not in known]
-    if wrong:
-        lines = [f"unknown option {key!r} in {where}{nearest(key, known)}" for key in wrong]
-        raise InputError("\n".join(lines))
-    _refuse_code(recipe, where)
-    return recipe
-
-
-def _refuse_code(recipe: Mapping[str, Any], where: str) -> None:
-    # A recipe is a file of options; code is run when the user himself names its file.
-    for key, value in recipe.items():
-        for name in value if isinstance(value, list) else [value]:
-            if isinstance(name, str) and name.endswith(".py"):
-                raise InputError(
-                    f"{where}: {key} names the Python file {name}, which would be run. If you "
-                    f"trust it, say so yourself: {key}={name}"
-                )
 
 
 def _check_method_options(
