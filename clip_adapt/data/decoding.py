@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ from tqdm import tqdm
 from clip_adapt.errors import InputError, list_lines
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+# What a photograph or a scan comes in, whatever the file is called. Pillow knows thirty more kinds;
+# one of them (EPS) starts another program, and most are read by code that nobody looks after.
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000", "AVIF", "PPM")
 SMALLEST = 4  # pixels a side
 BLOCKS = 3  # of 16 MB, that are kept for each thread: 12 megapixels
 LONGEST = 50  # times the shorter side: at 224 pixels a view of more would take over 30 MB
@@ -68,6 +71,16 @@ def try_decode(path: str | os.PathLike[str]) -> str | Image.Image:
     return _open(path, _make_upright_rgb)
 
 
+def open_image(file: str | os.PathLike[str] | IO[bytes]) -> Image.Image:
+    """Open an image as one of ``FORMATS``, by its content: the only door to Pillow's readers.
+
+    Raises:
+        PIL.UnidentifiedImageError: when it is anything else.
+        OSError: when the file cannot be read.
+    """
+    return Image.open(file, formats=FORMATS)  # noqa: TID251 - the one place
+
+
 def _open(path: str | os.PathLike[str], read: Callable[[Image.Image], T]) -> str | T:
     # What ``read`` makes of the opened file.
     try:
@@ -75,7 +88,7 @@ def _open(path: str | os.PathLike[str], read: Callable[[Image.Image], T]) -> str
             return "the file is empty (0 bytes)"
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with open_image(path) as image:
                 _refuse_absurd(image)
                 return read(image)
     except FileNotFoundError:

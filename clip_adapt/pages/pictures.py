@@ -48,7 +48,8 @@ def _make_thumbnail(path: str) -> str | None:
 def _decode(path: str) -> Image.Image | None:
     if path.lower().endswith((".jpg", ".jpeg")):
         # A JPEG decoder can halve the size while it decodes: a photograph takes milliseconds.
-        with contextlib.suppress(OSError, SyntaxError, ValueError), Image.open(path) as image:
+        refused = contextlib.suppress(OSError, SyntaxError, ValueError)
+        with refused, decoding.open_image(path) as image:
             image.draft("RGB", (2 * EDGE, 2 * EDGE))
             return ImageOps.exif_transpose(image).convert("RGB")
     decoded = decoding.try_decode(path)
