@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from clip_adapt.config import yamls
 from clip_adapt.data.leaks import Twin
 from clip_adapt.errors import InputError
+from clip_adapt.system.csv_text import read_table
 from clip_adapt.system.run_files import CONFIG, METRICS, PREDICTIONS, SUPPORT, TWINS
 
 
@@ -119,7 +120,7 @@ class Facts:
             return []
         try:
             with path.open(encoding="utf-8", newline="") as file:
-                rows = csv.reader(file, strict=True)
+                rows = read_table(file)
                 next(rows)  # the names of the columns
                 return [Twin(a, split, b, other, int(bits)) for a, split, b, other, bits in rows]
         except (ValueError, StopIteration, csv.Error) as error:
@@ -162,7 +163,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _read_predictions(path: Path) -> ImagePredictions:
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            rows = csv.reader(file)
+            rows = read_table(file)
             header = next(rows)
             columns = [i for i, name in enumerate(header) if name.startswith("p:")]
             classes = [header[i][2:] for i in columns]
@@ -177,5 +178,5 @@ def _read_predictions(path: Path) -> ImagePredictions:
             np.array([of_name[row[label]] for row in body], dtype=np.int64),
             np.array([[float(row[i]) for i in columns] for row in body], dtype=np.float64),
         )
-    except (OSError, ValueError, KeyError, StopIteration, IndexError) as error:
+    except (OSError, ValueError, KeyError, StopIteration, IndexError, csv.Error) as error:
         raise InputError(f"{path} cannot be read as predictions of a run: {error!r}") from error

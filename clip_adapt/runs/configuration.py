@@ -6,7 +6,6 @@ Every problem of a command line is collected and shown at once.
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from clip_adapt.objectives._finding import FoundObjective
 from clip_adapt.runs.contradictions import find_contradictions
 from clip_adapt.runs.recipes import read_recipe
 from clip_adapt.system.files import hash_file, locate_resource
+from clip_adapt.system.showing import write_command
 
 WANTED = {
     "classes": "a folder of class folders, or a table with an image and a label column",
@@ -69,7 +69,7 @@ class Config:
     def command(self) -> str:
         """The command line that gives this run."""
         words = [f"{key}={value}" for key, value in self.given.items()]
-        return shlex.join(["python", "-m", "clip_adapt.train", *words])
+        return write_command(["python", "-m", "clip_adapt.train", *words])
 
     def resolved(self) -> dict[str, Any]:
         """Return everything resolved: the options of method, data set and model, then the rest."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,6 +11,7 @@ from clip_adapt.data.source import Gives
 from clip_adapt.errors import InputError
 from clip_adapt.system.files import choose_cache_folder, require_writable, write_text
 from clip_adapt.system.run_files import METRICS
+from clip_adapt.system.showing import write_json
 
 if TYPE_CHECKING:
     from clip_adapt.adapted.classifier import Classifier
@@ -78,8 +78,7 @@ def measure_deltas(
     if folder is not None:
         for name, text in files.items():
             write_text(folder / name, text)
-        text = jsonlib.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
-        write_text(folder / METRICS, f"{text}\n")
+        write_text(folder / METRICS, f"{write_json(result, indent=1)}\n")
     return result
 
 
