@@ -454,6 +454,7 @@ def test_a_run_on_captions(train_pairs, pairs, tmp_path, everything_in, run_cli)
         "adapter/README.md",
         "adapter/adapter.safetensors",
         "config.yaml",
+        "images.jsonl",
         "metrics.json",
         "report.html",
         "retrieval.csv",

@@ -72,6 +72,7 @@ def test_a_run_writes_every_file_and_no_other(trained, everything_in):
         "adapter/README.md",
         "adapter/adapter.safetensors",
         "config.yaml",
+        "images.jsonl",
         "metrics.json",
         "predictions.csv",
         "report.html",

@@ -308,7 +308,7 @@ def test_only_kinds_of_photographs_are_opened(kind, tmp_path, monkeypatch):
         reason = "this is no image that can be read"
         assert decoding.try_decode(tmp_path / name) == reason
         assert decoding.try_load(tmp_path / name) == reason
-        assert pictures.make_thumbnails([str(tmp_path / name)]) == {}
+        assert pictures._make_thumbnail(str(tmp_path / name)) is None
         with pytest.raises(InputError, match=reason):
             decoding.decode(tmp_path / name)
     assert not (tmp_path / "started").exists()

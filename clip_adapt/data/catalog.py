@@ -18,6 +18,7 @@ from clip_adapt.data.source import (
     recognise_path,
 )
 from clip_adapt.errors import InputError, nearest
+from clip_adapt.system.names import find_name_problem
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,12 @@ def _make_absolute(given: Mapping[str, Any], source: Source, folder: Path | None
 
 def _find_card_problems(checked: Mapping[str, Any], where: str) -> list[str]:
     at = f" in {where}" if where else ""
+    wrong = find_name_problem(checked["name"])
     problems = [
+        f"name: {checked['name']!r}{at} cannot name the folder of its runs: {wrong}. Give another "
+        "with dataset.name=NAME"
+    ] * bool(wrong)
+    problems += [
         f"template {t!r}{at} has no {{}} for the class name"
         for t in find_slotless_templates(checked)
     ]

@@ -11,7 +11,7 @@ import hashlib
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -76,6 +76,13 @@ def hash_images(paths: Sequence[str], folder: Path | None = None) -> list[str]:
     """
     hashed = _gather(paths, folder, _hash_file, "hashing images", 32)
     return [facts[SHA].hex() for facts in hashed if isinstance(facts, bytes)]
+
+
+def list_digests(paths: Iterable[str], folder: Path | None = None) -> list[dict[str, str]]:
+    """Return a row (path, sha256) for every file, each once; one that is gone has none."""
+    there = [path for path in dict.fromkeys(paths) if os.path.isfile(path)]
+    digests = hash_images(there, folder)
+    return [{"path": p, "sha256": digest} for p, digest in zip(there, digests, strict=True)]
 
 
 def _gather(

@@ -15,7 +15,7 @@ from clip_adapt.config import yamls
 from clip_adapt.data.leaks import Twin
 from clip_adapt.errors import InputError
 from clip_adapt.system.csv_text import read_table
-from clip_adapt.system.run_files import CONFIG, METRICS, PREDICTIONS, SUPPORT, TWINS
+from clip_adapt.system.run_files import CONFIG, IMAGES, METRICS, PREDICTIONS, SUPPORT, TWINS
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,20 @@ class Facts:
         Raises:
             InputError: when it is damaged.
         """
-        path = self.folder / SUPPORT
+        return self._read_rows(SUPPORT)
+
+    def digests(self) -> dict[str, str]:
+        """Return the SHA-256 of the pictures that the page may show, by their paths.
+
+        Raises:
+            InputError: when a file of them is damaged.
+        """
+        rows = [*self._read_rows(SUPPORT), *self._read_rows(IMAGES)]
+        known = [row for row in rows if isinstance(row, dict)]
+        return {str(row.get("path")): str(row.get("sha256")) for row in known}
+
+    def _read_rows(self, name: str) -> list[dict[str, Any]]:
+        path = self.folder / name
         if not path.is_file():
             return []
         try:
@@ -141,10 +154,24 @@ def read(folder: Path, metrics: dict[str, Any] | None = None) -> Facts:
     for path in [config_file] + [folder / METRICS] * (metrics is None):
         if not path.is_file():
             raise InputError(f"{folder} holds no finished run: {path.name} is missing")
+    require_own(config_file)  # it stands on the page as it is
     text = config_file.read_text(encoding="utf-8")
     return Facts(
         folder, metrics or _read_json(folder / METRICS), yamls.read_yaml(config_file), text
     )
+
+
+def require_own(path: Path) -> None:
+    """Refuse a file of a run's folder that is a link to a file elsewhere.
+
+    Raises:
+        InputError: when it is one.
+    """
+    if not path.resolve().is_relative_to(path.parent.resolve()):
+        raise InputError(
+            f"{path} is a link that leads out of its folder, and would be put on a page: copy the "
+            "file there if it belongs there"
+        )
 
 
 def find_finished(folder: Path) -> list[Path]:
