@@ -6,16 +6,20 @@ import json
 
 import huggingface_hub
 import pytest
+from html_page import Page
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import clip_adapt
 from clip_adapt.adapted import delta
+from clip_adapt.config import values, yamls
 from clip_adapt.data import catalog
 from clip_adapt.data.task import Task
 from clip_adapt.errors import InputError
 from clip_adapt.method.finding import find_method
 from clip_adapt.objectives._finding import find_installed_objective
+from clip_adapt.pages import pictures
 from clip_adapt.runs.configuration import compose
 
 EVIL = "from pathlib import Path\nPath('ran').touch()\n"
@@ -129,3 +133,79 @@ def test_a_card_that_ships_is_loaded_by_its_name_alone(saved, monkeypatch):
 def test_a_backbone_is_given_once(saved, tiny_backbone, tiny_model):
     with pytest.raises(InputError, match="are both given: keep one of them"):
         clip_adapt.load(saved(), backbone=tiny_backbone, model=tiny_model)
+
+
+def test_cards_and_command_lines_read_no_environment(tmp_path, animals, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    word = "${oc.env:HF_TOKEN}"
+    card = tmp_path / "card.yaml"
+    held = {"name": "toy", "source": "folder", "root": str(animals), "licence": word}
+    card.write_text(json.dumps({**held, "templates": [f"{word} {{}}", "a ${ {}", "a \\${x} {}"]}))
+    model = tmp_path / "model.yaml"
+    model.write_text(f"architecture: ViT-B-32\npretrained: random\nlicence: {word}\n")
+    config = compose({"dataset": str(card), "model": str(model), "output": f"out/{word}"})
+    assert (config.dataset.licence, config.model.licence) == (word, word)
+    assert config.dataset.templates == [f"{word} {{}}", "a ${ {}", "a \\${x} {}"]
+    text = config.to_yaml()
+    assert "hf_secret" not in text
+    read = yamls.parse_yaml(text)
+    assert (read["dataset"]["licence"], read["output"]) == (word, f"out/{word}")
+    assert values.parse(word) == word and values.parse("a: ${x}") == "a: ${x}"
+
+
+@pytest.fixture
+def run_folder(train_tiny, animals, tmp_path):
+    """The folder of a finished run, and a private picture that it never saw."""
+    code, _, err = train_tiny(animals, "method=zero_shot", "epochs=0")
+    assert code == 0, err
+    Image.new("RGB", (50, 50), "teal").save(tmp_path / "private.png")
+    return tmp_path / "out", tmp_path / "private.png"
+
+
+def list_pictures(folder):
+    page = Page((folder / "report.html").read_text(encoding="utf-8"))
+    return [image["src"] for image in page.all("img")]
+
+
+def test_a_page_shows_only_pictures_that_the_run_saw(run_folder, run_cli, animals, tmp_path):
+    folder, private = run_folder
+    before = list_pictures(folder)
+    assert len(before) > 12
+    stolen = pictures._make_thumbnail(str(private))
+    link = tmp_path / "link.png"
+    link.symlink_to(private)
+    config = yamls.read_yaml(folder / "config.yaml")
+    config["dataset"]["root"] = "/"  # so that every file lies below the run's data
+    (folder / "config.yaml").write_text(yamls.dump_yaml(config))
+    table = (folder / "predictions.csv").read_text()
+    code, _, err = run_cli("report", folder)
+    assert (code, list_pictures(folder)) == (0, before)
+    for number, path in enumerate(
+        (private, link, tmp_path / "none.png", "/dev/zero", "/proc/self")
+    ):
+        lines = table.splitlines()
+        lines = [lines[0], *(f"{path},{line.partition(',')[2]}" for line in lines[1:])]
+        (folder / "predictions.csv").write_text("\n".join(lines) + "\n")
+        rows = (folder / "support.jsonl").read_text().splitlines()
+        held = [json.loads(row) | ({"path": str(path)} if number % 2 else {}) for row in rows]
+        (folder / "support.jsonl").write_text("".join(json.dumps(row) + "\n" for row in held))
+        code, _, err = run_cli("report", folder)
+        assert code == 0, err
+        assert stolen not in list_pictures(folder)
+    assert len(list_pictures(folder)) < len(before)
+
+
+def test_files_of_a_run_that_lead_elsewhere_are_not_put_on_a_page(run_folder, run_cli, tmp_path):
+    folder, _ = run_folder
+    secret = tmp_path / "secret"
+    secret.write_text("password: 1234\nmethod: {name: a}\ndataset: {name: b}\nmodel: {name: c}\n")
+    (folder / "curve.svg").symlink_to(secret)
+    (folder / "inner").mkdir()
+    for name in ("config.yaml", "metrics.json"):
+        (folder / "inner" / name).write_bytes((folder / name).read_bytes())
+    (folder / "config.yaml").unlink()
+    code, _, err = run_cli("report", folder)
+    assert code == 2 and "curve.svg is a link that leads out of its folder" in err
+    (folder / "config.yaml").symlink_to(secret)
+    code, _, err = run_cli("report", folder)
+    assert code == 2 and "config.yaml is a link that leads out of its folder" in err

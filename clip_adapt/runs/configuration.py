@@ -27,7 +27,7 @@ from clip_adapt.objectives._finding import FoundObjective
 from clip_adapt.runs.contradictions import find_contradictions
 from clip_adapt.runs.recipes import read_recipe
 from clip_adapt.system.files import hash_file, locate_resource
-from clip_adapt.system.showing import write_command
+from clip_adapt.system.showing import is_utf8, show_line, write_command
 
 WANTED = {
     "classes": "a folder of class folders, or a table with an image and a label column",
@@ -92,6 +92,7 @@ def compose(given: Mapping[str, Any]) -> Config:
     Raises:
         InputError: with one line for each problem.
     """
+    _require_utf8(given)
     tree = _nest(given)
     defaults = yamls.read_yaml(locate_resource("configs") / "train.yaml")
     chosen = {g: str(tree[g].pop("", defaults[g])) for g in ("method", "dataset", "model")}
@@ -166,6 +167,14 @@ def _compose_auto(given: Mapping[str, Any], own: list[str]) -> Config:
     return replace(
         first, options=o, method=auto, method_options={}, given=text, candidates=(*found,)
     )
+
+
+def _require_utf8(given: Mapping[str, Any]) -> None:
+    # It stands in the files of the run, which are UTF-8: better said now than after the training.
+    words = [f"{key}={value}" for key, value in given.items()]
+    wrong = [f"{show_line(word)} is not UTF-8: rename it" for word in words if not is_utf8(word)]
+    if wrong:
+        raise InputError("\n".join(wrong))
 
 
 def _nest(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

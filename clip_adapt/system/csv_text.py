@@ -19,8 +19,12 @@ _NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?")
 def write_table(rows: Iterable[Sequence[object]]) -> str:
     """Return rows as CSV."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([_protect(cell) for cell in row] for row in rows)
+    plain = csv.writer(text, lineterminator="\n")
+    quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for row in rows:
+        # Python ends a row at a carriage return, and puts no quotes around one by itself.
+        holds_return = any(isinstance(cell, str) and "\r" in cell for cell in row)
+        (quoted if holds_return else plain).writerow([_protect(cell) for cell in row])
     return text.getvalue()
 
 

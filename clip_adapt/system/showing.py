@@ -37,6 +37,15 @@ def is_plain(text: str) -> bool:
     return show_line(text) == text
 
 
+def is_utf8(text: str) -> bool:
+    """Return whether a text can be written; Python keeps other bytes of names as surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def write_command(words: Iterable[str]) -> str:
     """Return a command line that a shell reads as these words, on one line, all of it visible."""
     return " ".join(shlex.quote(word) if is_plain(word) else _quote_codes(word) for word in words)
