@@ -38,6 +38,7 @@ def load(
     path: str | Path,
     *,
     backbone: Backbone | None = None,
+    model: str | None = None,
     method_file: str | None = None,
     device: str = "auto",
     precision: str = "auto",
@@ -47,6 +48,8 @@ def load(
     Args:
         path: the folder ``adapter/``, its file, or a hub id.
         backbone: share one that is loaded already; several deltas do not disturb one another.
+        model: where the delta's backbone is when its card does not ship: a card.yaml, a folder, an
+            architecture, or ``hf-hub:owner/name``. Nothing is fetched because a delta names it.
         method_file: the .py that made the delta, when it was a method of one's own.
         device: where to load a backbone to.
         precision: what to load a backbone in.
@@ -55,7 +58,12 @@ def load(
         InputError: when the delta is damaged, newer, or for another backbone.
     """
     return load_classifier(
-        path, backbone=backbone, method_file=method_file, device=device, precision=precision
+        path,
+        backbone=backbone,
+        model=model,
+        method_file=method_file,
+        device=device,
+        precision=precision,
     )
 
 

@@ -7,6 +7,7 @@ import sys
 from clip_adapt import cli
 from clip_adapt.cli import words
 from clip_adapt.errors import InputError
+from clip_adapt.system.showing import show_line
 
 
 def read_schema() -> words.Schema:
@@ -23,7 +24,7 @@ def main(argv: list[str]) -> int:
     folders, options = words.read_words(argv, read_schema())
     if len(folders) != 1:
         raise InputError(f"expected one folder, of a run or of many runs, not {len(folders)}")
-    print(write_pages(folders[0], **options))
+    print(show_line(write_pages(folders[0], **options)))
     return 0
 
 

@@ -7,6 +7,7 @@ import time
 
 from clip_adapt import cli
 from clip_adapt.cli import tables, words
+from clip_adapt.system.showing import show_text
 
 
 def read_schema() -> words.Schema:
@@ -23,7 +24,7 @@ def main(argv: list[str]) -> int:
 
     own = words.take_own(given, read_schema())
     begin = time.perf_counter()
-    done = run_sweep(given, **own, say=lambda line: print(line, flush=True))
+    done = run_sweep(given, **own, say=lambda line: print(show_text(line), flush=True))
     if not done.leads:
         return 0  # a non-zero code would make the launcher end the other processes
     tables.show_sweep(done, time.perf_counter() - begin)

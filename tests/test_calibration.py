@@ -188,12 +188,14 @@ def test_sets_of_pictures(adapt, run_cli, tmp_path):
             alone = model.predict_sets(path, score=score)
             assert [name for name, _ in alone] == [name for name, _ in found]
     adapter = tmp_path / "run" / "adapter"
-    code, out, err = run_cli("predict", adapter, *paths, "json=true", "score=aps", "top_k=1")
+    code, out, err = run_cli(
+        "predict", "model=tiny.yaml", adapter, *paths, "json=true", "score=aps", "top_k=1"
+    )
     assert code == 0, err
     lines = [json.loads(line) for line in out.splitlines()]
     assert [line["set"] for line in lines] == [[name for name, _ in one] for one in sets]
     assert all(len(line["predictions"]) == 1 for line in lines)
-    code, out, _ = run_cli("predict", adapter, paths[0], "score=aps")
+    code, out, _ = run_cli("predict", "model=tiny.yaml", adapter, paths[0], "score=aps")
     assert f"set at 80%: {', '.join(name for name, _ in sets[0])}" in out
 
 
@@ -204,7 +206,9 @@ def test_sets_of_a_delta_without_thresholds(adapt, run_cli, tmp_path):
         model.predict_sets(picture)
     assert "conformal" not in model.metrics
     assert not (tmp_path / "run" / "calibration.jsonl").exists()
-    _, out, _ = run_cli("predict", tmp_path / "run" / "adapter", picture, "json=true")
+    _, out, _ = run_cli(
+        "predict", "model=tiny.yaml", tmp_path / "run" / "adapter", picture, "json=true"
+    )
     assert "set" not in json.loads(out)
 
 

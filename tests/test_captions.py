@@ -415,6 +415,7 @@ def test_a_run_on_captions(train_pairs, pairs, tmp_path, everything_in, run_cli)
         "adapter/README.md",
         "adapter/adapter.safetensors",
         "config.yaml",
+        "images.jsonl",
         "metrics.json",
         "report.html",
         "retrieval.csv",
@@ -434,10 +435,10 @@ def test_a_run_on_captions(train_pairs, pairs, tmp_path, everything_in, run_cli)
     assert float(table[0]["cos1"]) >= float(table[0]["cos2"])
     assert "Classes: none" in (folder / "adapter" / "README.md").read_text()
     picture = pairs.parent / "2.png"
-    code, out, err = run_cli("predict", folder / "adapter", picture)
+    code, out, err = run_cli("predict", "model=tiny.yaml", folder / "adapter", picture)
     assert code == 2 and "has no classes" in err and 'classes="[cat, dog]"' in err
     code, out, err = run_cli(
-        "predict", folder / "adapter", picture, "classes=[cat, dog]", "json=true"
+        "predict", "model=tiny.yaml", folder / "adapter", picture, "classes=[cat, dog]", "json=true"
     )
     assert code == 0, err
     assert {row["class"] for row in json.loads(out)["predictions"]} == {"cat", "dog"}
@@ -446,7 +447,7 @@ def test_a_run_on_captions(train_pairs, pairs, tmp_path, everything_in, run_cli)
 def test_a_delta_from_captions_gives_what_it_measured(train_pairs, pairs, tmp_path):
     code, _, err = train_pairs("method=lora", "lr=0.01")
     assert code == 0, err
-    model = clip_adapt.load(tmp_path / "out" / "adapter")
+    model = clip_adapt.load(tmp_path / "out" / "adapter", model="tiny.yaml")
     texts = ["red noise", "picture 5"]
     tuned = model.method.tuned.encode_text(texts)
     assert torch.equal(model.encode_text(texts), tuned)
@@ -474,14 +475,16 @@ def test_evaluate_measures_retrieval_as_the_run_did(train_pairs, pairs, animals,
     code, _, err = train_pairs("method=coop", "method.n_ctx=2", "lr=0.01")
     assert code == 0, err
     written = json.loads(Path("out/metrics.json").read_text())
-    code, out, err = run_cli("evaluate", "out/adapter", f"dataset={pairs}", "json=true")
+    code, out, err = run_cli(
+        "evaluate", "model=tiny.yaml", "out/adapter", f"dataset={pairs}", "json=true"
+    )
     assert code == 0, err
     result = json.loads(out)
     assert (result["test"], result["n_texts"]) == (written["test"], written["n_texts"])
-    code, _, err = run_cli("evaluate", "out/adapter", f"dataset={animals}")
+    code, _, err = run_cli("evaluate", "model=tiny.yaml", "out/adapter", f"dataset={animals}")
     assert code == 2 and "add classes=dataset" in err
     code, out, err = run_cli(
-        "evaluate", "out", f"dataset={animals}", "classes=dataset", "json=true"
+        "evaluate", "model=tiny.yaml", "out", f"dataset={animals}", "classes=dataset", "json=true"
     )
     assert code == 0, err
     assert "accuracy" in out
@@ -490,7 +493,7 @@ def test_evaluate_measures_retrieval_as_the_run_did(train_pairs, pairs, animals,
 def test_coop_learns_a_context_before_captions(train_pairs, tmp_path):
     code, _, err = train_pairs("method=coop", "method.n_ctx=2", "lr=0.01", "select=val")
     assert code == 0, err
-    model = clip_adapt.load(tmp_path / "out" / "adapter")
+    model = clip_adapt.load(tmp_path / "out" / "adapter", model="tiny.yaml")
     expected = model.backbone.encode_prompts(model.method.ctx, ["red noise"])
     assert torch.equal(model.encode_text(["red noise"]), expected.detach())
     _, tensors = delta.read(delta.locate(tmp_path / "out"))

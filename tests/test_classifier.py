@@ -201,11 +201,17 @@ def read_lines(result):
 
 
 @pytest.mark.parametrize("as_file", [False, True])
-def test_a_delta_predicts_among_other_classes_by_other_prompts(run_cli, saved, paths, as_file):
+def test_a_delta_predicts_among_other_classes_by_other_prompts(
+    run_cli, saved, paths, as_file, tiny_model
+):
     adapter = saved / delta.FILE if as_file else saved
     asked = ("json=true", f"classes=[{', '.join(OTHERS)}]")
-    model = Classifier(*delta.load(saved)).for_classes(OTHERS, ["{}!", "{}?"])
-    lines = read_lines(run_cli("predict", adapter, *paths, *asked, "templates=['{}!', '{}?']"))
+    model = Classifier(*delta.load(saved, model=tiny_model)).for_classes(OTHERS, ["{}!", "{}?"])
+    lines = read_lines(
+        run_cli(
+            "predict", f"model={tiny_model}", adapter, *paths, *asked, "templates=['{}!', '{}?']"
+        )
+    )
     assert [line["path"] for line in lines] == paths
     for line, ranking in zip(lines, model.predict(paths), strict=True):
         assert [(p["class"], p["probability"]) for p in line["predictions"]] == [
@@ -214,13 +220,17 @@ def test_a_delta_predicts_among_other_classes_by_other_prompts(run_cli, saved, p
         assert "set" not in line
 
 
-def test_the_set_of_a_prediction_is_that_of_the_score_and_the_promise(run_cli, saved, paths):
-    model = Classifier(*delta.load(saved))
+def test_the_set_of_a_prediction_is_that_of_the_score_and_the_promise(
+    run_cli, saved, paths, tiny_model
+):
+    model = Classifier(*delta.load(saved, model=tiny_model))
     for score in ("lac", "aps"):
-        lines = read_lines(run_cli("predict", saved, *paths, "json=true", f"score={score}"))
+        lines = read_lines(
+            run_cli("predict", f"model={tiny_model}", saved, *paths, "json=true", f"score={score}")
+        )
         sets = model.predict_sets(paths, score=score)
         assert [line["set"] for line in lines] == [[name for name, _ in one] for one in sets]
-    code, out, _ = run_cli("predict", saved, paths[0])
+    code, out, _ = run_cli("predict", f"model={tiny_model}", saved, paths[0])
     assert code == 0 and "set at 80%: " in out
 
 

@@ -72,6 +72,7 @@ def test_a_run_writes_every_file_and_no_other(trained, everything_in):
         "adapter/README.md",
         "adapter/adapter.safetensors",
         "config.yaml",
+        "images.jsonl",
         "metrics.json",
         "predictions.csv",
         "report.html",
@@ -197,7 +198,7 @@ def test_zero_shot_runs_without_training(train_tiny, animals, tmp_path):
 
 def test_evaluation_repeats_the_metrics_of_the_run(trained, run_cli, animals, tmp_path):
     folder, _ = trained
-    words = ("evaluate", folder / "adapter", f"dataset={animals}")
+    words = ("evaluate", "model=tiny.yaml", folder / "adapter", f"dataset={animals}")
     code, out, err = run_cli(*words, "json=true", "output=again")
     assert code == 0, err
     result = json.loads(out)
@@ -216,7 +217,9 @@ def test_evaluation_on_classes_that_the_delta_does_not_know(
     trained, run_cli, make_folder, tmp_path
 ):
     other = make_folder(tmp_path / "other", classes=("cat", "dgo"), per_class=2, seed=5)
-    code, _, err = run_cli("evaluate", trained[0] / "adapter", f"dataset={other}")
+    code, _, err = run_cli(
+        "evaluate", "model=tiny.yaml", trained[0] / "adapter", f"dataset={other}"
+    )
     assert code == 2
     assert err == (
         "error: the delta does not know these classes of the data set: 'dgo' - did you mean 'dog'? "
@@ -227,7 +230,12 @@ def test_evaluation_on_classes_that_the_delta_does_not_know(
 def test_evaluation_maps_classes_by_name(trained, run_cli, make_folder, tmp_path):
     other = make_folder(tmp_path / "other", classes=("eel", "cat"), per_class=3, seed=5)
     code, out, err = run_cli(
-        "evaluate", trained[0] / "adapter", f"dataset={other}", "json=true", "output=again"
+        "evaluate",
+        "model=tiny.yaml",
+        trained[0] / "adapter",
+        f"dataset={other}",
+        "json=true",
+        "output=again",
     )
     assert code == 0, err
     assert json.loads(out)["n_test"] == 6
@@ -238,7 +246,9 @@ def test_evaluation_maps_classes_by_name(trained, run_cli, make_folder, tmp_path
 def test_prediction_in_lines_of_json(trained, run_cli, animals):
     folder, _ = trained
     paths = [animals / "test" / name / "0.png" for name in CLASSES]
-    code, out, err = run_cli("predict", folder / "adapter", *paths, "json=true", "top_k=99")
+    code, out, err = run_cli(
+        "predict", "model=tiny.yaml", folder / "adapter", *paths, "json=true", "top_k=99"
+    )
     assert code == 0, err
     lines = [json.loads(line) for line in out.splitlines()]
     assert [line["path"] for line in lines] == [str(path) for path in paths]
@@ -255,7 +265,7 @@ def test_prediction_in_lines_of_json(trained, run_cli, animals):
 
 def test_prediction_as_a_table(trained, run_cli, animals):
     path = animals / "test" / "cat" / "0.png"
-    code, out, _ = run_cli("predict", trained[0] / "adapter", path, "top_k=2")
+    code, out, _ = run_cli("predict", "model=tiny.yaml", trained[0] / "adapter", path, "top_k=2")
     assert code == 0
     assert out.splitlines()[0] == str(path)
     assert sum(name in out.partition("\n")[2] for name in CLASSES) == 2

@@ -66,9 +66,9 @@ def test_a_method_without_tensors_saves_and_loads(tmp_path, tiny_backbone):
     assert model.classes == list(CLASSES)
 
 
-def test_the_backbone_is_found_by_the_header(tmp_path, tiny_backbone):
+def test_the_backbone_is_the_one_that_the_caller_names(tmp_path, tiny_backbone, tiny_model):
     save(tmp_path / "a", tiny_backbone, n_ctx=2)
-    model = clip_adapt.load(tmp_path / "a", device="cpu")
+    model = clip_adapt.load(tmp_path / "a", model=tiny_model, device="cpu")
     assert model.backbone is not tiny_backbone
     assert model.backbone.fingerprint == tiny_backbone.fingerprint
 

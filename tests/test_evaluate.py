@@ -36,7 +36,9 @@ def probabilities(path):
 
 
 def test_several_deltas_with_paired_differences(deltas, run_cli, animals, tmp_path):
-    code, out, err = run_cli("evaluate", *deltas, f"dataset={animals}", "json=true", "output=both")
+    code, out, err = run_cli(
+        "evaluate", "model=tiny.yaml", *deltas, f"dataset={animals}", "json=true", "output=both"
+    )
     assert code == 0, err
     result = json.loads(out)
     assert json.loads((tmp_path / "both" / "metrics.json").read_text()) == result
@@ -60,7 +62,7 @@ def test_several_deltas_with_paired_differences(deltas, run_cli, animals, tmp_pa
 
 
 def test_what_a_comparison_prints(deltas, run_cli, animals):
-    code, out, err = run_cli("evaluate", *deltas, f"dataset={animals}")
+    code, out, err = run_cli("evaluate", "model=tiny.yaml", *deltas, f"dataset={animals}")
     assert code == 0, err
     assert "18 test images (95 % intervals)" in out
     first = [line.strip("│┃ ").split("  ")[0].split(" │")[0] for line in out.splitlines()]
@@ -77,7 +79,9 @@ def test_several_deltas_load_one_backbone(deltas, animals, monkeypatch):
         return original(cls, *args, **kwargs)
 
     monkeypatch.setattr(Backbone, "from_card", classmethod(counted))
-    result = measure_deltas([str(d) for d in deltas], dataset=str(animals), device="cpu")
+    result = measure_deltas(
+        [str(d) for d in deltas], dataset=str(animals), model="tiny.yaml", device="cpu"
+    )
     assert len(loaded) == 1
     assert result["n_test"] == 18
 
@@ -97,7 +101,12 @@ def test_deltas_of_different_classes(deltas, train_tiny, run_cli, make_folder, t
     code, _, err = train_tiny(other, "output=other")
     assert code == 0, err
     code, _, err = run_cli(
-        "evaluate", deltas[0], tmp_path / "other" / "adapter", f"dataset={other}", "output=no"
+        "evaluate",
+        "model=tiny.yaml",
+        deltas[0],
+        tmp_path / "other" / "adapter",
+        f"dataset={other}",
+        "output=no",
     )
     assert (code, err) == (
         2,
@@ -120,7 +129,12 @@ def test_deltas_that_hold_their_classes_in_another_order(
         delta.read(tmp_path / "turned/adapter/adapter.safetensors")[0].task["classes"][0] == "eel"
     )
     code, out, err = run_cli(
-        "evaluate", deltas[0], tmp_path / "turned/adapter", f"dataset={animals}", "json=true"
+        "evaluate",
+        "model=tiny.yaml",
+        deltas[0],
+        tmp_path / "turned/adapter",
+        f"dataset={animals}",
+        "json=true",
     )
     assert code == 0, err
     result = json.loads(out)
@@ -134,7 +148,9 @@ def test_one_class_alone_in_the_test_split(deltas, run_cli, make_folder, tmp_pat
     root = make_folder(tmp_path / "lone", per_class=3)
     for name in ("dog", "eel"):
         shutil.rmtree(root / "test" / name)
-    code, out, err = run_cli("evaluate", deltas[0], f"dataset={root}", "json=true", "output=lone2")
+    code, out, err = run_cli(
+        "evaluate", "model=tiny.yaml", deltas[0], f"dataset={root}", "json=true", "output=lone2"
+    )
     assert code == 0, err
     result = json.loads(out)
     assert result["test"]["auroc"] == {"value": None, "low": None, "high": None}
@@ -142,10 +158,10 @@ def test_one_class_alone_in_the_test_split(deltas, run_cli, make_folder, tmp_pat
     assert result["difference"]["auroc"]["value"] is None
     note = "all test images are of one class, 'cat': AUROC, average precision and kappa are not "
     assert result["notes"] == [f"{note}defined"]
-    code, out, _ = run_cli("evaluate", deltas[0], f"dataset={root}")
+    code, out, _ = run_cli("evaluate", "model=tiny.yaml", deltas[0], f"dataset={root}")
     assert code == 0
     assert f"note: {note}defined" in out and "not defined" in out
-    code, out, _ = run_cli("evaluate", *deltas, f"dataset={root}")
+    code, out, _ = run_cli("evaluate", "model=tiny.yaml", *deltas, f"dataset={root}")
     assert code == 0 and "not defined" in out
 
 
@@ -167,7 +183,7 @@ def test_a_test_split_of_nothing_that_can_be_read(deltas, run_cli, make_folder, 
     root = make_folder(tmp_path / "bad", per_class=2)
     for path in (root / "test").rglob("*.png"):
         path.write_bytes(b"")
-    words = ("evaluate", deltas[0], f"dataset={root}")
+    words = ("evaluate", "model=tiny.yaml", deltas[0], f"dataset={root}")
     code, _, err = run_cli(*words, "on_bad_image=skip", "output=no")
     assert (code, err) == (
         2,
@@ -180,7 +196,9 @@ def test_a_test_split_of_nothing_that_can_be_read(deltas, run_cli, make_folder, 
 
 def test_an_output_that_cannot_be_written_is_refused_first(deltas, run_cli, animals, tmp_path):
     (tmp_path / "file").write_text("")
-    code, _, err = run_cli("evaluate", deltas[0], f"dataset={animals}", "output=file/below")
+    code, _, err = run_cli(
+        "evaluate", "model=tiny.yaml", deltas[0], f"dataset={animals}", "output=file/below"
+    )
     assert code == 2
     assert err.startswith("error: cannot write into file/below: a part of this path is a file")
 
@@ -188,10 +206,10 @@ def test_an_output_that_cannot_be_written_is_refused_first(deltas, run_cli, anim
 def test_the_data_sets_own_classes(deltas, run_cli, make_folder, tmp_path):
     other = make_folder(tmp_path / "other", classes=("owl", "ant"), per_class=3, seed=5)
     words = (f"dataset={other}", "classes=dataset", "json=true", "output=own")
-    code, out, err = run_cli("evaluate", deltas[0], *words)
+    code, out, err = run_cli("evaluate", "model=tiny.yaml", deltas[0], *words)
     assert code == 0, err
     assert list(json.loads(out)["per_class"]) == ["ant", "owl"]
-    code, _, err = run_cli("evaluate", deltas[1], *words)
+    code, _, err = run_cli("evaluate", "model=tiny.yaml", deltas[1], *words)
     assert (code, err) == (
         2,
         "error: classes=dataset: what linear_probe trained for two belongs to its own classes "

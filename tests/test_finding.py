@@ -184,9 +184,11 @@ def test_a_yaml_is_a_method_of_its_own(variant, animals, tiny_model, run_cli, mo
         if not there:
             take_away()
             assert "short_coop" not in list_methods()
-        code, _, err = run_cli("evaluate", "out/adapter", f"dataset={animals}")
+        code, _, err = run_cli("evaluate", "model=tiny.yaml", "out/adapter", f"dataset={animals}")
         assert code == 0, err
-        code, out, err = run_cli("predict", "out/adapter", animals / "test/cat/0.png")
+        code, out, err = run_cli(
+            "predict", "model=tiny.yaml", "out/adapter", animals / "test/cat/0.png"
+        )
         assert code == 0 and "cat" in out, err
 
 

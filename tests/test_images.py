@@ -1,5 +1,7 @@
 """Decoding of every kind of file, and the views of an image."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from PIL import Image
 
 from clip_adapt.data import decoding
 from clip_adapt.errors import InputError
+from clip_adapt.pages import pictures
 
 RED, GREY = (200, 40, 30), 90
 
@@ -290,3 +293,37 @@ def test_decoders_keep_memory_between_images_and_give_it_back(tmp_path):
         assert Image.core.get_stats()["reused_blocks"] > kept
     assert Image.core.get_blocks_max() == before
     assert before or not Image.core.get_stats()["blocks_cached"]
+
+
+@pytest.mark.parametrize("kind", ["EPS", "PCX", "TGA", "SGI", "DDS", "ICO"])
+def test_only_kinds_of_photographs_are_opened(kind, tmp_path, monkeypatch):
+    # Pillow starts Ghostscript to read PostScript, whatever the file is called.
+    program = tmp_path / "bin" / "gs"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\necho started >> {tmp_path}/started\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    for name in ("evil.png", "evil.jpg"):
+        Image.new("RGB", (40, 40), (9, 9, 9)).save(tmp_path / name, kind)
+        reason = "this is no image that can be read"
+        assert decoding.try_decode(tmp_path / name) == reason
+        assert decoding.try_load(tmp_path / name) == reason
+        assert pictures._make_thumbnail(str(tmp_path / name)) is None
+        with pytest.raises(InputError, match=reason):
+            decoding.decode(tmp_path / name)
+    assert not (tmp_path / "started").exists()
+
+
+@pytest.mark.parametrize("kind", decoding.FORMATS)
+def test_every_kind_of_photograph_is_opened_whatever_its_name(kind, tmp_path):
+    Image.new("RGB", (40, 30), (200, 30, 30)).save(tmp_path / "file", kind)
+    image = decoding.decode(tmp_path / "file")
+    assert image.size == (40, 30)
+    assert np.abs(np.asarray(image, int) - (200, 30, 30)).max() < 12
+
+
+def test_a_photograph_of_two_pictures_is_its_first(tmp_path):
+    # Telephones write such files (MPO) as .jpg.
+    first, second = (Image.new("RGB", (40, 30), colour) for colour in ("red", "blue"))
+    first.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[second])
+    assert decoding.decode(tmp_path / "a.jpg").getpixel((20, 15))[0] > 240

@@ -344,6 +344,6 @@ def test_a_run_on_a_folder_with_a_delta_that_loads(animals, tiny_model, tmp_path
     )  # fmt: skip
     assert model.metrics["test"]["accuracy"]["value"] >= 0.6
     picture = animals / "test" / "cat" / "0.png"
-    again = clip_adapt.load(tmp_path / "run" / "adapter")
+    again = clip_adapt.load(tmp_path / "run" / "adapter", model="tiny.yaml")
     assert isinstance(again, Classifier) and again.guard == model.guard
     assert again.predict(picture) == model.predict(picture)

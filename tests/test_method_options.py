@@ -80,5 +80,5 @@ def test_the_recipe_gives_the_defaults_of_the_constructor(name):
 def test_a_run_ends_with_a_delta_that_loads(method_name, words, train_tiny, run_cli, animals):
     code, out, err = train_tiny(animals, f"method={method_name}", *words)
     assert code == 0, out + err
-    code, out, err = run_cli("evaluate", "out/adapter", f"dataset={animals}")
+    code, out, err = run_cli("evaluate", "model=tiny.yaml", "out/adapter", f"dataset={animals}")
     assert code == 0, out + err

@@ -270,7 +270,13 @@ def test_a_metric_from_outside_in_a_run_and_an_evaluation(train_tiny, animals, r
     assert "Matthews correlation" in page and f"{row['value']:.3f}" in page
     assert "| Matthews correlation |" in card and f"{text} |\n" in card
     assert "Matthews correlation" in out and text in out
-    words = ("evaluate", "out/adapter", f"dataset={animals}", f"metrics={MATTHEWS}")
+    words = (
+        "evaluate",
+        "model=tiny.yaml",
+        "out/adapter",
+        f"dataset={animals}",
+        f"metrics={MATTHEWS}",
+    )
     code, out, err = run_cli(*words)
     assert code == 0 and text in out, err
     code, out, err = run_cli(*words, "json=true")

@@ -62,7 +62,7 @@ def test_it_runs_from_folder_to_delta(tint, tiny_model, make_folder, tmp_path, s
     )  # fmt: skip
     assert model.metrics["test"]["accuracy"]["value"] > 0.6
     assert model.metrics["trainable_parameters"] == 3 + 3 * 16
-    again = clip_adapt.load(tmp_path / "run" / "adapter", method_file=str(tint))
+    again = clip_adapt.load(tmp_path / "run" / "adapter", model="tiny.yaml", method_file=str(tint))
     picture = folder / "test" / "cat" / "0.png"
     assert again.predict(picture) == model.predict(picture)
 

@@ -15,7 +15,7 @@ from clip_adapt.evaluation.reading import find_quantity
 from clip_adapt.pages import facts, numbers, pictures, plots, run_page, tables
 from clip_adapt.pages.facts import ImagePredictions
 from clip_adapt.runs.pages import write_index, write_page
-from clip_adapt.system.files import write_text
+from clip_adapt.system.files import hash_file, write_text
 
 INJECTED = "<script>alert('x')</script>"
 CLASSES = ["cat", "dog & fox", INJECTED]
@@ -36,7 +36,8 @@ def make_run(tmp_path):
                 Image.fromarray(stream.integers(0, 255, (20, 30, 3), dtype=np.uint8)).save(path)
                 shares = stream.dirichlet(np.ones(len(classes)))
                 rows.append([path, spoken, classes[shares.argmax()], *shares])
-                support.append({"path": str(path), "label": spoken, "split": "train"})
+                row = {"path": str(path), "sha256": hash_file(path)}
+                support.append({**row, "label": spoken, "split": "train"})
         with open(folder / "predictions.csv", "w", newline="", encoding="utf-8") as file:
             header = ["path", "label", "prediction", *(f"p:{c}" for c in classes)]
             csv.writer(file).writerows([header, *rows])
@@ -193,7 +194,8 @@ def test_thumbnails_are_small_and_keep_the_shape(tmp_path):
     paths = [tmp_path / "wide.png", tmp_path / "tall.jpg", tmp_path / "none.png"]
     Image.new("RGB", (800, 400)).save(paths[0])
     Image.new("RGB", (600, 3000)).save(paths[1])
-    made = pictures.make_thumbnails(map(str, paths))
+    digests = {str(path): hash_file(path) for path in paths[:2]}
+    made = pictures.make_thumbnails(map(str, paths), digests)
     assert sorted(made) == [str(paths[1]), str(paths[0])]
     assert all(uri.startswith("data:image/jpeg;base64,") for uri in made.values())
     sizes = {name.name: pictures._decode(str(name)).size for name in paths[:2]}

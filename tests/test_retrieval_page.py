@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from html_page import Page
 from PIL import Image
 
-from clip_adapt.data.items import Item
+from clip_adapt.data import scan
+from clip_adapt.data.items import Item, format_manifest
 from clip_adapt.errors import InputError
 from clip_adapt.evaluation import resampling, retrieval
 from clip_adapt.evaluation.retrieval import Retrieval
@@ -67,6 +68,8 @@ def make_run(tmp_path):
         text = f"# {command}\nmethod: {{name: made}}\ndataset: {{name: pets}}\n"
         write_text(folder / "config.yaml", f"{text}model: {{name: tiny}}\nseed: 3\n")
         write_text(folder / "support.jsonl", "".join(json.dumps(r) + "\n" for r in support))
+        paths = [item.path for item in found.items]
+        write_text(folder / "images.jsonl", format_manifest(scan.list_digests(paths)))
         write_text(folder / "retrieval.csv", retrieval.write_csv(found))
         usual = {
             **found.facts(),

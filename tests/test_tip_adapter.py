@@ -213,6 +213,6 @@ def test_a_class_may_have_more_images_than_shots(train_tiny, make_folder, tmp_pa
         (folder / "train" / "cat" / f"{index}.png").unlink()
     code, _, error = train_tiny(folder, "method=tip_adapter", f"sampling={sampling}", "shots=3")
     assert code == 0, error
-    model = clip_adapt.load("out")
+    model = clip_adapt.load("out", model="tiny.yaml")
     counts = model.method.filled.sum(1).tolist()
     assert counts == ([3, 6, 6] if sampling == "all" else counts) and max(counts) > 3

@@ -50,13 +50,20 @@ def test_a_mapping_survives_writing_and_reading(tmp_path):
     assert list(yamls.read_yaml(path)) == ["z", "a", "text", "yes"]
 
 
+BOMB = "a0: &a0 [1]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 40))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("a: [1\n", "is not valid YAML"),
         ("a: 1\na: 2\n", "is not valid YAML"),
         ("- 1\n- 2\n", "holds no mapping: expected lines of the form key: value"),
-        ("a: ${nowhere}\n", "is not valid YAML"),
+        ("a: !!python/name:os.system\n", "is not valid YAML"),
+        ("a: !!set {b}\n", "is not valid YAML"),
+        ("a: &a [*a]\n", "is not valid YAML"),
+        (BOMB, "its aliases repeat too much"),
+        ("[" * 100_000, "is not valid YAML"),
     ],
 )
 def test_a_file_that_is_no_mapping_is_named(tmp_path, text, message):

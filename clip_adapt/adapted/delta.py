@@ -19,12 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clip_adapt.adapted import lookup
 from clip_adapt.adapted.header import Header, parse_header, write_header
 from clip_adapt.backbone.backbone import Backbone
-from clip_adapt.config import cards, options
-from clip_adapt.config.cards import ModelCard
+from clip_adapt.config import options
 from clip_adapt.errors import InputError
-from clip_adapt.method import finding
 from clip_adapt.method.contract import Method
 from clip_adapt.method.finding import Found
 from clip_adapt.system.files import write_atomically, write_text
@@ -79,6 +78,7 @@ def load(
     path: str | Path,
     *,
     backbone: Backbone | None = None,
+    model: str | None = None,
     method_file: str | None = None,
     device: str = "auto",
     precision: str = "auto",
@@ -87,7 +87,9 @@ def load(
 
     Args:
         path: the folder ``adapter/``, its file, or a hub id ``owner/name``.
-        backbone: the frozen towers to sit on; None loads those that the header names.
+        backbone: the frozen towers to sit on; None loads them.
+        model: what they are loaded by, as ``model=`` of a training; None takes the card of ours
+            that the header names. Nothing else is opened or fetched because a delta names it.
         method_file: the .py of a method of one's own, when the delta was made by one. Code is never
             run because a delta names it.
         device: where a backbone is loaded to.
@@ -97,11 +99,14 @@ def load(
         InputError: when the file is no delta, damaged, newer, for another backbone, or when a
             tensor is missing, extra, or of another shape or type.
     """
+    if backbone is not None and model is not None:
+        raise InputError(f"backbone and model={model} are both given: keep one of them")
     file = locate(path)
     header, tensors = read(file)
-    found = _find_method_of(header, file, method_file)
+    found = lookup.find_method_of(header.method, file, method_file)
     if backbone is None:
-        backbone = Backbone.from_card(_choose_card(header), device=device, precision=precision)
+        card = lookup.choose_card(header.backbone, file, model)
+        backbone = Backbone.from_card(card, device=device, precision=precision)
     _require_same_backbone(header, backbone, file)
     made = _build_method(found, backbone, header, file)
     _require_same_tensors(made.state_dict(), tensors, file)
@@ -174,25 +179,6 @@ def _fetch_from_hub(name: str, here: Path) -> Path:
             f"no delta at {name}: there is no such folder (looked at {here.absolute()}), and it "
             f"cannot be had from the hub ({reason})"
         ) from error
-
-
-def _find_method_of(header: Header, file: Path, method_file: str | None) -> Found:
-    if method_file is not None:
-        return finding.find_method(method_file)
-    name, own = header.method["name"], header.method.get("file")
-    if own is not None:
-        raise InputError(
-            f"{file} was made by a method of someone's own, {own}: give that file with "
-            f"method_file={own}. It is not run unasked."
-        )
-    return finding.find_method(header.method.get("base", name))
-
-
-def _choose_card(header: Header) -> ModelCard:
-    facts = {k: v for k, v in header.backbone.items() if k != "fingerprint"}
-    if facts["name"] in cards.list_cards("model"):
-        return cards.find_model(facts["name"], {"image_size": facts["image_size"]})
-    return ModelCard(**facts)
 
 
 def _build_method(found: Found, backbone: Backbone, header: Header, file: Path) -> Method:

@@ -16,6 +16,7 @@ def load_classifier(
     path: str | Path,
     *,
     backbone: Backbone | None = None,
+    model: str | None = None,
     method_file: str | None = None,
     device: str = "auto",
     precision: str = "auto",
@@ -26,7 +27,12 @@ def load_classifier(
         InputError: when the delta is damaged, newer, or for another backbone.
     """
     made, header = delta.load(
-        path, backbone=backbone, method_file=method_file, device=device, precision=precision
+        path,
+        backbone=backbone,
+        model=model,
+        method_file=method_file,
+        device=device,
+        precision=precision,
     )
     return Classifier(made, header)
 

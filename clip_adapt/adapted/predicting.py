@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from clip_adapt.adapted.classifier import Classifier, Ranking
 
 SUFFIX = ".safetensors"  # of a delta's file
-TEMPLATE = "a photo of a {}."
+TEMPLATE, MODEL = "a photo of a {}.", "lite"  # of zero-shot classification
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def predict_files(
     classes: list[str] | None = None,
     template: str | None = None,
     templates: list[str] | None = None,
-    model: str = "lite",
+    model: str | None = None,
     device: str = "auto",
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
     method_file: str | None = None,
@@ -71,13 +71,13 @@ def predict_files(
     prompts = templates or ([template] if template is not None else None)
     if adapter is not None:
         loaded = load_classifier(
-            adapter, method_file=method_file, device=device, precision=precision
+            adapter, model=model, method_file=method_file, device=device, precision=precision
         )
         classifier = loaded if classes is None else loaded.for_classes(classes, prompts)
     else:
         assert classes is not None, "without a delta there are classes"
         classifier = make_zero_shot(
-            classes, prompts or [TEMPLATE], model, device=device, precision=precision
+            classes, prompts or [TEMPLATE], model or MODEL, device=device, precision=precision
         )
     yield from _predict(classifier, paths, top_k, score)
 

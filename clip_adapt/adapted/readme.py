@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from clip_adapt.adapted import lookup
+from clip_adapt.system.showing import write_code, write_markdown
+
 if TYPE_CHECKING:
     from clip_adapt.adapted.header import Header
 
@@ -21,6 +24,7 @@ def write_card(
         rows: a metric each: its name, zero-shot, and what the delta gives.
     """
     task = header.task
+    method, backbone = (write_markdown(part["name"]) for part in (header.method, header.backbone))
     drawn = f"{task['shots']} shots" if task["classes"] else "trained on captions"
     kind = "image-classification" if task["classes"] else "zero-shot-image-classification"
     return "\n".join(
@@ -31,23 +35,23 @@ def write_card(
             "tags: [clip, few-shot, clip-adapt]",
             "---",
             "",
-            f"# {header.method['name']} on {header.dataset}, {drawn}",
+            f"# {method} on {write_markdown(header.dataset)}, {drawn}",
             "",
             "A small delta for a frozen CLIP, made with clip_adapt. It holds what was trained and "
             "nothing else; the backbone's weights are not in it.",
             "",
             "    import clip_adapt",
-            '    model = clip_adapt.load("path/of/this/folder")',
+            f'    model = clip_adapt.load("path/of/this/folder"{_name_model(header)})',
             *_show_use(task),
             "",
-            f"- Backbone: {header.backbone['name']} at {header.backbone['image_size']} pixels, "
+            f"- Backbone: {backbone} at {header.backbone['image_size']} pixels, "
             f"fingerprint `{header.backbone['fingerprint'][:16]}`",
-            f"- Method: {header.method['name']} {header.method['options']}",
-            f"- Classes: {', '.join(task['classes']) or 'none; give some with for_classes'}",
-            f"- Prompts: {task['prompts']}; templates {task['templates']}",
-            f"- Licence of the training images: {licence or 'not stated'}",
+            f"- Method: {method} {write_code(header.method['options'])}",
+            f"- Classes: {_list_names(task['classes']) or 'none; give some with for_classes'}",
+            f"- Prompts: {task['prompts']}; templates {write_code(task['templates'])}",
+            f"- Licence of the training images: {write_markdown(licence or 'not stated')}",
             f"- Support set: sha256 `{header.support_sha256[:16]}`, seed {task['seed']}",
-            f"- Made by: `{command}`",
+            f"- Made by: {write_code(command)}",
             "",
             *_write_table(rows),
             "",
@@ -55,6 +59,14 @@ def write_card(
             "",
         ]
     )
+
+
+def _list_names(classes: Sequence[str]) -> str:
+    return ", ".join(map(write_markdown, classes))
+
+
+def _name_model(header: Header) -> str:
+    return "" if lookup.ships(header.backbone) else ', model="where its backbone is"'
 
 
 def _show_use(task: dict[str, Any]) -> list[str]:
@@ -70,4 +82,4 @@ def _write_table(rows: Sequence[tuple[str, str, str]]) -> list[str]:
     if not rows:
         return []
     head = ["| | zero-shot | this delta |", "|---|---|---|"]
-    return head + [f"| {' | '.join(row)} |" for row in rows]
+    return head + [f"| {' | '.join(map(write_markdown, row))} |" for row in rows]

@@ -14,6 +14,7 @@ import sys
 from clip_adapt.cli.words import VERBS, write_help
 from clip_adapt.errors import InputError, explain_unknown
 from clip_adapt.system import joining
+from clip_adapt.system.showing import show_text
 
 REFUSED, FAULT, INTERRUPTED = 2, 1, 130
 
@@ -28,9 +29,14 @@ def main(argv: list[str] | None = None) -> int:
         print("\nclip-adapt VERB --help lists a verb's options.")
         return 0 if words else REFUSED
     if words[0] not in VERBS:
-        print(f"error: {explain_unknown('verb', words[0], VERBS)}", file=sys.stderr)
+        say_error(explain_unknown("verb", words[0], VERBS))
         return REFUSED
     return run(words[0], words[1:])
+
+
+def say_error(error: object) -> None:
+    """Print why something is refused: what names and files hold is shown, not obeyed."""
+    print(f"error: {show_text(error)}", file=sys.stderr)
 
 
 def run(verb: str, argv: list[str]) -> int:
@@ -44,13 +50,13 @@ def run(verb: str, argv: list[str]) -> int:
     # Threads that spin while they wait slow each other down by a factor of 50 as soon as another
     # program takes a core (measured on 2 cores); read when torch is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    logging.basicConfig(format="%(message)s", level=logging.CRITICAL)
+    logging.basicConfig(handlers=[_make_handler()], level=logging.CRITICAL)
     logging.getLogger("clip_adapt").setLevel(logging.INFO)
     try:
         return importlib.import_module(f"clip_adapt.{verb}").main(argv)
     except InputError as error:
         if joining.speaks(error):
-            print(f"error: {error}", file=sys.stderr)
+            say_error(error)
         return REFUSED
     except KeyboardInterrupt:
         # Worker threads may still decode; nothing that they do is waited for.
@@ -58,3 +64,17 @@ def run(verb: str, argv: list[str]) -> int:
         if joining.is_first():
             print("interrupted; nothing half-written was left", file=sys.stderr)
         return INTERRUPTED
+
+
+class _Formatter(logging.Formatter):
+    """Messages as they are, but for what a terminal would obey."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the message of a record, shown."""
+        return show_text(super().format(record))
+
+
+def _make_handler() -> logging.Handler:
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter("%(message)s"))
+    return handler

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clip_adapt.config.cards import list_cards
 from clip_adapt.evaluation.quantities import COVERAGE, SET_SIZE
 from clip_adapt.system.run_files import CURVE, INDEX, PAGE, RESULTS, SUMMARY
+from clip_adapt.system.showing import show_line, show_text, write_command, write_json
 
 if TYPE_CHECKING:
     from clip_adapt.adapted.classifier import Classifier
     from clip_adapt.adapted.predicting import Prediction
+    from clip_adapt.cli.console import ShownConsole
     from clip_adapt.config.run_options import RunOptions
     from clip_adapt.runs.configuration import Config
     from clip_adapt.sweeps.sweep import Sweep
@@ -25,16 +27,24 @@ def show_config(config: Config, folder: Path) -> None:
     training = _describe_recipe(o)
     if names:
         details, training = f"the best of {names} on the support set", "that of the chosen method"
+    from rich.text import Text
+
+    from clip_adapt.cli.console import embolden
+
+    rest = f"{config.objective.describe_draw(o)}, seed {o.seed}, backbone {config.model.name}"
     _make_console().print(
-        f"[bold]{config.method.name}[/] on [bold]{config.dataset.name}[/], "
-        f"{config.objective.describe_draw(o)}, seed {o.seed}, backbone {config.model.name}",
+        Text.assemble(
+            embolden(config.method.name),
+            " on ",
+            embolden(config.dataset.name),
+            show_line(f", {rest}"),
+        ),
         f"  method: {details or 'no options'}",
         f"  training: {training}",
         *_describe_shorter(config),
         *[f"  prompts: {config.model.prompts}"] * bool(config.model.prompts),
         f"  writes to {folder}",
         sep="\n",
-        highlight=False,
         soft_wrap=True,
     )
 
@@ -47,9 +57,7 @@ def show_run(classifier: Classifier) -> None:
         show_choice(metrics["choice"])
     show_metrics(metrics, classifier.header.method["name"] if classifier.header else "")
     for name, other in metrics.get("other", {}).items():
-        _make_console().print(
-            f"not trained: {name}, {len(other['per_class'])} classes", highlight=False
-        )
+        _make_console().print(f"not trained: {name}, {len(other['per_class'])} classes")
         show_metrics(other, "adapted")
     if "harmonic_mean" in metrics:
         from clip_adapt.evaluation.reading import find_quantity
@@ -59,7 +67,6 @@ def show_run(classifier: Classifier) -> None:
         base, ours = (accuracy.write_estimate(mean[kind]) for kind in ("zero_shot", "test"))
         _make_console().print(
             f"harmonic mean of both accuracies: {ours}, zero-shot {base}",
-            highlight=False,
             soft_wrap=True,
         )
     seconds = metrics["seconds"]
@@ -69,10 +76,9 @@ def show_run(classifier: Classifier) -> None:
         f"(features {seconds['features']:.0f}, fit {seconds['fit']:.0f})",
         f"saved: {folder / 'adapter'}",
         *([f"page:  {folder / PAGE}"] if (folder / PAGE).is_file() else []),
-        f"try:   python -m clip_adapt.predict {folder / 'adapter'} IMAGE "
-        f"{_suggest_words(classifier)}",
+        f"try:   {write_command(['python', '-m', 'clip_adapt.predict', str(folder / 'adapter')])} "
+        f"IMAGE {_suggest_words(classifier)}",
         sep="\n",
-        highlight=False,
         soft_wrap=True,
     )
 
@@ -102,7 +108,7 @@ def show_sweep(sweep: Sweep, seconds: float) -> None:
     if sweep.failed:
         lines += [f"{len(sweep.failed)} runs failed:"]
         lines += [f"  {name}: {reason}" for name, reason in sweep.failed.items()]
-    print("\n".join(lines))
+    print(show_text("\n".join(lines)))
 
 
 def _list_written(folder: Path) -> list[str]:
@@ -114,7 +120,6 @@ def _list_written(folder: Path) -> list[str]:
 def show_metrics(metrics: dict[str, Any], title: str) -> None:
     """Print the test metrics with zero-shot beside them, and what to know about them."""
     from rich.table import Table
-    from rich.text import Text as Cell
 
     from clip_adapt.evaluation.reading import write_rows
 
@@ -127,13 +132,12 @@ def show_metrics(metrics: dict[str, Any], title: str) -> None:
     if "conformal" in metrics:
         _show_sets(metrics["conformal"])
     for note in metrics["notes"]:
-        _make_console().print(Cell(f"note: {note}"), soft_wrap=True)
+        _make_console().print(f"note: {note}", soft_wrap=True)
 
 
 def show_comparison(result: dict[str, Any]) -> None:
     """Print several deltas on one test set, and the differences with paired intervals."""
     from rich.table import Table
-    from rich.text import Text as Cell
 
     from clip_adapt.evaluation.reading import list_quantities
 
@@ -153,10 +157,10 @@ def show_comparison(result: dict[str, Any]) -> None:
         for column in ("", *(quantity.spoken for quantity in headline)):
             table.add_column(column, justify="right" if column else "left")
         for name, row in content.items():
-            table.add_row(Cell(name), *(q.write_estimate(row[q.name]) for q in headline))
+            table.add_row(name, *(q.write_estimate(row[q.name]) for q in headline))
         _make_console().print(table)
     for note in result["notes"]:
-        _make_console().print(Cell(f"note: {note}"), soft_wrap=True)
+        _make_console().print(f"note: {note}", soft_wrap=True)
 
 
 def _show_sets(sets: dict[str, Any]) -> None:
@@ -165,7 +169,6 @@ def _show_sets(sets: dict[str, Any]) -> None:
         _make_console().print(
             f"sets ({score}): {COVERAGE.write_estimate(coverage)} hold the true class, "
             f"{1 - sets['alpha']:.0%} promised; {SET_SIZE.write_value(size['value'])} on average",
-            highlight=False,
             soft_wrap=True,
         )
 
@@ -173,7 +176,7 @@ def _show_sets(sets: dict[str, Any]) -> None:
 def show_prediction(prediction: Prediction, as_json: bool = False) -> None:
     """Print what is predicted for one image: a table, or a line of JSON."""
     if as_json:
-        print(json.dumps(_describe_prediction(prediction), ensure_ascii=False))
+        print(write_json(_describe_prediction(prediction)))
         return
     show_ranking(prediction.path, prediction.ranking)
     if prediction.chosen is not None and prediction.promise is not None:
@@ -190,7 +193,7 @@ def _describe_prediction(prediction: Prediction) -> dict[str, Any]:
 def show_measured(result: dict[str, Any], as_json: bool = False) -> None:
     """Print what deltas are worth on a test set: tables, or one line of JSON."""
     if as_json:
-        print(json.dumps(result, ensure_ascii=False, allow_nan=False))
+        print(write_json(result))
     elif "deltas" in result:
         show_comparison(result)
     else:
@@ -199,26 +202,25 @@ def show_measured(result: dict[str, Any], as_json: bool = False) -> None:
 
 def show_set(chosen: list[tuple[str, float]], promise: float) -> None:
     """Print the conformal set of one image."""
-    from rich.text import Text as Cell
-
     names = ", ".join(name for name, _ in chosen) or "no class fits"
-    _make_console().print(Cell(f"  set at {promise:.0%}: {names}"), soft_wrap=True)
+    _make_console().print(f"  set at {promise:.0%}: {names}", soft_wrap=True)
 
 
 def show_ranking(path: str, ranking: list[tuple[str, float]]) -> None:
     """Print the classes of one image with their probabilities."""
     from rich.table import Table
-    from rich.text import Text as Cell
 
-    _make_console().print(Cell(path), soft_wrap=True)
+    _make_console().print(path, soft_wrap=True)
     table = Table(show_header=False)
     for name, probability in ranking:
-        table.add_row(Cell(name), f"{probability:.1%}", "█" * round(20 * probability))
+        table.add_row(name, f"{probability:.1%}", "█" * round(20 * probability))
     _make_console().print(table)
 
 
 def _suggest_words(classifier: Classifier) -> str:
-    return "top_k=3" if classifier.classes else r'classes="\[cat, dog]"'  # rich reads [ as markup
+    words = "top_k=3" if classifier.classes else 'classes="[cat, dog]"'
+    model = classifier.backbone.card.name
+    return words if model in list_cards("model") else f"{words} {write_command([f'model={model}'])}"
 
 
 def _describe_recipe(o: RunOptions) -> str:
@@ -239,8 +241,7 @@ def _describe_shorter(config: Config) -> list[str]:
     return [f"  a shorter recipe, for a CPU: {words}"] * bool(changed)
 
 
-def _make_console() -> Any:
-    from rich.console import Console
+def _make_console() -> ShownConsole:
+    from clip_adapt.cli.console import ShownConsole
 
-    console = Console()
-    return console if console.is_terminal else Console(width=110)
+    return ShownConsole()

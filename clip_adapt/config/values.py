@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+
+from clip_adapt.config.plain_yaml import load_plain
 
 
 @dataclass(frozen=True)
@@ -145,8 +145,8 @@ def parse(text: str) -> Any:
     commas.
     """
     try:
-        value = OmegaConf.to_container(OmegaConf.create(f"value: {text}"))
-    except (OmegaConfBaseException, ValueError, yaml.YAMLError):
+        value = load_plain(f"value: {text}")
+    except (ValueError, yaml.YAMLError):
         inner = text.strip()
         if inner.startswith("[") and inner.endswith("]"):
             return [item.strip().strip("'\"") for item in inner[1:-1].split(",")]

@@ -1,4 +1,4 @@
-"""Reading and writing YAML through OmegaConf, and the help texts that stand in its comments."""
+"""Reading and writing YAML files, and the help texts that stand in their comments."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
+from clip_adapt.config.plain_yaml import dump_plain, load_plain
 from clip_adapt.errors import InputError
 
 _KEY_WITH_HELP = re.compile(r"^(\s*)\"?([\w.]+)\"?:(?:\s+(.*?))?\s+#\s+(.*)$")
@@ -22,8 +21,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         InputError: when the file cannot be read, is not YAML, or holds something else.
     """
     try:
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        content = load_plain(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path} is not valid YAML: {reason}") from error
     except OSError as error:
@@ -35,14 +34,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def parse_yaml(text: str) -> dict[str, Any]:
     """Return the mapping that ``dump`` wrote."""
-    content = OmegaConf.to_container(OmegaConf.create(text))
+    content = load_plain(text)
     assert isinstance(content, dict), "dump writes a mapping"
     return {str(key): value for key, value in content.items()}
 
 
 def dump_yaml(values: dict[str, Any]) -> str:
     """Return the mapping as YAML text, in its own order."""
-    return OmegaConf.to_yaml(OmegaConf.create(values))
+    return dump_plain(values)
 
 
 def read_help_texts(path: Path) -> dict[str, tuple[str, str]]:

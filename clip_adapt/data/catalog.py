@@ -9,8 +9,16 @@ from typing import Any
 
 from clip_adapt.config import options, values, yamls
 from clip_adapt.config.cards import DataCard, find_slotless_templates, list_cards, locate_card
-from clip_adapt.data.source import Gives, Source, describe_recognised, find_source, recognise_path
+from clip_adapt.data.source import (
+    Gives,
+    Source,
+    describe_recognised,
+    find_installed_source,
+    find_source,
+    recognise_path,
+)
 from clip_adapt.errors import InputError, nearest
+from clip_adapt.system.names import find_name_problem
 
 
 @dataclass(frozen=True)
@@ -91,7 +99,7 @@ def _find_written(written: Written) -> Source:
             f"{written.where} names the source {name}, a Python file, which would be run. If you "
             f"trust it, say so yourself: dataset.source={path.absolute()}"
         )
-    return find_source(name)
+    return find_installed_source(name)
 
 
 def _require_text(name: Any, where: str = "") -> str:
@@ -154,7 +162,12 @@ def _make_absolute(given: Mapping[str, Any], source: Source, folder: Path | None
 
 def _find_card_problems(checked: Mapping[str, Any], where: str) -> list[str]:
     at = f" in {where}" if where else ""
+    wrong = find_name_problem(checked["name"])
     problems = [
+        f"name: {checked['name']!r}{at} cannot name the folder of its runs: {wrong}. Give another "
+        "with dataset.name=NAME"
+    ] * bool(wrong)
+    problems += [
         f"template {t!r}{at} has no {{}} for the class name"
         for t in find_slotless_templates(checked)
     ]

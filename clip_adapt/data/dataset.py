@@ -19,9 +19,10 @@ from clip_adapt.data.items import Context, Item, Support
 from clip_adapt.data.sampling import SAMPLERS, VAL_SHOTS, Sampling
 from clip_adapt.data.source import find_source
 from clip_adapt.data.task import Prompts, Task
-from clip_adapt.errors import InputError
+from clip_adapt.errors import InputError, list_lines
 from clip_adapt.system.files import choose_cache_folder, choose_data_folder
 from clip_adapt.system.run_files import TWINS
+from clip_adapt.system.showing import is_utf8, show_line
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ class Dataset:
         names = [card.names_of(stored) for stored in splits.classes]
         classes = [spoken[0] for spoken in names]
         _refuse_same_names(classes, splits.classes)
+        _refuse_other_bytes([*splits.classes, *classes], splits.parts())
         leaks.refuse_groups(splits.parts())
         if card.on_leak == "error":
             leaks.refuse_pairs(leaks.find_same_files(splits.parts(), context.cache))
@@ -197,6 +199,18 @@ def require_apart(items: Sequence[Item], test: Sequence[Item]) -> None:
     parts = {"calibration": list(items), "test": list(test)}
     leaks.refuse_pairs(leaks.find_same_files(parts))
     leaks.refuse_groups(parts)
+
+
+def _refuse_other_bytes(names: Iterable[str], parts: Mapping[str, Sequence[Item]]) -> None:
+    # The files of a run are UTF-8: better said now than after the training.
+    items = [item for split in parts.values() for item in split]
+    texts = [*names, *(t for i in items for t in (i.path, i.group or "", *i.captions))]
+    wrong = [show_line(text) for text in dict.fromkeys(texts) if not is_utf8(text)]
+    if wrong:
+        raise InputError(
+            f"{len(wrong)} names are not UTF-8:\n{list_lines(wrong)}\nRename them: "
+            "convmv -f latin1 -t utf8 -r --notest FOLDER"
+        )
 
 
 def _refuse_same_names(classes: list[str], stored: list[str]) -> None:

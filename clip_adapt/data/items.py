@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Any
 
 from clip_adapt.config.cards import SPLITS
 from clip_adapt.system.files import hash_file
+from clip_adapt.system.showing import write_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,4 +99,4 @@ class Support:
 
 def format_manifest(rows: Iterable[dict[str, Any]]) -> str:
     """Return manifest rows as JSON lines."""
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return "".join(write_json(row) + "\n" for row in rows)

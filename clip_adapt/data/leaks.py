@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +14,7 @@ import numpy as np
 from clip_adapt.data import decoding, scan
 from clip_adapt.data.scan import Survey
 from clip_adapt.errors import InputError, list_lines
+from clip_adapt.system.csv_text import write_table as write_csv
 
 if TYPE_CHECKING:
     from clip_adapt.data.items import Item
@@ -151,8 +150,5 @@ def _confirm(path: str, split: str, twin: str, twin_split: str) -> list[Twin]:
 
 def format_twins(twins: Sequence[Twin]) -> str:
     """Return near-duplicates as CSV."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", "split", "looks_like", "of_split", "bits_of_256"])
-    writer.writerows((t.path, t.split, t.twin, t.twin_split, t.distance) for t in twins)
-    return text.getvalue()
+    rows = [(t.path, t.split, t.twin, t.twin_split, t.distance) for t in twins]
+    return write_csv([("path", "split", "looks_like", "of_split", "bits_of_256"), *rows])

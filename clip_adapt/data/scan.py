@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -104,6 +105,13 @@ def _try_hash(path: str) -> str | None:
     with contextlib.suppress(OSError):
         return hash_file(path)
     return None
+
+
+def list_digests(paths: Iterable[str], folder: Path | None = None) -> list[dict[str, str]]:
+    """Return a row (path, sha256) for every file, each once; one that is gone has none."""
+    there = [path for path in dict.fromkeys(paths) if os.path.isfile(path)]
+    digests = hash_images(there, folder)
+    return [{"path": p, "sha256": digest} for p, digest in zip(there, digests, strict=True)]
 
 
 def _gather(

@@ -21,7 +21,7 @@ from typing import Any, Literal
 from clip_adapt.config import options
 from clip_adapt.data.items import Context, Splits
 from clip_adapt.errors import InputError
-from clip_adapt.system.plugins import Kind, find_plugin, list_names
+from clip_adapt.system.plugins import Kind, find_installed, find_plugin, list_names
 
 Gives = Literal["classes", "captions"]
 KIND = Kind("source", ("data", "sources"), "clip_adapt.data.sources", "clip_adapt.sources")
@@ -97,9 +97,19 @@ def find_source(name: str) -> Source:
     return Source(own, plugin.content, plugin.installed)
 
 
+def find_installed_source(name: str) -> Source:
+    """Return the installed source of that name: for names out of files, which run no code.
+
+    Raises:
+        InputError: when none of that name is installed, or when it defines no ``read``.
+    """
+    plugin = find_installed(name, KIND)
+    return Source(name, plugin.content, plugin.installed)
+
+
 def list_sources() -> list[Source]:
     """Return the sources that ship and those that installed packages bring."""
-    return [find_source(name) for name in list_names(KIND)]
+    return [find_installed_source(name) for name in list_names(KIND)]
 
 
 def recognise_path(path: Path, wants: Gives) -> dict[str, Any] | None:

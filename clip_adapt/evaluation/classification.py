@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +21,7 @@ from clip_adapt.evaluation.quantities import COVERAGE, EMPTY, SET_SIZE
 from clip_adapt.evaluation.resampling import describe_bootstrap, estimate_mean
 from clip_adapt.inputs.features import FeatureCache, extract
 from clip_adapt.method.contract import Method
+from clip_adapt.system.csv_text import write_table
 from clip_adapt.system.processes import share_work
 
 
@@ -167,14 +166,12 @@ def list_groups(items: Sequence[Item]) -> list[str | None] | None:
 
 def write_predictions(probabilities: Tensor, items: list[Item], classes: list[str]) -> str:
     """Return a table: path, label, prediction, and the probability of each class."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", "label", "prediction", *(f"p:{name}" for name in classes)])
+    table: list[list[str]] = [["path", "label", "prediction", *(f"p:{name}" for name in classes)]]
     for row, item in zip(probabilities.tolist(), items, strict=True):
         best = max(range(len(row)), key=row.__getitem__)
         shares = [f"{p:.6g}" for p in row]
-        writer.writerow([item.path, classes[item.label], classes[best], *shares])
-    return text.getvalue()
+        table.append([item.path, classes[item.label], classes[best], *shares])
+    return write_table(table)
 
 
 def map_labels(items: list[Item], of_dataset: list[str], of_delta: list[str]) -> list[Item]:

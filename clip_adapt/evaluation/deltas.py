@@ -16,6 +16,7 @@ from clip_adapt.evaluation.classification import Evaluation
 from clip_adapt.evaluation.measuring import compare
 from clip_adapt.evaluation.metric import Metric
 from clip_adapt.inputs.features import FeatureCache
+from clip_adapt.system.names import make_file_name
 from clip_adapt.system.run_files import PREDICTIONS
 
 
@@ -112,5 +113,5 @@ def _write_predictions(
     name: str, one: Evaluation, found: Mapping[str, Evaluation]
 ) -> tuple[str, str]:
     table = classification.write_predictions(one.probabilities, one.items, one.classes)
-    folder = "" if len(found) == 1 else f"{name.replace('/', '-').strip('-')}/"
+    folder = "" if len(found) == 1 else f"{make_file_name(name.replace('/', '-').strip('-'))}/"
     return f"{folder}{PREDICTIONS}", table

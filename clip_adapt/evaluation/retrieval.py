@@ -11,9 +11,6 @@ score nothing. Intervals draw images (or their groups) and leave the pool as it 
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +37,8 @@ from clip_adapt.evaluation.resampling import (
 from clip_adapt.inputs.features import FeatureCache, extract
 from clip_adapt.method.contract import Method
 from clip_adapt.method.encoding import encode_texts
+from clip_adapt.system.csv_text import write_table
+from clip_adapt.system.showing import write_json
 
 SHOWN = 5  # captions of an image in retrieval.csv
 BLOCK = 1024  # rows of similarities at a time
@@ -202,22 +201,20 @@ def write_csv(found: Retrieval) -> str:
                     empty when every text is right
     image_ranks     a JSON list: for each of the captions, the rank of its best image among all
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     k = min(SHOWN, len(found.texts))
     near = [f"{what}{i}" for i in range(1, k + 1) for what in ("text", "cos")]
     best = ["right", "right_cos", "wrong", "wrong_cos"]
-    writer.writerow(["path", "captions", *near, "rank", *best, "image_ranks"])
+    table: list[list[object]] = [["path", "captions", *near, "rank", *best, "image_ranks"]]
     image_ranks = (found.ranks.of_pairs + 1).split([len(own) for own in found.own])
     for row, cosines in enumerate(_similarities(found.z, found.t)):
         own = found.own[row]
-        captions = _write_json([found.texts[i] for i in own])
+        captions = write_json([found.texts[i] for i in own])
         near = _list_nearest(found.texts, cosines, k)
         rank = int(found.ranks.of_images[row]) + 1
         best = _list_best(found.texts, cosines, own)
-        ranks_of_captions = _write_json(image_ranks[row].tolist())
-        writer.writerow([found.items[row].path, captions, *near, rank, *best, ranks_of_captions])
-    return text.getvalue()
+        ranks_of_captions = write_json(image_ranks[row].tolist())
+        table.append([found.items[row].path, captions, *near, rank, *best, ranks_of_captions])
+    return write_table(table)
 
 
 def _similarities(z: Tensor, t: Tensor) -> Iterator[Tensor]:
@@ -242,7 +239,3 @@ def _list_best(texts: Sequence[str], cosines: Tensor, own: Sequence[int]) -> lis
         value, index = cosines.masked_fill(~kind, float("-inf")).max(0)
         cells += [texts[int(index)], f"{float(value):.6f}"] if kind.any() else ["", ""]
     return cells
-
-
-def _write_json(values: Sequence[object]) -> str:
-    return json.dumps(values, ensure_ascii=False)

@@ -16,7 +16,7 @@ from typing import Any
 from clip_adapt.config import cards, yamls
 from clip_adapt.errors import InputError
 from clip_adapt.method.contract import Method
-from clip_adapt.system.plugins import Kind, Plugin, find_plugin, list_names
+from clip_adapt.system.plugins import Kind, Plugin, find_installed, find_plugin, list_names
 
 KIND = Kind("method", ("methods",), "clip_adapt.methods", "clip_adapt.methods")
 
@@ -52,9 +52,25 @@ def find_method(name: str) -> Found:
         InputError: when there is none, when the file does not define exactly one, or when a
             variant's YAML names no file.
     """
-    if name in cards.list_cards("method") and name not in list_names(KIND):
+    if _is_variant(name):
         return _find_variant(name)
-    plugin = find_plugin(name, KIND, others=cards.list_cards("method"))
+    return _describe(find_plugin(name, KIND, others=cards.list_cards("method")), name)
+
+
+def find_installed_method(name: str) -> Found:
+    """Return the installed method of that name: for names out of files, which run no code.
+
+    Raises:
+        InputError: when none of that name is installed.
+    """
+    return _find_variant(name) if _is_variant(name) else _describe(find_installed(name, KIND), name)
+
+
+def _is_variant(name: str) -> bool:
+    return name in cards.list_cards("method") and name not in list_names(KIND)
+
+
+def _describe(plugin: Plugin, name: str) -> Found:
     cls = _find_class(plugin, name)
     return Found(plugin.name, cls, plugin.file, _find_card(plugin, cls))
 
@@ -67,7 +83,7 @@ def _find_variant(name: str) -> Found:
         raise InputError(
             f"{card} says file: {base}; expected the method that it configures, one of {known}"
         )
-    return Found(name, find_method(base).cls, card=card, base=base)
+    return Found(name, find_installed_method(base).cls, card=card, base=base)
 
 
 def _find_card(plugin: Plugin, cls: type[Method]) -> Path | None:

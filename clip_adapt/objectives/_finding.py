@@ -12,7 +12,7 @@ from clip_adapt.config import cards, yamls
 from clip_adapt.data.source import Gives
 from clip_adapt.errors import InputError
 from clip_adapt.objectives._contract import Objective
-from clip_adapt.system.plugins import Kind, Plugin, find_plugin, list_names
+from clip_adapt.system.plugins import Kind, Plugin, find_installed, find_plugin, list_names
 
 OBJECTIVES = Kind("objective", ("objectives",), "clip_adapt.objectives", "clip_adapt.objectives")
 
@@ -48,9 +48,19 @@ def find_objective(name: str) -> FoundObjective:
     return FoundObjective(plugin.name, _make_objective(_find_class(plugin)), plugin.file)
 
 
+def find_installed_objective(name: str) -> FoundObjective:
+    """Return the installed objective of that name: for names out of files, which run no code.
+
+    Raises:
+        InputError: when none of that name is installed.
+    """
+    plugin = find_installed(name, OBJECTIVES)
+    return FoundObjective(plugin.name, _make_objective(_find_class(plugin)))
+
+
 def find_measuring_objective(gives: Gives) -> Objective:
     """Return the objective that measures deltas on data of this kind."""
-    all_of_them = (find_objective(name).objective for name in list_objectives())
+    all_of_them = (find_installed_objective(name).objective for name in list_objectives())
     return next(o for o in all_of_them if o.measures_deltas and o.gives == gives)
 
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from clip_adapt.config import yamls
 from clip_adapt.data.leaks import Twin
 from clip_adapt.errors import InputError
-from clip_adapt.system.run_files import CONFIG, METRICS, PREDICTIONS, SUPPORT, TWINS
+from clip_adapt.system.csv_text import read_table
+from clip_adapt.system.run_files import CONFIG, IMAGES, METRICS, PREDICTIONS, SUPPORT, TWINS
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,20 @@ class Facts:
         Raises:
             InputError: when it is damaged.
         """
-        path = self.folder / SUPPORT
+        return self._read_rows(SUPPORT)
+
+    def digests(self) -> dict[str, str]:
+        """Return the SHA-256 of the pictures that the page may show, by their paths.
+
+        Raises:
+            InputError: when a file of them is damaged.
+        """
+        rows = [*self._read_rows(SUPPORT), *self._read_rows(IMAGES)]
+        known = [row for row in rows if isinstance(row, dict)]
+        return {str(row.get("path")): str(row.get("sha256")) for row in known}
+
+    def _read_rows(self, name: str) -> list[dict[str, Any]]:
+        path = self.folder / name
         if not path.is_file():
             return []
         try:
@@ -119,7 +133,7 @@ class Facts:
             return []
         try:
             with path.open(encoding="utf-8", newline="") as file:
-                rows = csv.reader(file, strict=True)
+                rows = read_table(file)
                 next(rows)  # the names of the columns
                 return [Twin(a, split, b, other, int(bits)) for a, split, b, other, bits in rows]
         except (ValueError, StopIteration, csv.Error) as error:
@@ -140,10 +154,24 @@ def read(folder: Path, metrics: dict[str, Any] | None = None) -> Facts:
     for path in [config_file] + [folder / METRICS] * (metrics is None):
         if not path.is_file():
             raise InputError(f"{folder} holds no finished run: {path.name} is missing")
+    require_own(config_file)  # it stands on the page as it is
     text = config_file.read_text(encoding="utf-8")
     return Facts(
         folder, metrics or _read_json(folder / METRICS), yamls.read_yaml(config_file), text
     )
+
+
+def require_own(path: Path) -> None:
+    """Refuse a file of a run's folder that is a link to a file elsewhere.
+
+    Raises:
+        InputError: when it is one.
+    """
+    if not path.resolve().is_relative_to(path.parent.resolve()):
+        raise InputError(
+            f"{path} is a link that leads out of its folder, and would be put on a page: copy the "
+            "file there if it belongs there"
+        )
 
 
 def find_finished(folder: Path) -> list[Path]:
@@ -162,7 +190,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _read_predictions(path: Path) -> ImagePredictions:
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            rows = csv.reader(file)
+            rows = read_table(file)
             header = next(rows)
             columns = [i for i, name in enumerate(header) if name.startswith("p:")]
             classes = [header[i][2:] for i in columns]
@@ -177,5 +205,5 @@ def _read_predictions(path: Path) -> ImagePredictions:
             np.array([of_name[row[label]] for row in body], dtype=np.int64),
             np.array([[float(row[i]) for i in columns] for row in body], dtype=np.float64),
         )
-    except (OSError, ValueError, KeyError, StopIteration, IndexError) as error:
+    except (OSError, ValueError, KeyError, StopIteration, IndexError, csv.Error) as error:
         raise InputError(f"{path} cannot be read as predictions of a run: {error!r}") from error

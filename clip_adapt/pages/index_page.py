@@ -122,4 +122,5 @@ def _find_page(run: Facts, top: Path) -> str | None:
 
 def _read_curve(folder: Path) -> str | None:
     path = folder / CURVE
+    facts.require_own(path)
     return write_data_uri(path.read_bytes(), "svg+xml") if path.is_file() else None

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,16 +16,38 @@ from PIL import Image, ImageOps
 from clip_adapt.data import decoding
 from clip_adapt.pages.rendering import write_data_uri
 
+log = logging.getLogger(__name__)
+
 EDGE = 144  # pixels; shown at half of that, so that they are sharp on a phone
 QUALITY = 78
 
 
-def make_thumbnails(paths: Iterable[str]) -> dict[str, str]:
-    """Return a data URI for every file; one that cannot be read any more has none."""
+def make_thumbnails(paths: Iterable[str], digests: Mapping[str, str]) -> dict[str, str]:
+    """Return a data URI for every file that is the one that the run saw.
+
+    A run's folder may be somebody else's, and its files name any path. A picture that cannot be
+    read any more, or whose content is not what the run saw, has none.
+
+    Args:
+        paths: the files.
+        digests: SHA-256 in hex, by path.
+    """
     unique = list(dict.fromkeys(paths))
+
+    def make(path: str) -> str | None:
+        return _make_thumbnail(path) if _is_file_of(path, digests.get(path)) else None
+
     with decoding.open_decoders() as pool:
-        made = zip(unique, pool.map(_make_thumbnail, unique), strict=True)
-        return {path: uri for path, uri in made if uri}
+        made = dict(zip(unique, pool.map(make, unique), strict=True))
+    others = [path for path, uri in made.items() if uri is None and Path(path).is_file()]
+    if others:
+        log.warning(
+            "%d pictures are not shown: they are not what the run saw, or its files hold no "
+            "SHA-256 of them. They are, for example, %s",
+            len(others),
+            others[0],
+        )
+    return {path: uri for path, uri in made.items() if uri}
 
 
 def draw_heat(shares: NDArray[np.float64], rgb: tuple[int, int, int]) -> str:
@@ -37,6 +62,16 @@ def draw_heat(shares: NDArray[np.float64], rgb: tuple[int, int, int]) -> str:
     return _write_uri(Image.fromarray(pixels), "png")
 
 
+def _is_file_of(path: str, digest: str | None) -> bool:
+    try:
+        if digest is None or not Path(path).is_file():
+            return False
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == digest
+    except (OSError, ValueError):
+        return False
+
+
 def _make_thumbnail(path: str) -> str | None:
     image = _decode(path)
     if image is None:
@@ -48,7 +83,8 @@ def _make_thumbnail(path: str) -> str | None:
 def _decode(path: str) -> Image.Image | None:
     if path.lower().endswith((".jpg", ".jpeg")):
         # A JPEG decoder can halve the size while it decodes: a photograph takes milliseconds.
-        with contextlib.suppress(OSError, SyntaxError, ValueError), Image.open(path) as image:
+        refused = contextlib.suppress(OSError, SyntaxError, ValueError)
+        with refused, decoding.open_image(path) as image:
             image.draft("RGB", (2 * EDGE, 2 * EDGE))
             return ImageOps.exif_transpose(image).convert("RGB")
     decoded = decoding.try_decode(path)

@@ -50,7 +50,7 @@ def render(facts: Facts) -> str:
             step=step,
             twins=twins[:SHOWN],
             n_twins=len(twins),
-            pool=pictures.make_thumbnails(paths),
+            pool=pictures.make_thumbnails(paths, facts.digests()),
             limit=CAPTIONS,
             curve=_draw_curve(facts.metrics),
             learned=cut_tables(facts.metrics.get("learned") or []),

@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import median_low
 
 from clip_adapt.errors import InputError
+from clip_adapt.system.csv_text import read_table
 
 # Besides the nearest texts: text1, cos1 and so on, as many as there are.
 COLUMNS = ("path", "captions", "rank", "right", "right_cos", "wrong", "wrong_cos", "image_ranks")
@@ -80,7 +81,7 @@ def read_answers(path: Path, remedy: str) -> list[Answer]:
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            rows = csv.reader(file, strict=True)
+            rows = read_table(file)
             header = next(rows)
             _require_columns(header)
             found = [_read_row(dict(zip(header, row, strict=True))) for row in rows]

@@ -48,7 +48,8 @@ def render(facts: Facts) -> str:
     mistakes, hits = _choose(p)
     support = _group_by_class(facts.support(), p.classes)
     pool = pictures.make_thumbnails(
-        [p.paths[i] for i in [*mistakes, *hits]] + [path for _, few, _ in support for path in few]
+        [p.paths[i] for i in [*mistakes, *hits]] + [path for _, few, _ in support for path in few],
+        facts.digests(),
     )
     return (
         make_environment()

@@ -5,9 +5,7 @@ Every problem of a command line is collected and shown at once.
 
 from __future__ import annotations
 
-import copy
 import json
-import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -21,13 +19,15 @@ from clip_adapt.config.run_options import RENAMED, RunOptions
 from clip_adapt.data import catalog
 from clip_adapt.data.source import Gives
 from clip_adapt.data.task import GENERAL_TEMPLATES
-from clip_adapt.errors import InputError, nearest
+from clip_adapt.errors import InputError
 from clip_adapt.method.contract import Method
 from clip_adapt.method.finding import Found, find_method, list_methods
 from clip_adapt.objectives import Objective, find_objective, list_objectives
 from clip_adapt.objectives._finding import FoundObjective
 from clip_adapt.runs.contradictions import find_contradictions
+from clip_adapt.runs.recipes import read_recipe
 from clip_adapt.system.files import hash_file, locate_resource
+from clip_adapt.system.showing import is_utf8, show_line, write_command
 
 WANTED = {
     "classes": "a folder of class folders, or a table with an image and a label column",
@@ -69,7 +69,7 @@ class Config:
     def command(self) -> str:
         """The command line that gives this run."""
         words = [f"{key}={value}" for key, value in self.given.items()]
-        return shlex.join(["python", "-m", "clip_adapt.train", *words])
+        return write_command(["python", "-m", "clip_adapt.train", *words])
 
     def resolved(self) -> dict[str, Any]:
         """Return everything resolved: the options of method, data set and model, then the rest."""
@@ -92,6 +92,7 @@ def compose(given: Mapping[str, Any]) -> Config:
     Raises:
         InputError: with one line for each problem.
     """
+    _require_utf8(given)
     tree = _nest(given)
     defaults = yamls.read_yaml(locate_resource("configs") / "train.yaml")
     chosen = {g: str(tree[g].pop("", defaults[g])) for g in ("method", "dataset", "model")}
@@ -99,7 +100,7 @@ def compose(given: Mapping[str, Any]) -> Config:
         return _compose_auto(given, list(tree["method"]))
     problems: list[str] = []
     method = _try(problems, find_method, chosen["method"])
-    recipe = (_try(problems, _read_recipe, method) if method else None) or {}
+    recipe = (_try(problems, read_recipe, method) if method else None) or {}
     method_options = (
         _check_method_options(problems, method, recipe, tree["method"]) if method else {}
     )
@@ -168,6 +169,14 @@ def _compose_auto(given: Mapping[str, Any], own: list[str]) -> Config:
     )
 
 
+def _require_utf8(given: Mapping[str, Any]) -> None:
+    # It stands in the files of the run, which are UTF-8: better said now than after the training.
+    words = [f"{key}={value}" for key, value in given.items()]
+    wrong = [f"{show_line(word)} is not UTF-8: rename it" for word in words if not is_utf8(word)]
+    if wrong:
+        raise InputError("\n".join(wrong))
+
+
 def _nest(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     # {"shots": "4", "method": "coop", "method.n_ctx": "8"} becomes
     # {"general": {"shots": "4"}, "method": {"": "coop", "n_ctx": "8"}, ...}
@@ -206,22 +215,6 @@ def _find_model(name: str, overrides: dict[str, Any]) -> ModelCard:
     card = cards.find_model(name, overrides)
     require_known(card)
     return card
-
-
-def _read_recipe(method: Found) -> dict[str, Any]:
-    # The general options that a method is trained with, its own under "method".
-    if method.card is None:
-        recipe, where = copy.deepcopy(dict(method.cls.recipe)), f"{method.cls.__name__}.recipe"
-    else:
-        recipe, where = yamls.read_yaml(method.card), str(method.card)
-    if method.base is not None:
-        del recipe["file"]
-    known = {*options.read_fields(RunOptions), "cpu"}
-    wrong = [key for key in recipe if key not in known]
-    if wrong:
-        lines = [f"unknown option {key!r} in {where}{nearest(key, known)}" for key in wrong]
-        raise InputError("\n".join(lines))
-    return recipe
 
 
 def _check_method_options(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,6 +11,7 @@ from clip_adapt.data.source import Gives
 from clip_adapt.errors import InputError
 from clip_adapt.system.files import choose_cache_folder, require_writable, write_text
 from clip_adapt.system.run_files import METRICS
+from clip_adapt.system.showing import write_json
 
 if TYPE_CHECKING:
     from clip_adapt.adapted.classifier import Classifier
@@ -24,6 +24,7 @@ def measure_deltas(
     *,
     dataset: str,
     classes: Literal["delta", "dataset"] = "delta",
+    model: str | None = None,
     device: str = "auto",
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
     on_bad_image: Literal["error", "skip"] = "error",
@@ -54,7 +55,7 @@ def measure_deltas(
     more = find_metrics(metrics)
     catalog.find_dataset(dataset)  # says what is wrong with it before anything is loaded
     folder = Path(output).expanduser() if output is not None else None
-    models = _load_deltas(adapters, method_file, device, precision)
+    models = _load_deltas(adapters, model, method_file, device, precision)
     wanted = _choose_gives(models, classes)
     card = catalog.find_dataset(dataset, wants=wanted)
     gives = catalog.find_gives(card)
@@ -77,15 +78,18 @@ def measure_deltas(
     if folder is not None:
         for name, text in files.items():
             write_text(folder / name, text)
-        text = jsonlib.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
-        write_text(folder / METRICS, f"{text}\n")
+        write_text(folder / METRICS, f"{write_json(result, indent=1)}\n")
     return result
 
 
 def _load_deltas(
-    adapters: Sequence[str], method_file: str | None, device: str, precision: str
+    adapters: Sequence[str],
+    model: str | None,
+    method_file: str | None,
+    device: str,
+    precision: str,
 ) -> dict[str, Classifier]:
-    from clip_adapt.adapted import delta
+    from clip_adapt.adapted import delta, lookup
     from clip_adapt.adapted.loading import load_classifier
 
     loaded: dict[str, Classifier] = {}
@@ -93,13 +97,20 @@ def _load_deltas(
     for name, adapter in zip(_make_names(adapters), adapters, strict=True):
         header, _ = delta.read(delta.locate(adapter))
         shared = backbones.get(header.backbone["fingerprint"])
-        # A method_file is for the deltas that name one; the others are of methods that ship.
-        own = method_file if len(adapters) == 1 or "file" in header.method else None
-        model = load_classifier(
-            adapter, backbone=shared, method_file=own, device=device, precision=precision
+        # A method_file and a model are for the deltas that need one; the others are of methods and
+        # on backbones that ship.
+        alone = len(adapters) == 1
+        needs_model = shared is None and (alone or not lookup.ships(header.backbone))
+        classifier = load_classifier(
+            adapter,
+            backbone=shared,
+            model=model if needs_model else None,
+            method_file=method_file if alone or "file" in header.method else None,
+            device=device,
+            precision=precision,
         )
-        backbones[model.backbone.fingerprint] = model.backbone
-        loaded[name] = model
+        backbones[classifier.backbone.fingerprint] = classifier.backbone
+        loaded[name] = classifier
     return loaded
 
 

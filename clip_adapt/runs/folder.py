@@ -10,6 +10,7 @@ from pathlib import Path
 from clip_adapt.runs.configuration import Config
 from clip_adapt.system import locks
 from clip_adapt.system.files import require_writable
+from clip_adapt.system.names import make_file_name
 
 
 def choose_folder(config: Config) -> Path:
@@ -21,7 +22,7 @@ def choose_folder(config: Config) -> Path:
     name = f"{config.method.name}-{model}-{config.objective.name_draw(o)}-seed{o.seed}"
     if o.protocol != "few_shot":
         name += f"-{o.protocol}"
-    return Path("runs") / config.dataset.name / name
+    return Path("runs") / make_file_name(config.dataset.name) / make_file_name(name)
 
 
 @contextlib.contextmanager

@@ -42,7 +42,8 @@ def write_page(folder: Path) -> Path:
     Raises:
         InputError: when the folder holds no finished run, or a file of it is damaged.
     """
-    from clip_adapt.objectives import find_objective, list_objectives
+    from clip_adapt.objectives import list_objectives
+    from clip_adapt.objectives._finding import find_installed_objective
     from clip_adapt.pages import facts
 
     read = facts.read(folder)
@@ -52,7 +53,7 @@ def write_page(folder: Path) -> Path:
             f"{folder} is a run of the objective {name}, which is not installed here: its page is "
             "made by the run itself, report=true"
         )
-    write_text(folder / PAGE, find_objective(name).objective.render_page(read))
+    write_text(folder / PAGE, find_installed_objective(name).objective.render_page(read))
     return folder / PAGE
 
 

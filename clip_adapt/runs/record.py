@@ -12,15 +12,15 @@ from typing import Any
 from clip_adapt.adapted import delta, readme
 from clip_adapt.adapted.classifier import Classifier
 from clip_adapt.adapted.header import Header
-from clip_adapt.data import leaks
+from clip_adapt.data import leaks, scan
 from clip_adapt.data.items import format_manifest
 from clip_adapt.evaluation.reading import describe_others, write_rows
 from clip_adapt.objectives import Outcome
 from clip_adapt.pages import facts
 from clip_adapt.runs.preparation import Prepared
-from clip_adapt.system.files import write_text
+from clip_adapt.system.files import choose_cache_folder, write_text
 from clip_adapt.system.machine import measure_peak_memory
-from clip_adapt.system.run_files import ADAPTER, CONFIG, METRICS, PAGE, SUPPORT, TWINS
+from clip_adapt.system.run_files import ADAPTER, CONFIG, IMAGES, METRICS, PAGE, SUPPORT, TWINS
 from clip_adapt.training.fitting import Trained
 from clip_adapt.training.loop import describe_curve
 
@@ -56,6 +56,7 @@ def write_run(prepared: Prepared, outcome: Outcome, trained: Trained) -> Classif
             CONFIG: config.to_yaml(),
             SUPPORT: manifest,
             TWINS: leaks.format_twins(twins) if twins else None,
+            IMAGES: _list_images(prepared),
             **outcome.files,
         },
     )
@@ -64,6 +65,15 @@ def write_run(prepared: Prepared, outcome: Outcome, trained: Trained) -> Classif
         write_text(folder / PAGE, page)
     write_text(folder / METRICS, json.dumps(metrics, indent=1, allow_nan=False) + "\n")
     return outcome.classifier.adjust(header=header, folder=folder, metrics=metrics)
+
+
+def _list_images(prepared: Prepared) -> str:
+    # Whoever has the folder can write a path into it, and not the digest of a picture that he has
+    # never seen: by these a page knows the pictures that it may show.
+    paths = [item.path for item in prepared.run.data.dataset.test]
+    paths += [path for twin in prepared.twins for path in (twin.path, twin.twin)]
+    cache = choose_cache_folder(prepared.run.options.cache_dir)
+    return format_manifest(scan.list_digests(paths, cache))
 
 
 def _describe(prepared: Prepared, outcome: Outcome, manifest: str) -> Header:

@@ -19,6 +19,7 @@ from clip_adapt.errors import InputError
 from clip_adapt.method import finding
 from clip_adapt.runs.configuration import Config, compose
 from clip_adapt.system.files import locate_resource
+from clip_adapt.system.names import make_file_name
 
 # What says where a run's files go and how fast it gets there, and changes no number.
 NEUTRAL = frozenset({"output", "device", "cache", "cache_dir", "cache_limit", "tensorboard"}) | {
@@ -174,7 +175,7 @@ def _choose_folder(given: Mapping[str, Any]) -> Path:
     parsed = values.parse(value) if isinstance(value, TypedText) else value
     if isinstance(parsed, list):
         return Path("runs") / "sweep"
-    return Path("runs") / Path(str(parsed)).stem / "sweep"
+    return Path("runs") / make_file_name(Path(str(parsed)).stem) / "sweep"
 
 
 def _name(one: Mapping[str, Any]) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +9,8 @@ from typing import Any
 
 from clip_adapt.evaluation.quantities import Quantity
 from clip_adapt.sweeps.grid import Cell
+from clip_adapt.system import csv_text
+from clip_adapt.system.showing import write_markdown
 
 SEED, SHOTS = "seed", "shots"
 
@@ -97,19 +97,14 @@ def write_table(results: Sequence[Result]) -> str:
     head = ["method", "dataset", "model", SHOTS, SEED, *varied, *measured]
     head += [f"zero_shot_{name}" for name in names[:1]]
     head += ["trainable_parameters", "seconds_fit", "seconds_total", "folder"]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(head)
-    for result in results:
-        writer.writerow(_make_row(result, varied, names))
-    return text.getvalue()
+    return csv_text.write_table([head, *(_make_row(r, varied, names) for r in results)])
 
 
 def write_summary(
     results: Sequence[Result], metric: Quantity, command: str, failed: Sequence[tuple[str, str]]
 ) -> str:
     """Return a Markdown page: mean and standard deviation over the seeds, and what failed."""
-    lines = [f"# {metric.spoken} on the test split", "", f"    {command}", ""]
+    lines = [f"# {write_markdown(metric.spoken)} on the test split", "", f"    {command}", ""]
     found = group_points(results, metric.name)
     shots = sorted({point.shots for points in found.values() for point in points})
     if found:
@@ -118,12 +113,13 @@ def write_summary(
         for name, points in found.items():
             by_shots = {point.shots: point for point in points}
             cells = [_write_cell(by_shots.get(s), metric) for s in shots]
-            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+            lines.append(f"| {write_markdown(name)} | " + " | ".join(cells) + " |")
         before = ", ".join(map(metric.write_value, list_zero_shot(results, metric.name)))
         counts = sorted({p.seeds for points in found.values() for p in points})
         lines += ["", f"Zero-shot: {before}. {_count_seeds(counts)}"]
     if failed:
-        lines += ["", "## Failed", "", *(f"- {name}: {reason}" for name, reason in failed)]
+        said = [f"- {write_markdown(name)}: {write_markdown(reason)}" for name, reason in failed]
+        lines += ["", "## Failed", "", *said]
     return "\n".join(lines) + "\n"
 
 

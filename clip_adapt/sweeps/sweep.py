@@ -14,7 +14,6 @@ import json
 import logging
 import math
 import os
-import shlex
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +25,7 @@ from clip_adapt.errors import InputError, explain_unknown
 from clip_adapt.system import joining, locks
 from clip_adapt.system.files import write_text
 from clip_adapt.system.run_files import CONFIG, CURVE, INDEX, METRICS, RESULTS, SUMMARY
+from clip_adapt.system.showing import write_command
 
 if TYPE_CHECKING:
     from clip_adapt.evaluation.quantities import Quantity
@@ -268,7 +268,7 @@ def run_sweep(
     words = [f"{key}={value}" for key, value in given.items()]
     words += [f"output={output}"] * (output is not None)
     words += [f"metric={metric}"] * (metric is not None)
-    command = shlex.join(["python", "-m", "clip_adapt.sweep", *words])
+    command = write_command(["python", "-m", "clip_adapt.sweep", *words])
     sweep = Sweep(folder, cells, shown, command, leads=rank == 0, processes=processes)
     lock = locks.hold_lock(folder / ".sweep.lock", f"the folder {folder}")
     with lock if sweep.leads else contextlib.nullcontext():

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from clip_adapt.errors import InputError, nearest
+from clip_adapt.errors import InputError, explain_unknown, nearest
 from clip_adapt.system.files import locate_resource
 from clip_adapt.system.stamps import Stamp, read_stamp
 
@@ -66,9 +66,9 @@ def list_entry_points(group: str) -> list[EntryPoint]:
 
 
 def find_plugin(name: str, kind: Kind, others: Sequence[str] = ()) -> Plugin:
-    """Return what a name stands for, or the module of a ``path/to/mine.py``.
+    """Return what a name stands for, or the module of a ``path/to/mine.py``, which is run.
 
-    An entry point comes before a file of ours of the same name.
+    Call this with what the user named himself; ``find_installed`` is for names out of files.
 
     Args:
         name: what is looked for.
@@ -87,6 +87,19 @@ def find_plugin(name: str, kind: Kind, others: Sequence[str] = ()) -> Plugin:
             f"unknown {kind.word} {name!r}{nearest(name, known)} There is: {', '.join(known)}; "
             f"or give the path of your own {kind.word}.py."
         )
+    return find_installed(name, kind)
+
+
+def find_installed(name: str, kind: Kind) -> Plugin:
+    """Return what an installed name stands for; a path is never imported, whoever wrote it.
+
+    An entry point comes before a file of ours of the same name.
+
+    Raises:
+        InputError: when none of that name is installed, or when it fails on import.
+    """
+    if name not in list_names(kind):
+        raise InputError(explain_unknown(kind.word, str(name), list_names(kind)))
     for entry in list_entry_points(kind.group):
         if entry.name == name:
             return Plugin(name, _load_entry(entry, kind.word), installed=True)

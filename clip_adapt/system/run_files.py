@@ -8,6 +8,7 @@ PREDICTIONS = "predictions.csv"
 RETRIEVAL = "retrieval.csv"
 CALIBRATION = "calibration.jsonl"
 TWINS = "near_duplicates.csv"
+IMAGES = "images.jsonl"  # SHA-256 of what is tested on, by which a page knows it again
 PAGE = "report.html"
 EVENTS = "events.out.tfevents.*"  # of TensorBoard
 

@@ -62,6 +62,8 @@ def read_shards(index: Path, names: dict[str, str]) -> Checkpoint:
     """Return the tensors of weights that lie in several files beside their index."""
     tensors: dict[str, Tensor] = {}
     for name in sorted(set(names.values())):
+        if Path(name).name != name:
+            raise InputError(f"{index} names {name!r}, which is not a file beside it")
         tensors |= read_checkpoint(index.parent / name).tensors
     return Checkpoint(tensors)
 

@@ -72,6 +72,11 @@ def require_known(card: ModelCard) -> None:
         make_plan(card)
 
 
+def list_tags(architecture: str) -> list[str]:
+    """Return the tags of weights that open_clip publishes for one of its architectures."""
+    return open_clip.list_pretrained_tags_by_model(architecture)
+
+
 def make_plan(card: ModelCard) -> ModelPlan:
     """Return what a card comes to; only a configuration that lies on the hub is fetched.
 
@@ -86,7 +91,7 @@ def make_plan(card: ModelCard) -> ModelPlan:
     else:
         plan = _plan_architecture(card)
     if card.pretrained is None:
-        tags = open_clip.list_pretrained_tags_by_model(plan.name)
+        tags = list_tags(plan.name)
         raise InputError(
             f"model {card.name!r} needs weights: give model.pretrained=TAG "
             f"({', '.join(tags) or 'none is known'}), a file, or random (untrained)"
@@ -97,7 +102,7 @@ def make_plan(card: ModelCard) -> ModelPlan:
 
 
 def _add_weights(card: ModelCard, plan: ModelPlan, pretrained: str) -> ModelPlan:
-    tags = open_clip.list_pretrained_tags_by_model(plan.name)
+    tags = list_tags(plan.name)
     if pretrained in tags:
         return _add_tag(plan, pretrained)
     foreign = layouts.find_plan(pretrained)

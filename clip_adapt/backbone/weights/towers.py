@@ -17,7 +17,7 @@ from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer, SimpleToken
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from torch import Tensor, nn
 
-from clip_adapt.backbone.weights import hub
+from clip_adapt.backbone.weights import foreign, hub
 from clip_adapt.errors import InputError
 
 Json = dict[str, Any]
@@ -51,7 +51,8 @@ def build_model(config: Json, image_size: int | None = None, folder: Path | None
         folder: where a Hugging Face text tower's configuration may lie.
 
     Raises:
-        InputError: when that configuration is not on this machine and cannot be fetched.
+        InputError: when that configuration is not on this machine and cannot be fetched, or when
+            one asks for code, or for what else is fetched or opened.
     """
     config = copy.deepcopy(config)
     config.pop("custom_text", None)
@@ -59,6 +60,7 @@ def build_model(config: Json, image_size: int | None = None, folder: Path | None
     if image_size is not None:
         vision["image_size"] = image_size
     if "timm_model_name" in vision:
+        foreign.check_timm_tower(vision["timm_model_name"], vision.get("timm_kwargs") or {})
         vision["timm_model_pretrained"] = False
     if "hf_model_name" in text:
         text["hf_model_pretrained"] = False
@@ -97,13 +99,19 @@ def build_tokenizer(name: str, config: Json, folder: Path | None = None) -> Any:
     """
     text = config["text_cfg"]
     length = text.get("context_length", DEFAULT_CONTEXT_LENGTH)
-    options = text.get("tokenizer_kwargs") or {}
+    options = foreign.check_tokenizer_options(text.get("tokenizer_kwargs") or {})
     if "hf_tokenizer_name" not in text:
         return SimpleTokenizer(context_length=length, **options)
     source = _find_place(text["hf_tokenizer_name"], folder, TOKENIZER_FILES)
     mode = text.get("tokenizer_mode")
     try:
-        return HFTokenizer(str(source), context_length=length, tokenizer_mode=mode, **options)
+        return HFTokenizer(
+            str(source),
+            context_length=length,
+            tokenizer_mode=mode,
+            trust_remote_code=False,  # said, because transformers would ask at the terminal
+            **options,
+        )
     except (OSError, ValueError, ImportError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
@@ -118,10 +126,14 @@ def find_text_configuration(config: Json, folder: Path | None) -> Path:
     """Return the ``config.json`` of a Hugging Face text tower, fetched where it is not here."""
     name = config["text_cfg"]["hf_model_name"]
     place = _find_place(name, folder, ("config.json",))
-    if isinstance(place, Path):
-        return place / "config.json"
     remedy = "hf_model_name=DIR in the model's open_clip configuration"
-    return hub.fetch(str(place), ("config.json",), remedy)
+    file = (
+        place / "config.json"
+        if isinstance(place, Path)
+        else hub.fetch(str(place), ("config.json",), remedy)
+    )
+    foreign.check_text_configuration(file)
+    return file
 
 
 def describe_architecture(config: Json, folder: Path | None) -> Json:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from clip_adapt.config.cards import SPLITS
 from clip_adapt.data.items import Context, Item, Splits
 from clip_adapt.system.files import build_folder, write_text
+from clip_adapt.system.names import make_file_name
 
 # A label, and a function that writes the image to a path without suffix and returns the suffix.
 Row = tuple[int, Callable[[Path], str]]
@@ -39,7 +40,7 @@ def unpack_images(
         total: how many there are, for the progress bar.
     """
     digest = hashlib.sha256(version.encode()).hexdigest()[:16]
-    folder = context.cache / "unpacked" / f"{name}-{digest}"
+    folder = context.cache / "unpacked" / f"{make_file_name(name)}-{digest}"
     if not folder.is_dir():
         _write_all(folder, rows, total)
     parts = {split: list(_list_items(folder, split)) for split in SPLITS}

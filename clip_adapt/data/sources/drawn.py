@@ -20,6 +20,7 @@ from clip_adapt.data.items import Context, Item, Splits
 from clip_adapt.data.synthetic.blocks import draw_block, file_name
 from clip_adapt.errors import InputError, explain_unknown, nearest
 from clip_adapt.system.files import build_folder, locate_resource
+from clip_adapt.system.names import make_file_name
 
 # Every split draws from numbers of its own, so a larger train pool leaves the test set as it is.
 FIRST = {"train": 0, "val": 1_000_000, "test": 2_000_000}
@@ -53,7 +54,7 @@ def read(
     key = {"generator": generator, "size": size, "seed": seed, "classes": spoken}
     key |= {"per_class": counts, "code": digest}
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-    folder = context.cache / "drawn" / f"{card.name}-{name}"
+    folder = context.cache / "drawn" / f"{make_file_name(card.name)}-{name}"
     if not folder.is_dir():
         _draw_all(folder, generator, spoken, counts, size, seed)
     return _list_items(folder, list(spoken), counts)

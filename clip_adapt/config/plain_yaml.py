@@ -1,0 +1,108 @@
+"""YAML as data: numbers, texts, lists and maps, and nothing that stands for something else.
+
+A card may be somebody else's. In it ``${oc.env:TOKEN}`` is a text of 15 letters: no variable of the
+environment is read, no other key is looked up, no object is made.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml
+
+LIMIT = 1_000_000  # values of one file, counted as often as aliases repeat them
+# YAML 1.1 takes 1e-3 for a text; here it is the number that everybody means by it.
+_FLOAT = re.compile(
+    r"""^(?:
+     [-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?
+    |[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+
+    |\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?
+    |[-+]?\.(?:inf|Inf|INF)
+    |\.(?:nan|NaN|NAN))$""",
+    re.VERBOSE,
+)
+_TAG = "tag:yaml.org,2002:"
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """PyYAML's safe loader without dates, sets and bytes, and with every key once."""
+
+    def construct_document(self, node: yaml.Node) -> Any:
+        """Return what a document holds, unless its aliases unfold to more than memory."""
+        _count_values(node, {})
+        return super().construct_document(node)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return a map whose keys are all different."""
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != f"{_TAG}merge":
+                if (key.tag, key.value) in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"found duplicate key {key.value}", key.start_mark
+                    )
+                seen.add((key.tag, key.value))
+        return super().construct_mapping(node, deep=deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's safe dumper, which quotes what ``_Loader`` would take for a number."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Write everything out."""
+        return True
+
+
+def _adjust(cls: Any) -> None:
+    cls.add_implicit_resolver(f"{_TAG}float", _FLOAT, list("-+0123456789."))
+    cls.yaml_implicit_resolvers = {
+        first: [(tag, form) for tag, form in forms if tag != f"{_TAG}timestamp"]
+        for first, forms in cls.yaml_implicit_resolvers.items()
+    }
+
+
+_adjust(_Loader)
+_adjust(_Dumper)
+_Dumper.add_multi_representer(str, yaml.SafeDumper.represent_str)
+for _name in ("binary", "timestamp", "omap", "pairs", "set"):
+    _Loader.add_constructor(f"{_TAG}{_name}", yaml.SafeLoader.construct_undefined)
+
+
+def load_plain(text: str) -> Any:
+    """Return what a text means as YAML.
+
+    Raises:
+        yaml.YAMLError: when it is not YAML, or holds more than numbers, texts, lists and maps.
+        ValueError: when a number has thousands of digits.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except RecursionError as error:
+        raise yaml.YAMLError("it is nested too deeply") from error
+
+
+def dump_plain(values: Any) -> str:
+    """Return values as YAML, in their own order."""
+    return yaml.dump(
+        values, Dumper=_Dumper, default_flow_style=False, allow_unicode=True, sort_keys=False
+    )
+
+
+def _count_values(node: yaml.Node, counted: dict[int, int | None]) -> int:
+    # What an alias stands for is one node of the document, however often it is repeated.
+    known = counted.get(id(node), 0)
+    if known is None:
+        raise yaml.constructor.ConstructorError(None, None, "it holds itself", node.start_mark)
+    if known:
+        return known
+    counted[id(node)] = None
+    children = node.value if isinstance(node.value, list) else []
+    flat = [n for child in children for n in (child if isinstance(child, tuple) else (child,))]
+    total = 1 + sum(_count_values(child, counted) for child in flat)
+    if total > LIMIT:
+        raise yaml.constructor.ConstructorError(
+            None, None, "its aliases repeat too much", node.start_mark
+        )
+    counted[id(node)] = total
+    return total
