@@ -30,7 +30,7 @@ from clip_adapt.method.finding import Found
 from clip_adapt.system.files import write_atomically, write_text
 
 FORMAT = 1
-FILE = "adapter.safetensors"
+FILE, README = "adapter.safetensors", "README.md"
 _KEY = "clip_adapt"
 
 
@@ -78,6 +78,11 @@ def describe(found: Found, trained: Method, **facts: Any) -> Header:
     )
 
 
+def write_header(header: Header) -> str:
+    """Return a header as it stands in the file."""
+    return json.dumps(asdict(header), ensure_ascii=False, sort_keys=True)
+
+
 def save(folder: Path, trained: Method, header: Header, card: str) -> Path:
     """Write ``adapter.safetensors`` and the model card ``README.md`` into a folder.
 
@@ -85,7 +90,7 @@ def save(folder: Path, trained: Method, header: Header, card: str) -> Path:
         InputError: when the folder cannot be written; no half-written file is left.
     """
     tensors = {name: t.detach().cpu().contiguous() for name, t in trained.state_dict().items()}
-    text = json.dumps(asdict(header), ensure_ascii=False, sort_keys=True)
+    text = write_header(header)
     existed = folder.exists()
     try:
         with write_atomically(folder / FILE) as temporary:
@@ -93,7 +98,7 @@ def save(folder: Path, trained: Method, header: Header, card: str) -> Path:
                 save_file(tensors, temporary, {"format": "pt", _KEY: text})
             except SafetensorError as error:  # it reports a full disk in its own words
                 raise _convert_error(error) from error
-        write_text(folder / "README.md", card)
+        write_text(folder / README, card)
     except BaseException:
         if not existed:
             shutil.rmtree(folder, ignore_errors=True)

@@ -8,13 +8,15 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-import signal
 import sys
+from signal import SIGINT
 
 from clip_adapt.cli.words import VERBS, write_help
 from clip_adapt.errors import InputError, explain_unknown
+from clip_adapt.system import stopping
 
-REFUSED, FAULT, INTERRUPTED = 2, 1, 130
+REFUSED, FAULT = 2, 1
+SIGNALLED = 128  # and the number of the signal: 130 for Ctrl-C, 143 for SIGTERM
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -33,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(verb: str, argv: list[str]) -> int:
-    """Run a verb; return its exit code: 0 done, 2 input refused, 130 interrupted.
+    """Run a verb; return its exit code: 0 done, 2 input refused, 130 interrupted, 143 ended.
 
     A fault of ours leaves its traceback, and Python's exit code 1.
     """
@@ -46,12 +48,14 @@ def run(verb: str, argv: list[str]) -> int:
     logging.basicConfig(format="%(message)s", level=logging.CRITICAL)
     logging.getLogger("clip_adapt").setLevel(logging.INFO)
     try:
-        return importlib.import_module(f"clip_adapt.{verb}").main(argv)
+        with stopping.catch_signals():
+            return importlib.import_module(f"clip_adapt.{verb}").main(argv)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return REFUSED
-    except KeyboardInterrupt:
-        # Worker threads may still decode; nothing that they do is waited for.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        print("interrupted; nothing half-written was left", file=sys.stderr)
-        return INTERRUPTED
+    except KeyboardInterrupt as stop:
+        stopping.leave_signals_to_system()
+        number, note = getattr(stop, "number", SIGINT), getattr(stop, "note", "")
+        ended = "interrupted" if number == SIGINT else "ended by SIGTERM"
+        print(f"{ended}; {note or 'nothing half-written was left'}", file=sys.stderr)
+        return SIGNALLED + number

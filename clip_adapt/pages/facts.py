@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 from clip_adapt.config import yamls
 from clip_adapt.data.leaks import Twin
 from clip_adapt.errors import InputError
-from clip_adapt.system.run_files import CONFIG, METRICS, PREDICTIONS, SUPPORT, TWINS
+from clip_adapt.system.run_files import (
+    CONFIG,
+    FINISHED,
+    METRICS,
+    PREDICTIONS,
+    SUPPORT,
+    TWINS,
+    UNFINISHED,
+)
 
 
 @dataclass(frozen=True)
@@ -149,7 +157,11 @@ def read(folder: Path, metrics: dict[str, Any] | None = None) -> Facts:
 def find_finished(folder: Path) -> list[Path]:
     """Return the folders of all finished runs in and below a folder, in order of their names."""
     found = (path.parent for path in folder.rglob(METRICS))
-    return sorted(path for path in found if (path / CONFIG).is_file())
+    return sorted(
+        path
+        for path in found
+        if (path / CONFIG).is_file() and path.name not in (UNFINISHED, FINISHED)
+    )
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from clip_adapt.adapted.classifier import Classifier
 from clip_adapt.runs.configuration import Config
 from clip_adapt.runs.folder import hold_folder
 from clip_adapt.runs.preparation import Prepared, prepare_run
-from clip_adapt.runs.record import write_run
+from clip_adapt.runs.record import write_known, write_run
+from clip_adapt.runs.resuming import open_checkpoint
 from clip_adapt.runs.shared import Shared
 from clip_adapt.system.clock import Clock
+from clip_adapt.system.stopping import catch_signals
 from clip_adapt.training.fitting import Trained, Training
 
 
@@ -29,7 +31,7 @@ def run(config: Config, shared: Shared | None = None) -> Classifier:
     Raises:
         InputError: with the reason and the remedy.
     """
-    with start_run(config, shared or Shared()) as ready:
+    with catch_signals(), start_run(config, shared or Shared()) as ready:
         return ready.finish(ready.training.alone())
 
 
@@ -37,7 +39,8 @@ def run(config: Config, shared: Shared | None = None) -> Classifier:
 def start_run(config: Config, shared: Shared) -> Iterator[ReadyRun]:
     """Begin a run: everything up to its training by steps.
 
-    Its folder is held while the block runs; when the block raises, the folder is left as it was.
+    Its folder is held while the block runs; when the block raises, the folder is left as it was,
+    with a checkpoint of the training in it if that had lasted.
 
     Args:
         config: what to do.
@@ -51,8 +54,10 @@ def start_run(config: Config, shared: Shared) -> Iterator[ReadyRun]:
         prepared = prepare_run(config, shared, clock)
     with hold_folder(prepared.run.folder):
         with clock.count("total"):
+            manifest = write_known(prepared)
             training = config.objective.solve(prepared.run, prepared.method)
-        yield ReadyRun(prepared, training)
+            training = replace(training, checkpoint=open_checkpoint(prepared, manifest))
+        yield ReadyRun(prepared, training, manifest)
 
 
 @dataclass(frozen=True)
@@ -62,10 +67,12 @@ class ReadyRun:
     Attributes:
         prepared: what the run has at hand.
         training: what is to be done before ``finish``.
+        manifest: of the support set.
     """
 
     prepared: Prepared
     training: Training
+    manifest: str
 
     def finish(self, trained: Trained) -> Classifier:
         """Choose by held-out images what is chosen by them, measure, write the run's files.
@@ -78,4 +85,4 @@ class ReadyRun:
             clock.add(part, trained.seconds)
         with clock.count("total"):
             outcome = prepared.config.objective.finish(prepared.run, self.training, trained)
-            return write_run(prepared, outcome, trained)
+            return write_run(prepared, self.manifest, outcome, trained)

@@ -13,17 +13,13 @@ from typing import Any
 
 from clip_adapt.config import cards, options, values, yamls
 from clip_adapt.config.options import Option
-from clip_adapt.config.run_options import RunOptions
+from clip_adapt.config.run_options import NEUTRAL, RunOptions
 from clip_adapt.config.values import TypedText
 from clip_adapt.errors import InputError
 from clip_adapt.method import finding
 from clip_adapt.runs.configuration import Config, compose
 from clip_adapt.system.files import locate_resource
 
-# What says where a run's files go and how fast it gets there, and changes no number.
-NEUTRAL = frozenset({"output", "device", "cache", "cache_dir", "cache_limit", "tensorboard"}) | {
-    "report"
-}
 NAMED = ("method", "dataset", "model", "shots", "seed")  # what every folder's name holds
 
 

@@ -219,8 +219,10 @@ class Sweep:
 
 def _find_changes(cell: Cell) -> list[str] | None:
     # None: not finished. Otherwise what is different from what is asked for now.
+    from clip_adapt.runs.folder import repair_folder
     from clip_adapt.sweeps.grid import find_differences
 
+    repair_folder(cell.folder)
     if not (cell.folder / METRICS).is_file() or not (cell.folder / CONFIG).is_file():
         return None
     return find_differences(cell.config, cell.folder)
