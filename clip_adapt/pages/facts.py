@@ -15,6 +15,7 @@ from clip_adapt.config import yamls
 from clip_adapt.data.leaks import Twin
 from clip_adapt.errors import InputError
 from clip_adapt.system.run_files import (
+    ADAPTER,
     CONFIG,
     FINISHED,
     METRICS,
@@ -72,6 +73,12 @@ class Facts:
     def command(self) -> str:
         """The command line that gives this run."""
         return str(self.metrics.get("command", ""))
+
+    @property
+    def adapter(self) -> str:
+        """Where the delta lies when the run is finished."""
+        unfinished = self.folder.name == UNFINISHED
+        return ((self.folder.parent if unfinished else self.folder) / ADAPTER).as_posix()
 
     @property
     def method(self) -> str:

@@ -12,10 +12,10 @@ from clip_adapt.config.run_options import NEUTRAL
 from clip_adapt.runs.preparation import Prepared
 from clip_adapt.system.files import hash_file
 from clip_adapt.system.run_files import CHECKPOINT
-from clip_adapt.training.checkpoint import Checkpoint
+from clip_adapt.training.checkpoint import TrainingCheckpoint
 
 
-def open_checkpoint(prepared: Prepared, manifest: str) -> Checkpoint | None:
+def open_checkpoint(prepared: Prepared, manifest: str) -> TrainingCheckpoint | None:
     """Return the checkpoint of a run; None when none is wanted.
 
     Args:
@@ -25,7 +25,9 @@ def open_checkpoint(prepared: Prepared, manifest: str) -> Checkpoint | None:
     every = prepared.config.options.checkpoint
     if every is None:
         return None
-    return Checkpoint(prepared.run.folder / CHECKPOINT, _describe(prepared, manifest), every)
+    return TrainingCheckpoint(
+        prepared.run.folder / CHECKPOINT, _describe(prepared, manifest), every
+    )
 
 
 def _describe(prepared: Prepared, manifest: str) -> dict[str, str]:

@@ -49,7 +49,7 @@ class Resumable(Protocol):
         """Go on from a state."""
 
 
-class Checkpoint:
+class TrainingCheckpoint:
     """The checkpoint of one run.
 
     Args:

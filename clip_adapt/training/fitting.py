@@ -16,7 +16,7 @@ from clip_adapt.adapted import guard
 from clip_adapt.inputs.pixels import Pixels
 from clip_adapt.method.contract import Method
 from clip_adapt.method.folds import hold_out
-from clip_adapt.training.checkpoint import Checkpoint
+from clip_adapt.training.checkpoint import TrainingCheckpoint
 from clip_adapt.training.examples import Examples, compute_logits
 from clip_adapt.training.loop import train
 from clip_adapt.training.recipe import Recipe
@@ -89,7 +89,7 @@ class Training:
     log_dir: Path | None = None
     make_step: MakeStep = ClassStep
     parts: tuple[Part, Part] | None = None
-    checkpoint: Checkpoint | None = None
+    checkpoint: TrainingCheckpoint | None = None
 
     def step(self) -> Step:
         """Return what is computed at every step."""

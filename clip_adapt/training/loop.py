@@ -21,7 +21,7 @@ from clip_adapt.errors import InputError
 from clip_adapt.method.contract import Method
 from clip_adapt.method.state import list_tensors, restore_tensors
 from clip_adapt.system import stopping
-from clip_adapt.training.checkpoint import Checkpoint
+from clip_adapt.training.checkpoint import TrainingCheckpoint
 from clip_adapt.training.event_files import open_event_file
 from clip_adapt.training.examples import Examples
 from clip_adapt.training.recipe import Recipe, make_optimizer, make_schedule
@@ -39,7 +39,7 @@ def train(
     val: Examples | None = None,
     log_dir: Path | None = None,
     make_step: MakeStep = ClassStep,
-    checkpoint: Checkpoint | None = None,
+    checkpoint: TrainingCheckpoint | None = None,
 ) -> Curve:
     """Train a method's own parameters, then let it ``finish``; the backbone stays as it is.
 
@@ -86,7 +86,7 @@ class Loop:
         val: Examples | None = None,
         log_dir: Path | None = None,
         make_step: MakeStep = ClassStep,
-        checkpoint: Checkpoint | None = None,
+        checkpoint: TrainingCheckpoint | None = None,
     ) -> None:
         self.checkpoint = checkpoint
         self.method, self.recipe, self.val, self.log_dir = method, recipe, val, log_dir
