@@ -88,18 +88,13 @@ class TrainingCheckpoint:
         """
         asked = stopping.is_stop_asked()
         if asked or time.monotonic() - self._last >= self.every:
-            is_kept = self._write(loop)
+            is_kept = self.write(loop)
             self._last = time.monotonic()
             where = f"step {loop.done} of {loop.steps}"
             stopping.stop_if_asked(f"the same command goes on from {where}" if is_kept else "")
 
-    def drop(self) -> None:
-        """Take the checkpoint away."""
-        self.file.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            self.file.parent.rmdir()
-
-    def _write(self, loop: Resumable) -> bool:
+    def write(self, loop: Resumable) -> bool:
+        """Write a checkpoint; return whether it could be."""
         tensors: dict[str, Tensor] = {}
         seconds = self.seconds + time.monotonic() - self._begin
         state = split_tensors({"seconds": seconds, "loop": loop.take_state()}, tensors)
@@ -112,6 +107,12 @@ class TrainingCheckpoint:
             log.warning("no checkpoint is kept: %s", error)
             return False
         return True
+
+    def drop(self) -> None:
+        """Take the checkpoint away."""
+        self.file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.file.parent.rmdir()
 
     def _read(self) -> dict[str, Any] | None:
         if not self.file.is_file():
