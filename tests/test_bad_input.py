@@ -10,7 +10,7 @@ from PIL import Image
 
 from clip_adapt.adapted import delta
 from clip_adapt.inputs import features
-from clip_adapt.system import files, tensor_files
+from clip_adapt.system import files, stopping, tensor_files
 from clip_adapt.training import fitting, loop
 
 
@@ -224,7 +224,7 @@ def test_a_disk_that_takes_nothing_from_the_start(refused, animals, monkeypatch,
     def probe(*args, **kwargs):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(files.tempfile, "NamedTemporaryFile", probe)
+    monkeypatch.setattr(files.tempfile, "TemporaryFile", probe)
     assert refused(animals) == (
         f"cannot write into out: {reason}. Free some space or choose another place with "
         "output=DIR (results) or cache_dir=DIR (caches)."
@@ -243,7 +243,9 @@ def test_a_disk_that_fills_up_at_the_end(refused, animals, monkeypatch, place):
 
     monkeypatch.setattr(home, place, writes)
     message = refused(animals, "cache=false")
-    assert message == f"cannot write into out/adapter: {DISK_FULL}"
+    # Of all files the first is synced before anything is trained.
+    where = "out/.unfinished" if place == "fsync" else "out/.unfinished/adapter"
+    assert message == f"cannot write into {where}: {DISK_FULL}"
 
 
 def test_a_run_that_fails_leaves_a_folder_that_was_there_as_it_was(
@@ -255,7 +257,7 @@ def test_a_run_that_fails_leaves_a_folder_that_was_there_as_it_was(
     monkeypatch.setattr(files.os, "replace", full_disk)
     code, _, err = train_tiny(animals, "cache=false")
     assert code == 2
-    assert f"cannot write into out/adapter: {DISK_FULL}" in err
+    assert f"cannot write into out/.unfinished: {DISK_FULL}" in err
     assert everything_in(tmp_path / "out") == ["adapter/adapter.safetensors", "notes.txt"]
     assert (tmp_path / "out" / "adapter" / delta.FILE).read_text() == "an earlier delta"
 
@@ -282,7 +284,7 @@ def interrupt(*args, **kwargs):
 
 def test_an_interrupt_while_training(train_tiny, animals, tmp_path, monkeypatch, everything_in):
     monkeypatch.setattr(loop.Loop, "_make_step", interrupt)
-    monkeypatch.setattr("clip_adapt.cli.signal.signal", lambda *args: None)
+    monkeypatch.setattr(stopping, "leave_signals_to_system", lambda: None)
     code, _, err = train_tiny(animals, "tensorboard=false")
     assert code == 130
     assert err.endswith("interrupted; nothing half-written was left\n")
@@ -302,7 +304,7 @@ def test_an_interrupt_while_writing_the_delta(
         real(source, target)
 
     monkeypatch.setattr(files.os, "replace", replace)
-    monkeypatch.setattr("clip_adapt.cli.signal.signal", lambda *args: None)
+    monkeypatch.setattr(stopping, "leave_signals_to_system", lambda: None)
     code, _, err = train_tiny(animals)
     assert code == 130
     assert "Traceback" not in err

@@ -154,6 +154,46 @@ class DeniesStep(Method):
         self.shift.grad.mul_(2)
 
 
+class Averages(Method):
+    """Keeps a mean over epochs beside its parameters, as a plain attribute."""
+
+    def __init__(self, backbone, task):
+        super().__init__(backbone, task)
+        self.shift = torch.nn.Parameter(torch.zeros(len(task.classes), backbone.embed_dim))
+        self.mean, self.seen = None, {"epochs": 0}
+
+    def weights(self):
+        noise = torch.rand(self.shift.shape, generator=self.generator) if self.training else 0
+        return F.normalize(self.zero_shot_weights + self.shift + 0.1 * noise, dim=1)
+
+    def on_epoch_end(self, epoch, epochs):
+        self.seen["epochs"] += 1
+        before = torch.zeros_like(self.shift) if self.mean is None else self.mean
+        self.mean = before + (self.shift.detach() - before) / self.seen["epochs"]
+
+    def finish(self):
+        if self.mean is not None:
+            self.shift.copy_(self.mean)
+
+
+class AveragesUnseen(Averages):
+    """Breaks a law: what it keeps is not in the state that it gives."""
+
+    def training_state(self):
+        return {}
+
+
+class AveragesInWords(Averages):
+    """Keeps something of its own kind, and says how."""
+
+    def training_state(self):
+        return {"mean": self.mean, "epochs": self.seen["epochs"], "": self.generator.get_state()}
+
+    def load_training_state(self, state):
+        self.mean, self.seen = state["mean"], {"epochs": state["epochs"]}
+        self.generator.set_state(state[""])
+
+
 class ClaimsFit(Method):
     """Breaks a law: it says that it solves, and has nothing to solve with."""
 
@@ -177,6 +217,7 @@ CLAIMS_LAW = testing.what_is_not_claimed_does_nothing
         (DeniesLoss, CLAIMS_LAW, "has_own_loss is not claimed"),
         (DeniesStep, CLAIMS_LAW, "changes_gradients is not claimed"),
         (ClaimsFit, CLAIMS_LAW, "solves is claimed and there is no fit"),
+        (AveragesUnseen, testing.an_interrupted_training_goes_on, "after an interruption"),
         (Forgets, testing.a_claimed_transfer_fits_other_classes, "the state did not carry over"),
     ],
 )
@@ -184,3 +225,9 @@ def test_a_broken_law_is_noticed(cls, law, message, tiny_card):
     case = testing.Case(cls, lambda: Backbone.from_card(tiny_card, device="cpu"))
     with pytest.raises(AssertionError, match=message):
         law(case)
+
+
+@pytest.mark.parametrize("cls", [Averages, AveragesInWords])
+def test_what_a_method_keeps_beside_its_parameters_goes_on(cls, tiny_card):
+    case = testing.Case(cls, lambda: Backbone.from_card(tiny_card, device="cpu"))
+    testing.an_interrupted_training_goes_on(case)

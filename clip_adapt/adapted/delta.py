@@ -29,7 +29,7 @@ from clip_adapt.method.finding import Found
 from clip_adapt.system.files import write_atomically, write_text
 from clip_adapt.system.tensor_files import DIGEST, DamagedError, read_tensors, write_tensors
 
-FILE = "adapter.safetensors"
+FILE, README = "adapter.safetensors", "README.md"
 _KEY = "clip_adapt"
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def save(folder: Path, trained: Method, header: Header, card: str) -> Path:
     try:
         with write_atomically(folder / FILE) as temporary:
             write_tensors(temporary, trained.state_dict(), metadata)
-        write_text(folder / "README.md", card)
+        write_text(folder / README, card)
     except BaseException:
         if not existed:
             shutil.rmtree(folder, ignore_errors=True)

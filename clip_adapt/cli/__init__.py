@@ -8,15 +8,16 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-import signal
 import sys
+from signal import SIGINT
 
 from clip_adapt.cli.words import VERBS, write_help
 from clip_adapt.errors import InputError, explain_unknown
-from clip_adapt.system import joining
+from clip_adapt.system import joining, stopping
 from clip_adapt.system.showing import show_text
 
-REFUSED, FAULT, INTERRUPTED = 2, 1, 130
+REFUSED, FAULT = 2, 1
+SIGNALLED = 128  # and the number of the signal: 130 for Ctrl-C, 143 for SIGTERM
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -40,7 +41,7 @@ def say_error(error: object) -> None:
 
 
 def run(verb: str, argv: list[str]) -> int:
-    """Run a verb; return its exit code: 0 done, 2 input refused, 130 interrupted.
+    """Run a verb; return its exit code: 0 done, 2 input refused, 130 interrupted, 143 ended.
 
     A fault of ours leaves its traceback, and Python's exit code 1.
     """
@@ -53,17 +54,19 @@ def run(verb: str, argv: list[str]) -> int:
     logging.basicConfig(handlers=[_make_handler()], level=logging.CRITICAL)
     logging.getLogger("clip_adapt").setLevel(logging.INFO)
     try:
-        return importlib.import_module(f"clip_adapt.{verb}").main(argv)
+        with stopping.catch_signals():
+            return importlib.import_module(f"clip_adapt.{verb}").main(argv)
     except InputError as error:
         if joining.speaks(error):
             say_error(error)
         return REFUSED
-    except KeyboardInterrupt:
-        # Worker threads may still decode; nothing that they do is waited for.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    except KeyboardInterrupt as stop:
+        stopping.leave_signals_to_system()
+        number, note = getattr(stop, "number", SIGINT), getattr(stop, "note", "")
+        ended = "interrupted" if number == SIGINT else "ended by SIGTERM"
         if joining.is_first():
-            print("interrupted; nothing half-written was left", file=sys.stderr)
-        return INTERRUPTED
+            print(f"{ended}; {note or 'nothing half-written was left'}", file=sys.stderr)
+        return SIGNALLED + number
 
 
 class _Formatter(logging.Formatter):

@@ -9,6 +9,11 @@ from clip_adapt.config.values import Between
 
 # For each former name of an option the present one.
 RENAMED = {"calibration": "conformal_images"}
+# What says where a run's files go and how fast it gets there, and changes no number.
+NEUTRAL = frozenset({"output", "device", "cache", "cache_dir", "cache_limit", "tensorboard"}) | {
+    "report",
+    "checkpoint",
+}
 
 AtLeast0 = Between(0)
 Count = Annotated[int, Between(1)]
@@ -70,6 +75,7 @@ class RunOptions:
     cache_dir: str | None
     cache_limit: Annotated[float, Between(0, strict=True)]
     output: str | None
+    checkpoint: Annotated[float, Between(0, strict=True)] | None
     tensorboard: bool
     report: bool
 

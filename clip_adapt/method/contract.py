@@ -18,6 +18,7 @@ from clip_adapt.backbone.backbone import Backbone
 from clip_adapt.config.options import read_defaults
 from clip_adapt.data.task import Task
 from clip_adapt.errors import InputError
+from clip_adapt.method.state import read_attributes, restore_attributes
 from clip_adapt.method.table import Table
 
 # What is claimed of a class, and the function by which it keeps the claim.
@@ -140,14 +141,20 @@ class Method(nn.Module):
         """
 
     def on_epoch_end(self, epoch: int, epochs: int) -> None:
-        """Do what is done once an epoch, after its last step; without gradients.
-
-        ``select=val`` looks at the method afterwards.
+        """Do what is done once an epoch, after its last step and before ``select=val`` looks on.
 
         Args:
             epoch: counts from 0.
             epochs: how many there are in this training.
         """
+
+    def training_state(self) -> dict[str, Any]:
+        """Return what a training that goes on needs besides tensors: all attributes, if plain."""
+        return read_attributes(self)
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        """Take what ``training_state`` returned; parameters and buffers are set already."""
+        restore_attributes(self, state)
 
     def finish(self) -> None:
         """Settle what depends on the trained parameters; called once, after the last step.

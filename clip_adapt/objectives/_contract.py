@@ -28,8 +28,7 @@ from clip_adapt.method.contract import Method
 from clip_adapt.pages import plain_page
 from clip_adapt.pages.facts import Facts
 from clip_adapt.system.clock import Clock
-from clip_adapt.system.processes import is_main
-from clip_adapt.system.run_files import EVENTS
+from clip_adapt.system.run_files import UNFINISHED
 from clip_adapt.training.fitting import Trained, Training
 from clip_adapt.training.recipe import Recipe
 
@@ -110,10 +109,8 @@ class Run:
         return make_recipe(self.options)
 
     def clear_events(self) -> Path | None:
-        """Take away old TensorBoard files; return where new ones go, None when none are wanted."""
-        for old in self.folder.glob(EVENTS) if is_main() else ():
-            old.unlink()
-        return self.folder if self.options.tensorboard else None
+        """Return where new TensorBoard files go, away from old ones; None when none are wanted."""
+        return self.folder / UNFINISHED if self.options.tensorboard else None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,17 @@ from clip_adapt.config import yamls
 from clip_adapt.data.leaks import Twin
 from clip_adapt.errors import InputError
 from clip_adapt.system.csv_text import read_table
-from clip_adapt.system.run_files import CONFIG, IMAGES, METRICS, PREDICTIONS, SUPPORT, TWINS
+from clip_adapt.system.run_files import (
+    ADAPTER,
+    CONFIG,
+    FINISHED,
+    IMAGES,
+    METRICS,
+    PREDICTIONS,
+    SUPPORT,
+    TWINS,
+    UNFINISHED,
+)
 
 
 @dataclass(frozen=True)
@@ -65,6 +75,12 @@ class Facts:
     def command(self) -> str:
         """The command line that gives this run."""
         return str(self.metrics.get("command", ""))
+
+    @property
+    def adapter(self) -> str:
+        """Where the delta lies when the run is finished."""
+        unfinished = self.folder.name == UNFINISHED
+        return ((self.folder.parent if unfinished else self.folder) / ADAPTER).as_posix()
 
     @property
     def method(self) -> str:
@@ -177,7 +193,11 @@ def require_own(path: Path) -> None:
 def find_finished(folder: Path) -> list[Path]:
     """Return the folders of all finished runs in and below a folder, in order of their names."""
     found = (path.parent for path in folder.rglob(METRICS))
-    return sorted(path for path in found if (path / CONFIG).is_file())
+    return sorted(
+        path
+        for path in found
+        if (path / CONFIG).is_file() and path.name not in (UNFINISHED, FINISHED)
+    )
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -22,10 +22,12 @@ def write_pages(folder: str, *, all: bool = False) -> Path:
     """
     # Imported here: a typo on the command line is refused before torch is there.
     from clip_adapt.pages import facts
+    from clip_adapt.runs.folder import repair_folders
 
     place = Path(folder).expanduser()
     if not place.is_dir():
         raise InputError(f"no such folder: {place} (looked at {place.absolute()})")
+    repair_folders(place)
     if (place / CONFIG).is_file():
         return write_page(place)
     if all:

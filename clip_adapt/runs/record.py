@@ -4,32 +4,68 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from clip_adapt.adapted import delta, readme
 from clip_adapt.adapted.classifier import Classifier
-from clip_adapt.adapted.header import Header
+from clip_adapt.adapted.header import Header, write_header
 from clip_adapt.data import leaks, scan
 from clip_adapt.data.items import format_manifest
+from clip_adapt.errors import InputError
 from clip_adapt.evaluation.reading import describe_others, write_rows
 from clip_adapt.objectives import Outcome
 from clip_adapt.pages import facts
 from clip_adapt.runs.preparation import Prepared
+from clip_adapt.runs.replacement import replace_run
 from clip_adapt.system.files import choose_cache_folder, write_text
 from clip_adapt.system.machine import measure_peak_memory
-from clip_adapt.system.run_files import ADAPTER, CONFIG, IMAGES, METRICS, PAGE, SUPPORT, TWINS
+from clip_adapt.system.run_files import (
+    ADAPTER,
+    CONFIG,
+    IMAGES,
+    METRICS,
+    PAGE,
+    SUPPORT,
+    TWINS,
+    UNFINISHED,
+)
 from clip_adapt.training.fitting import Trained
 from clip_adapt.training.loop import describe_curve
 
 
-def write_run(prepared: Prepared, outcome: Outcome, trained: Trained) -> Classifier:
-    """Write a run's files; metrics.json comes last and says that the run is finished.
+def write_known(prepared: Prepared) -> str:
+    """Write what is known before the training, so that what can be refused is refused by now.
+
+    Returns:
+        the manifest of the support set.
+
+    Raises:
+        InputError: when the folder cannot be written, or what the user gave is no text.
+    """
+    config, run = prepared.config, prepared.run
+    manifest = format_manifest(config.objective.list_support(run))
+    untrained = Outcome(Classifier(prepared.method), {"test": {}, "zero_shot": {}})
+    header = _describe(prepared, untrained, manifest)
+    twins = prepared.twins
+    files = {
+        CONFIG: config.to_yaml(),
+        SUPPORT: manifest,
+        **({TWINS: leaks.format_twins(twins)} if twins else {}),
+    }
+    _require_text(*files.values(), _render_card(prepared, header, []), write_header(header))
+    for name, content in files.items():
+        write_text(run.folder / UNFINISHED / name, content)
+    return manifest
+
+
+def write_run(prepared: Prepared, manifest: str, outcome: Outcome, trained: Trained) -> Classifier:
+    """Write a run's other files, and let them take the place of an older run's.
 
     Args:
         prepared: what the run had at hand.
+        manifest: of the support set.
         outcome: what its training came to.
         trained: the learning curve, and how many runs were trained side by side.
 
@@ -39,31 +75,21 @@ def write_run(prepared: Prepared, outcome: Outcome, trained: Trained) -> Classif
     Raises:
         InputError: when the folder cannot be written.
     """
-    config, run, folder = prepared.config, prepared.run, prepared.run.folder
-    manifest = format_manifest(config.objective.list_support(run))
+    config, folder = prepared.config, prepared.run.folder
+    place = folder / UNFINISHED
     header = _describe(prepared, outcome, manifest)
-    rows = write_rows(outcome.measured)
-    card = readme.write_card(header, config.dataset.licence, config.command, rows)
-    file = delta.save(folder / ADAPTER, outcome.classifier.method, header, card)
+    card = _render_card(prepared, header, write_rows(outcome.measured))
+    file = delta.save(place / ADAPTER, outcome.classifier.method, header, card)
     metrics = _list_metrics(prepared, outcome, trained)
     metrics |= {"adapter_bytes": file.stat().st_size, "versions": header.versions}
-    for name in (METRICS, PAGE):  # of an older run
-        (folder / name).unlink(missing_ok=True)
-    twins = prepared.twins
-    _write_files(
-        folder,
-        {
-            CONFIG: config.to_yaml(),
-            SUPPORT: manifest,
-            TWINS: leaks.format_twins(twins) if twins else None,
-            IMAGES: _list_images(prepared),
-            **outcome.files,
-        },
-    )
+    for name, content in {IMAGES: _list_images(prepared), **outcome.files}.items():
+        if content is not None:
+            write_text(place / name, content)
     if config.options.report:
-        page = config.objective.render_page(facts.read(folder, metrics))
-        write_text(folder / PAGE, page)
-    write_text(folder / METRICS, json.dumps(metrics, indent=1, allow_nan=False) + "\n")
+        page = config.objective.render_page(facts.read(place, metrics))
+        write_text(place / PAGE, page)
+    write_text(place / METRICS, json.dumps(metrics, indent=1, allow_nan=False) + "\n")
+    replace_run(folder, unwanted=outcome.files)
     return outcome.classifier.adjust(header=header, folder=folder, metrics=metrics)
 
 
@@ -112,9 +138,15 @@ def _list_metrics(prepared: Prepared, outcome: Outcome, trained: Trained) -> dic
     }
 
 
-def _write_files(folder: Path, files: Mapping[str, str | None]) -> None:
-    for name, content in files.items():
-        if content is None:
-            (folder / name).unlink(missing_ok=True)
-        else:
-            write_text(folder / name, content)
+def _render_card(prepared: Prepared, header: Header, rows: Sequence[tuple[str, str, str]]) -> str:
+    config = prepared.config
+    return readme.write_card(header, config.dataset.licence, config.command, rows)
+
+
+def _require_text(*texts: str) -> None:
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeError as error:
+            part = text[max(0, error.start - 60) : error.end + 20]  # type: ignore[attr-defined]
+            raise InputError(f"{part!r} is no text that UTF-8 can hold: rename it") from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from clip_adapt.adapted.classifier import Classifier
@@ -17,11 +17,13 @@ from clip_adapt.objectives import Outcome
 from clip_adapt.runs.configuration import Config
 from clip_adapt.runs.folder import hold_folder
 from clip_adapt.runs.preparation import Prepared, prepare_run, require_unchanged
-from clip_adapt.runs.record import write_run
+from clip_adapt.runs.record import write_known, write_run
+from clip_adapt.runs.resuming import open_checkpoint
 from clip_adapt.runs.shared import Shared
 from clip_adapt.system.clock import Clock
 from clip_adapt.system.joining import join_processes
 from clip_adapt.system.processes import hold_on_main, run_on_main
+from clip_adapt.system.stopping import catch_signals
 from clip_adapt.training.fitting import Trained, Training
 
 
@@ -41,7 +43,7 @@ def run(config: Config, shared: Shared | None = None) -> Classifier:
     Raises:
         InputError: with the reason and the remedy.
     """
-    with join_run(config), start_run(config, shared or Shared()) as ready:
+    with catch_signals(), join_run(config), start_run(config, shared or Shared()) as ready:
         return ready.finish(ready.training.alone())
 
 
@@ -54,7 +56,8 @@ def join_run(config: Config) -> contextlib.AbstractContextManager[None]:
 def start_run(config: Config, shared: Shared) -> Iterator[ReadyRun]:
     """Begin a run: everything up to its training by steps.
 
-    Its folder is held while the block runs; when the block raises, the folder is left as it was.
+    Its folder is held while the block runs; when the block raises, the folder is left as it was,
+    with a checkpoint of the training in it if that had lasted.
 
     Args:
         config: what to do.
@@ -68,9 +71,11 @@ def start_run(config: Config, shared: Shared) -> Iterator[ReadyRun]:
         prepared = prepare_run(config, shared, clock)
     with hold_on_main(hold_folder(prepared.run.folder)):
         with clock.count("total"):
+            manifest = run_on_main(lambda: write_known(prepared))
             training = config.objective.solve(prepared.run, prepared.method)
             require_unchanged(prepared.survey, prepared.run.draw, config.options.cache_dir)
-        yield ReadyRun(prepared, training)
+            training = replace(training, checkpoint=open_checkpoint(prepared, manifest))
+        yield ReadyRun(prepared, training, manifest)
 
 
 @dataclass(frozen=True)
@@ -80,10 +85,12 @@ class ReadyRun:
     Attributes:
         prepared: what the run has at hand.
         training: what is to be done before ``finish``.
+        manifest: of the support set.
     """
 
     prepared: Prepared
     training: Training
+    manifest: str
 
     def finish(self, trained: Trained) -> Classifier:
         """Choose by held-out images what is chosen by them, measure, write the run's files.
@@ -96,11 +103,10 @@ class ReadyRun:
             clock.add(part, trained.seconds)
         with clock.count("total"):
             outcome = prepared.config.objective.finish(prepared.run, self.training, trained)
-            written = run_on_main(lambda: _write(prepared, outcome, trained))
+            written = run_on_main(lambda: self._write(outcome, trained))
         return outcome.classifier.adjust(**written)
 
-
-def _write(prepared: Prepared, outcome: Outcome, trained: Trained) -> dict[str, Any]:
-    # What the other processes of the run get to know of it.
-    classifier = write_run(prepared, outcome, trained)
-    return {name: getattr(classifier, name) for name in ("header", "folder", "metrics")}
+    def _write(self, outcome: Outcome, trained: Trained) -> dict[str, Any]:
+        # What the other processes of the run get to know of it.
+        classifier = write_run(self.prepared, self.manifest, outcome, trained)
+        return {name: getattr(classifier, name) for name in ("header", "folder", "metrics")}

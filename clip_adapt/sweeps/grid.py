@@ -13,18 +13,16 @@ from typing import Any
 
 from clip_adapt.config import cards, options, values, yamls
 from clip_adapt.config.options import Option
-from clip_adapt.config.run_options import RunOptions
+from clip_adapt.config.run_options import NEUTRAL, RunOptions
 from clip_adapt.config.values import TypedText
 from clip_adapt.errors import InputError
 from clip_adapt.method import finding
 from clip_adapt.runs.configuration import Config, compose
+from clip_adapt.runs.folder import repair_folder
 from clip_adapt.system.files import locate_resource
 from clip_adapt.system.names import make_file_name
+from clip_adapt.system.run_files import CONFIG, METRICS
 
-# What says where a run's files go and how fast it gets there, and changes no number.
-NEUTRAL = frozenset({"output", "device", "cache", "cache_dir", "cache_limit", "tensorboard"}) | {
-    "report"
-}
 NAMED = ("method", "dataset", "model", "shots", "seed")  # what every folder's name holds
 
 
@@ -78,6 +76,12 @@ def expand(given: Mapping[str, Any], output: str | None = None) -> tuple[Path, l
         raise InputError("\n".join(dict.fromkeys(problems)))
     assert len({cell.folder for cell in cells}) == len(cells), "every run has its own folder"
     return top, cells
+
+
+def is_finished(folder: Path) -> bool:
+    """Tell whether a folder holds a finished run; one that was killed at its end is finished."""
+    repair_folder(folder)
+    return (folder / METRICS).is_file() and (folder / CONFIG).is_file()
 
 
 def find_differences(config: Config, folder: Path) -> list[str]:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from clip_adapt.errors import InputError, explain_unknown
 from clip_adapt.system import joining, locks
 from clip_adapt.system.files import write_text
-from clip_adapt.system.run_files import CONFIG, CURVE, INDEX, METRICS, RESULTS, SUMMARY
+from clip_adapt.system.run_files import CURVE, INDEX, METRICS, RESULTS, SUMMARY
 from clip_adapt.system.showing import write_command
 
 if TYPE_CHECKING:
@@ -219,11 +219,9 @@ class Sweep:
 
 def _find_changes(cell: Cell) -> list[str] | None:
     # None: not finished. Otherwise what is different from what is asked for now.
-    from clip_adapt.sweeps.grid import find_differences
+    from clip_adapt.sweeps.grid import find_differences, is_finished
 
-    if not (cell.folder / METRICS).is_file() or not (cell.folder / CONFIG).is_file():
-        return None
-    return find_differences(cell.config, cell.folder)
+    return find_differences(cell.config, cell.folder) if is_finished(cell.folder) else None
 
 
 def _describe_result(metrics: Mapping[str, Any], name: str) -> str:

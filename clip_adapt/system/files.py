@@ -34,9 +34,10 @@ def write_atomically(path: Path) -> Iterator[Path]:
             os.close(handle)
             temporary = Path(name)
             yield temporary
-            _flush(temporary)
+            flush(temporary)
             os.chmod(temporary, 0o666 & ~_read_umask())
             os.replace(temporary, path)
+            flush(path.parent)
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -63,7 +64,9 @@ def build_folder(folder: Path) -> Iterator[Path]:
     try:
         with refuse_unwritable(folder.parent):
             yield building
+            flush(building)
             building.rename(folder)
+            flush(folder.parent)
     except OSError:
         if not folder.is_dir():
             raise
@@ -104,7 +107,7 @@ def require_writable(folder: Path) -> None:
     """
     with refuse_unwritable(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder) as probe:
+        with tempfile.TemporaryFile(dir=folder) as probe:  # without a name: a kill leaves none
             probe.write(b"\0" * 4096)
             probe.flush()
 
@@ -148,12 +151,23 @@ def locate_resource(*parts: str) -> Path:
     return inside if inside.exists() else package.parent.joinpath(*parts)
 
 
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+def flush(path: Path) -> None:
+    """Have a file, or the entries of a folder, on the disk; a folder that is not there has none.
+
+    Windows and some network file systems know nothing of the kind for folders.
+    """
+    unknown = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM)
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if error.errno not in unknown or not path.is_dir():
+            raise
 
 
 def _read_umask() -> int:

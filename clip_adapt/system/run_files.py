@@ -10,6 +10,9 @@ CALIBRATION = "calibration.jsonl"
 TWINS = "near_duplicates.csv"
 IMAGES = "images.jsonl"  # SHA-256 of what is tested on, by which a page knows it again
 PAGE = "report.html"
+CHECKPOINT = "checkpoint"  # the folder of what a killed run goes on from
+UNFINISHED = ".unfinished"  # the folder in which a run writes its files
+FINISHED = ".finished"  # the same, while they take the place of an older run's
 EVENTS = "events.out.tfevents.*"  # of TensorBoard
 
 RESULTS = "results.csv"  # of a sweep

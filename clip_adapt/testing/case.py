@@ -13,7 +13,7 @@ from torch import Tensor
 from clip_adapt.backbone.backbone import Backbone
 from clip_adapt.data.task import Task
 from clip_adapt.method.contract import Method
-from clip_adapt.training.fitting import Part, solve
+from clip_adapt.training.fitting import Part, Training, solve
 from clip_adapt.training.recipe import Recipe
 
 CLASSES = ("cataract", "pterygium", "corneal scarring")
@@ -59,14 +59,18 @@ class Case:
 
     def trained(self, backbone: Backbone, seed: int = 1) -> tuple[Method, list[dict[str, float]]]:
         """Return the method after fit and training, with its learning curve."""
+        training = self.prepare(backbone, seed)
+        return training.method, training.alone().curve
+
+    def prepare(self, backbone: Backbone, seed: int = 1) -> Training:
+        """Return the method after fit, with how it is to be trained."""
         made = self.make(backbone, seed)
         pixels, labels = self.toy(backbone)
         with torch.no_grad():
             z = backbone.encode_image(pixels)
         views: Any = _Pairs(pixels, labels) if made.tunes_image_tower else None
         support = Part(z.unsqueeze(1), labels, views)
-        training = solve(made, support, Part(z[:0].unsqueeze(1), labels[:0]), self.recipe)
-        return made, training.alone().curve
+        return solve(made, support, Part(z[:0].unsqueeze(1), labels[:0]), self.recipe)
 
 
 class _Pairs(torch.utils.data.Dataset[Any]):

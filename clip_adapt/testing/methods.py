@@ -19,6 +19,7 @@ from clip_adapt.backbone.backbone import Backbone
 from clip_adapt.method.contract import CLAIMS, Method
 from clip_adapt.method.finding import Found
 from clip_adapt.testing.case import CLASSES, Case
+from clip_adapt.testing.interruption import an_interrupted_training_goes_on
 from clip_adapt.training import contrastive
 from clip_adapt.training.recipe import Recipe
 
@@ -282,6 +283,7 @@ LAWS: tuple[Callable[[Case], None], ...] = (
     evaluation_repeats,
     a_claimed_transfer_fits_other_classes,
     a_claimed_training_on_captions_reaches_every_parameter,
+    an_interrupted_training_goes_on,
 )
 
 

@@ -17,6 +17,7 @@ from clip_adapt.inputs.pixels import Pixels
 from clip_adapt.method.contract import Method
 from clip_adapt.method.folds import hold_out
 from clip_adapt.system.processes import broadcast
+from clip_adapt.training.checkpoint import TrainingCheckpoint
 from clip_adapt.training.examples import Examples, compute_logits
 from clip_adapt.training.loop import train
 from clip_adapt.training.recipe import Recipe
@@ -79,6 +80,7 @@ class Training:
         log_dir: where TensorBoard event files go; None writes none.
         make_step: makes what is computed at every step; an objective gives its own.
         parts: what ``support`` and ``val`` are made of; None where nothing asks for it.
+        checkpoint: from which it goes on alone; runs side by side keep none.
     """
 
     method: Method
@@ -88,6 +90,7 @@ class Training:
     log_dir: Path | None = None
     make_step: MakeStep = ClassStep
     parts: tuple[Part, Part] | None = None
+    checkpoint: TrainingCheckpoint | None = None
 
     def step(self) -> Step:
         """Return what is computed at every step."""
@@ -107,8 +110,10 @@ class Training:
             val=self.val,
             log_dir=self.log_dir,
             make_step=self.make_step,
+            checkpoint=self.checkpoint,
         )
-        return Trained(curve, time.perf_counter() - begin)
+        before = self.checkpoint.seconds if self.checkpoint is not None else 0.0
+        return Trained(curve, before + time.perf_counter() - begin)
 
 
 def solve(

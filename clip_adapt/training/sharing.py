@@ -52,17 +52,28 @@ def gather_rows(part: Tensor, total: int) -> Tensor:
     return part if count_processes() == 1 else _Gather.apply(part)[:total]
 
 
-def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Put the mean over processes in place of every gradient."""
+def average_gradients(parameters: Iterable[nn.Parameter], *, asked: bool = False) -> bool:
+    """Put the mean over processes in place of every gradient.
+
+    Args:
+        parameters: of which some may have none.
+        asked: whether this process was asked to stop.
+
+    Returns:
+        whether any process was; it travels with the gradients.
+    """
+    if count_processes() == 1:
+        return asked
     gradients = [p.grad for p in parameters if p.grad is not None]
-    if count_processes() == 1 or not gradients:
-        return
-    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    mark = torch.zeros_like if not asked else torch.ones_like
+    flat = torch.cat([mark(gradients[0].flatten()[:1]), *(g.flatten() for g in gradients)])
     with watch_others():
         dist.all_reduce(flat, group=find_channel(flat.device))
     flat /= count_processes()
-    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+    means = flat[1:].split([gradient.numel() for gradient in gradients])
+    for gradient, mean in zip(gradients, means, strict=True):
         gradient.copy_(mean.view_as(gradient))
+    return bool(flat[0] > 0)
 
 
 def align_state(module: nn.Module) -> None:

@@ -22,11 +22,12 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from clip_adapt.backbone.backbone import Backbone
+from clip_adapt.method.state import list_tensors
 from clip_adapt.system.machine import measure_total_memory
 from clip_adapt.training.examples import Examples
 from clip_adapt.training.fitting import Trained, Training
 from clip_adapt.training.loop import train
-from clip_adapt.training.side_by_side_loop import TogetherLoop, keep_untouched, state_of
+from clip_adapt.training.side_by_side_loop import TogetherLoop, keep_untouched
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ def find_obstacle(trainings: Sequence[Training]) -> str | None:
     first = trainings[0]
     methods, supports = [t.method for t in trainings], [t.support for t in trainings]
     method, recipe, labels = first.method, first.recipe, first.support.labels
-    shapes = [{k: (t.shape, t.requires_grad) for k, t in state_of(m).items()} for m in methods]
+    shapes = [{k: (t.shape, t.requires_grad) for k, t in list_tensors(m).items()} for m in methods]
     common = [{k: v for k, v in asdict(t.recipe).items() if k not in OWN} for t in trainings]
     alike = all(
         type(m) is type(method)

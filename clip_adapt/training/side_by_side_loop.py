@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from clip_adapt.errors import InputError
 from clip_adapt.method.contract import Method
+from clip_adapt.method.state import list_tensors
 from clip_adapt.training.event_files import open_event_file
 from clip_adapt.training.fitting import Training
 from clip_adapt.training.loop import Curve, explain_not_finite
@@ -43,7 +44,7 @@ class TogetherLoop:
         pairs = list(zip(self.methods, self.recipes, strict=True))
         self.optimizers = [make_optimizer(*pair) for pair in pairs]
         self.schedules = [make_schedule(r, len(self.loaders[0])) for r in self.recipes]
-        self.states = [state_of(method) for method in self.methods]
+        self.states = [list_tensors(method) for method in self.methods]
         self.done = 0  # steps
 
     def run(self) -> list[Curve | InputError]:
@@ -156,11 +157,6 @@ class TogetherLoop:
         return curve
 
 
-def state_of(method: Method) -> dict[str, Tensor]:
-    """Return a method's parameters and all its buffers by name, the tensors themselves."""
-    return {**dict(method.named_parameters()), **dict(method.named_buffers())}
-
-
 @contextlib.contextmanager
 def keep_untouched(methods: Sequence[Method]) -> Iterator[Callable[[], bool]]:
     """Undo what the block does to the methods' tensors and generators; yield whether it did."""
@@ -185,7 +181,7 @@ def keep_untouched(methods: Sequence[Method]) -> Iterator[Callable[[], bool]]:
             method.zero_grad()
             method.generator.set_state(old[""])
             with torch.no_grad():
-                for name, tensor in state_of(method).items():
+                for name, tensor in list_tensors(method).items():
                     tensor.copy_(old[name])
 
 
@@ -206,5 +202,5 @@ def _is_changed(method: Method, gradients: list[Tensor]) -> Tensor:
 
 
 def _take_snapshot(method: Method) -> dict[str, Tensor]:
-    tensors = {name: tensor.detach().clone() for name, tensor in state_of(method).items()}
+    tensors = {name: tensor.detach().clone() for name, tensor in list_tensors(method).items()}
     return {**tensors, "": method.generator.get_state()}
