@@ -32,7 +32,7 @@ from clip_adapt.system.run_files import (
     UNFINISHED,
 )
 from clip_adapt.training.fitting import Trained
-from clip_adapt.training.loop import describe_curve
+from clip_adapt.training.learning_curve import describe_curve
 
 
 def write_known(prepared: Prepared) -> str:

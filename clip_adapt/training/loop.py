@@ -25,12 +25,11 @@ from clip_adapt.system.processes import broadcast, count_processes, is_main, rea
 from clip_adapt.training.checkpoint import TrainingCheckpoint
 from clip_adapt.training.event_files import open_event_file
 from clip_adapt.training.examples import Examples
+from clip_adapt.training.learning_curve import Curve, explain_not_finite
 from clip_adapt.training.recipe import Recipe, make_optimizer, make_schedule
 from clip_adapt.training.sharing import align_state, average_gradients
 from clip_adapt.training.step import ClassStep, MakeStep
 from clip_adapt.training.streams import BegunEpoch, read_streams, restore_streams
-
-Curve = list[dict[str, float]]
 
 
 def train(
@@ -264,23 +263,6 @@ class Loop:
     def _restore_best(self) -> None:
         if self.best is not None:
             self.method.load_state_dict(self.best[1])
-
-
-def explain_not_finite(method: Method, recipe: Recipe, epoch: int) -> str:
-    """Return what to tell a user whose loss is not finite any more."""
-    half = "" if method.backbone.dtype == torch.float32 else ", or precision=fp32"
-    clip = "" if recipe.clip_norm is not None else ", or clip_norm=1"
-    of = f" of {recipe.epochs}" if recipe.iterations is None else ""
-    return (
-        f"the loss is not finite any more in epoch {epoch + 1}{of}. "
-        f"Use a smaller learning rate (lr={recipe.lr / 10:g}; it is {recipe.lr:g})"
-        f"{clip}{half}."
-    )
-
-
-def describe_curve(rows: Curve) -> dict[str, list[float]]:
-    """Return a learning curve by name, an entry per epoch, in five digits."""
-    return {name: [float(f"{row[name]:.5g}") for row in rows] for name in (rows or [{}])[0]}
 
 
 def make_accelerator(method: Method, recipe: Recipe) -> Any:

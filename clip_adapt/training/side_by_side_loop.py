@@ -20,7 +20,7 @@ from clip_adapt.method.contract import Method
 from clip_adapt.method.state import list_tensors
 from clip_adapt.training.event_files import open_event_file
 from clip_adapt.training.fitting import Training
-from clip_adapt.training.loop import Curve, explain_not_finite
+from clip_adapt.training.learning_curve import Curve, explain_not_finite
 from clip_adapt.training.recipe import make_optimizer, make_schedule
 
 # By how much a gradient may differ from that of a run alone, relative to it: rounding, no more.
