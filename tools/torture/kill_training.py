@@ -2,9 +2,9 @@
 
     python tools/torture/kill_training.py [--kills 20] [--seed 1] [--method coop] [--signal INT]
 
-A run is killed, begun again by the same command, killed again, until one comes to its end; then its
-delta is compared, bit by bit, with that of a run that was never interrupted, and its folder must
-hold the same files. Then it begins from nothing, until there were as many kills as asked for.
+A run is killed, begun again by the same command, killed again, and comes to its end at last; then
+its delta is compared, bit by bit, with that of a run that was never interrupted, and its folder
+must hold the same files. Then it begins from nothing, until there were as many kills as asked for.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ RUNS = {
     "coop": [*SMALL, "epochs=100", "views=2"],
     "lora": [*SMALL, "epochs=6"],
 }
+MOST = 3  # kills of one run, then it may come to its end
 EVERY = 0.2  # seconds between two checkpoints
 PATIENCE = 60.0  # seconds in which a run that is asked to stop must have stopped
 SIGNALS = {"KILL": signal.SIGKILL, "INT": signal.SIGINT, "TERM": signal.SIGTERM}
@@ -125,12 +126,13 @@ def torture(method: str, kills: int, seed: int, number: signal.Signals, place: P
     train(method, whole, place)
     longest = time.perf_counter() - begin
     expected = read_delta(whole)
+    in_a_row = 0
     while tally.kills < kills:
         blow = Blow(stream.uniform(0, longest), number, tally)
         printed = train(method, folder, place, blow)
         if printed is None:
-            tally.kills += 1
-            if tally.kills < kills:
+            tally.kills, in_a_row = tally.kills + 1, in_a_row + 1
+            if tally.kills < kills and in_a_row < MOST:
                 continue
             printed = train(method, folder, place)
         tally.resumed += "going on from step" in (printed or "")
@@ -138,6 +140,7 @@ def torture(method: str, kills: int, seed: int, number: signal.Signals, place: P
         tally.different += read_delta(folder) != expected
         tally.files_left += len(list_files(folder) ^ list_files(whole))
         shutil.rmtree(folder)
+        in_a_row = 0
     return tally
 
 
