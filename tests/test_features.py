@@ -116,6 +116,23 @@ def test_an_interrupted_extraction_goes_on_where_it_stopped(
     torch.testing.assert_close(z, expected)
 
 
+def test_a_slow_extraction_keeps_what_it_has_every_half_minute(
+    tiny_backbone, paths, cache, monkeypatch
+):
+    monkeypatch.setattr(features, "choose_batch_size", lambda device: 4)
+    now = iter(range(0, 10_000, 11))  # seconds, an image each
+    monkeypatch.setattr(features.time, "monotonic", lambda: next(now))
+    written, write = [], FeatureCache.write
+
+    def count(self, group, found):
+        written.append(len(found))
+        write(self, group, found)
+
+    monkeypatch.setattr(FeatureCache, "write", count)
+    extract(tiny_backbone, paths[:8], cache)
+    assert [number for number in written if number] == [3, 3, 2]
+
+
 def test_a_moved_image_is_known_and_a_changed_one_is_not(
     tiny_backbone, make_folder, tmp_path, cache, no_decoding
 ):

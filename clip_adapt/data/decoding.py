@@ -258,8 +258,11 @@ def open_decoders() -> Iterator[ThreadPoolExecutor]:
     workers = min(16, os.cpu_count() or 1)
     before = Image.core.get_blocks_max()
     Image.core.set_blocks_max(max(before, BLOCKS * workers))
+    pool = ThreadPoolExecutor(workers)
     try:
-        with ThreadPoolExecutor(workers) as pool:
-            yield pool
+        yield pool
+        pool.shutdown()
     finally:
+        # Of a stopped run nobody waits for the images that are still to be decoded.
+        pool.shutdown(wait=False, cancel_futures=True)
         Image.core.set_blocks_max(before)

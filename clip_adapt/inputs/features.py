@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
@@ -27,6 +28,7 @@ from clip_adapt.system.tensor_files import DIGEST
 CENTRE = -1
 SHARD = 1024  # images per file; an interrupted extraction goes on after the last one
 BATCHES = 4  # that each of several processes makes between two exchanges
+KEEP_EVERY = 30.0  # seconds after which a file is written, however few images there are
 
 Job = tuple[int, str, str]  # view, key, path
 
@@ -81,24 +83,31 @@ def extract(
 
 
 class _Writer:
-    """Writes a shard of a view as soon as it is full, and what is left at the end or on a stop."""
+    """Writes a shard of a view when it is full or old, and what is left at the end or on a stop."""
 
     def __init__(self, cache: FeatureCache, groups: dict[int, str]) -> None:
         self.cache, self.groups = cache, groups
         self.waiting: dict[int, dict[str, Tensor]] = {index: {} for index in groups}
+        self.written = time.monotonic()
 
     def __enter__(self) -> _Writer:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for index in self.groups:
-            self._flush(index)
+        self._flush_all()
 
     def add(self, index: int, key: str, feature: Tensor) -> None:
         """Take one feature (D,)."""
         self.waiting[index][key] = feature
         if len(self.waiting[index]) >= SHARD:
             self._flush(index)
+        if time.monotonic() - self.written >= KEEP_EVERY:
+            self._flush_all()
+
+    def _flush_all(self) -> None:
+        for index in self.groups:
+            self._flush(index)
+        self.written = time.monotonic()
 
     def _flush(self, index: int) -> None:
         self.cache.write(self.groups[index], self.waiting[index])

@@ -1,10 +1,10 @@
-"""SIGKILL training runs at random moments; every one must end as if nothing had happened.
+"""Kill training runs at random moments; every one must end as if nothing had happened.
 
-    python tools/torture/kill_training.py [--kills 20] [--seed 1] [--method coop]
+    python tools/torture/kill_training.py [--kills 20] [--seed 1] [--method coop] [--signal INT]
 
-A run is killed, begun again by the same command, killed again, until one comes to its end; then its
-delta is compared, bit by bit, with that of a run that was never interrupted, and its folder must
-hold the same files. Then it begins from nothing, until there were as many kills as asked for.
+A run is killed, begun again by the same command, killed again, and comes to its end at last; then
+its delta is compared, bit by bit, with that of a run that was never interrupted, and its folder
+must hold the same files. Then it begins from nothing, until there were as many kills as asked for.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -29,7 +30,10 @@ RUNS = {
     "coop": [*SMALL, "epochs=100", "views=2"],
     "lora": [*SMALL, "epochs=6"],
 }
+MOST = 3  # kills of one run, then it may come to its end
 EVERY = 0.2  # seconds between two checkpoints
+PATIENCE = 60.0  # seconds in which a run that is asked to stop must have stopped
+SIGNALS = {"KILL": signal.SIGKILL, "INT": signal.SIGINT, "TERM": signal.SIGTERM}
 
 
 @dataclass
@@ -41,9 +45,21 @@ class Tally:
     finished: int = 0
     different: int = 0
     files_left: int = 0
+    hung: int = 0  # did not stop when asked to
+    said_badly: int = 0  # with another code, or a traceback
+    slowest: float = 0.0  # seconds from the signal to the end
 
 
-def train(method: str, folder: Path, place: Path, seconds: float | None = None) -> str | None:
+@dataclass(frozen=True)
+class Blow:
+    """When a run is killed, by what, and where it is noted how it took that."""
+
+    seconds: float
+    number: signal.Signals
+    tally: Tally
+
+
+def train(method: str, folder: Path, place: Path, blow: Blow | None = None) -> str | None:
     """Run a training, and kill it after some seconds.
 
     Returns:
@@ -59,14 +75,33 @@ def train(method: str, folder: Path, place: Path, seconds: float | None = None) 
         text=True,
     )
     try:
-        printed, _ = process.communicate(timeout=seconds)
+        printed, _ = process.communicate(timeout=blow and blow.seconds)
     except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
+        assert blow is not None, "nothing else has a time"
+        strike(process, blow)
         return None
     if process.returncode:
         raise SystemExit(f"a run failed with code {process.returncode}:\n{printed}")
     return printed
+
+
+def strike(process: subprocess.Popen[str], blow: Blow) -> None:
+    """Send the signal and note what comes of it; before torch is imported nobody listens yet."""
+    process.send_signal(blow.number)
+    begin = time.perf_counter()
+    try:
+        printed, _ = process.communicate(timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        blow.tally.hung += 1
+        process.kill()
+        process.communicate()
+        return
+    blow.tally.slowest = max(blow.tally.slowest, time.perf_counter() - begin)
+    if blow.number != signal.SIGKILL:
+        as_agreed = process.returncode == 128 + blow.number and "Traceback" not in printed
+        blow.tally.said_badly += not (as_agreed or process.returncode == 0)
+        if not as_agreed and process.returncode:
+            print(f"after {blow.seconds:.2f} s: {process.returncode} {printed[-600:]}", flush=True)
 
 
 def list_files(folder: Path) -> set[str]:
@@ -81,7 +116,7 @@ def read_delta(folder: Path) -> dict[str, bytes]:
     return {name: tensor.tobytes() for name, tensor in tensors.items()}
 
 
-def torture(method: str, kills: int, seed: int, place: Path) -> Tally:
+def torture(method: str, kills: int, seed: int, number: signal.Signals, place: Path) -> Tally:
     """Kill the runs of one method."""
     stream, tally = random.Random(f"{method} {seed}"), Tally()
     whole, folder = place / f"{method}-whole", place / method
@@ -91,11 +126,13 @@ def torture(method: str, kills: int, seed: int, place: Path) -> Tally:
     train(method, whole, place)
     longest = time.perf_counter() - begin
     expected = read_delta(whole)
+    in_a_row = 0
     while tally.kills < kills:
-        printed = train(method, folder, place, stream.uniform(0, longest))
+        blow = Blow(stream.uniform(0, longest), number, tally)
+        printed = train(method, folder, place, blow)
         if printed is None:
-            tally.kills += 1
-            if tally.kills < kills:
+            tally.kills, in_a_row = tally.kills + 1, in_a_row + 1
+            if tally.kills < kills and in_a_row < MOST:
                 continue
             printed = train(method, folder, place)
         tally.resumed += "going on from step" in (printed or "")
@@ -103,6 +140,7 @@ def torture(method: str, kills: int, seed: int, place: Path) -> Tally:
         tally.different += read_delta(folder) != expected
         tally.files_left += len(list_files(folder) ^ list_files(whole))
         shutil.rmtree(folder)
+        in_a_row = 0
     return tally
 
 
@@ -112,16 +150,19 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--method", choices=RUNS, action="append")
+    parser.add_argument("--signal", choices=SIGNALS, default="KILL")
     given = parser.parse_args()
     wrong = 0
     for method in given.method or RUNS:
         with tempfile.TemporaryDirectory() as name:
-            tally = torture(method, given.kills, given.seed, Path(name))
-        wrong += tally.different + tally.files_left
+            tally = torture(method, given.kills, given.seed, SIGNALS[given.signal], Path(name))
+        wrong += tally.different + tally.files_left + tally.hung + tally.said_badly
         print(
             f"{method}: {tally.kills} kills; {tally.finished} runs finished, {tally.resumed} of "
             f"them went on from a checkpoint; {tally.different} other deltas, "
-            f"{tally.files_left} files too many or too few",
+            f"{tally.files_left} files too many or too few; {tally.hung} hung, "
+            f"{tally.said_badly} ended otherwise than agreed, the slowest after "
+            f"{tally.slowest:.1f} s",
             flush=True,
         )
     return 1 if wrong else 0
