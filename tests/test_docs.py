@@ -35,9 +35,10 @@ from clip_adapt.system.files import locate_resource
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
+TOPS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md")
 PAGES = {
     path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
-    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md")))
+    for path in (*TOPS, *sorted(DOCS.rglob("*.md")))
 }
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PROGRAMS = ("python", "pip", "pytest", "accelerate", "ruff", "mypy", "mkdocs", "clip-adapt")
@@ -231,6 +232,12 @@ def test_every_block_of_python_runs(page, code, here, make_delta, monkeypatch):
         shutil.copytree(make_delta(method), folder, dirs_exist_ok=True)
     quick = {"model": make_delta.model, "epochs": 1, "report": False, "tensorboard": False}
     monkeypatch.setattr(clip_adapt, "adapt", partial(clip_adapt.adapt, **quick), raising=False)
+    load = clip_adapt.load
+
+    def load_tiny(path, **given):  # the tiny CLIP stands for the one that the page speaks of
+        return load(path, **(given if "backbone" in given else {**given, "model": quick["model"]}))
+
+    monkeypatch.setattr(clip_adapt, "load", load_tiny, raising=False)
     exec(compile(code, page, "exec"), {"__name__": "page", "pixels": torch.zeros(2, 3, 32, 32)})
 
 
