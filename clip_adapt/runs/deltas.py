@@ -12,6 +12,7 @@ from clip_adapt.errors import InputError
 from clip_adapt.system.files import choose_cache_folder, require_writable, write_text
 from clip_adapt.system.run_files import METRICS
 from clip_adapt.system.showing import write_json
+from clip_adapt.system.temporaries import sweep_cache
 
 if TYPE_CHECKING:
     from clip_adapt.adapted.classifier import Classifier
@@ -72,6 +73,7 @@ def measure_deltas(
             require_writable(folder)
         return items
 
+    sweep_cache(choose_cache_folder(cache_dir).absolute())
     kept = FeatureCache(choose_cache_folder(cache_dir) / "features" if cache else None)
     test = DeltaTest(models, data, classes == "dataset", list_test, kept, more)
     result, files = find_measuring_objective(gives).measure_deltas(test)

@@ -14,6 +14,7 @@ from clip_adapt.config.run_options import RunOptions
 from clip_adapt.data.dataset import Dataset
 from clip_adapt.inputs.features import FeatureCache
 from clip_adapt.system.files import choose_cache_folder
+from clip_adapt.system.temporaries import make_prefix, sweep_cache, sweep_once
 
 
 class Shared:
@@ -60,7 +61,8 @@ class Shared:
         )
 
     def cache(self, o: RunOptions) -> FeatureCache:
-        """Return where features are kept."""
+        """Return where features are kept; what killed processes left there is taken away."""
+        sweep_cache(choose_cache_folder(o.cache_dir).absolute())
         if o.cache:
             return FeatureCache(choose_cache_folder(o.cache_dir) / "features", o.cache_limit * 1e9)
         if not self._keep_features:
@@ -69,7 +71,9 @@ class Shared:
         return FeatureCache(Path(folder), o.cache_limit * 1e9)
 
     def _make_folder(self) -> str:
-        return self._until_closed.enter_context(tempfile.TemporaryDirectory())
+        sweep_once(Path(tempfile.gettempdir()))
+        made = tempfile.TemporaryDirectory(prefix=make_prefix(), ignore_cleanup_errors=True)
+        return self._until_closed.enter_context(made)
 
     def _load_once(self, key: tuple[str, ...], make: Callable[[], Any]) -> Any:
         if key not in self._kept:

@@ -17,6 +17,7 @@ import platformdirs
 
 from clip_adapt.errors import InputError
 from clip_adapt.system.stamps import Stamp, is_settled, read_stamp
+from clip_adapt.system.temporaries import make_prefix, sweep_once
 
 
 @contextlib.contextmanager
@@ -30,7 +31,8 @@ def write_atomically(path: Path) -> Iterator[Path]:
     try:
         with refuse_unwritable(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+            sweep_once(path.parent.absolute())
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=make_prefix())
             os.close(handle)
             temporary = Path(name)
             yield temporary
@@ -60,7 +62,8 @@ def build_folder(folder: Path) -> Iterator[Path]:
     """
     with refuse_unwritable(folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        sweep_once(folder.parent.absolute())
+        building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=make_prefix()))
     try:
         with refuse_unwritable(folder.parent):
             yield building

@@ -1,4 +1,7 @@
-"""Drawn images: a generator of clip_adapt.data.synthetic draws them once into the cache folder."""
+"""Drawn images: a generator of clip_adapt.data.synthetic draws them once into the cache folder.
+
+Beside them stands what digest each has, so that a damaged one is seen and drawn anew.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,11 @@ import hashlib
 import importlib
 import inspect
 import json
+import logging
 import os
+import tempfile
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated
@@ -17,13 +24,26 @@ from tqdm import tqdm
 from clip_adapt.config.cards import SPLITS, DataCard
 from clip_adapt.config.values import Between
 from clip_adapt.data.items import Context, Item, Splits
+from clip_adapt.data.scan import hash_images
 from clip_adapt.data.synthetic.blocks import draw_block, file_name
 from clip_adapt.errors import InputError, explain_unknown, nearest
-from clip_adapt.system.files import build_folder, locate_resource
+from clip_adapt.system.files import (
+    build_folder,
+    locate_resource,
+    refuse_unwritable,
+    write_text,
+)
 from clip_adapt.system.names import make_file_name
+from clip_adapt.system.temporaries import make_prefix
 
+log = logging.getLogger(__name__)
+
+DIGESTS = "sha256.txt"  # as sha256sum writes them
 # Every split draws from numbers of its own, so a larger train pool leaves the test set as it is.
 FIRST = {"train": 0, "val": 1_000_000, "test": 2_000_000}
+_BLOCK = 8
+
+Job = tuple[str, str, int, int]  # split, class, number of the first picture, how many
 
 
 def read(
@@ -55,8 +75,14 @@ def read(
     key |= {"per_class": counts, "code": digest}
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     folder = context.cache / "drawn" / f"{make_file_name(card.name)}-{name}"
+    jobs = _list_jobs(spoken, counts)
+    draw = partial(_draw_jobs, generator=generator, classes=spoken, size=size, seed=seed)
     if not folder.is_dir():
-        _draw_all(folder, generator, spoken, counts, size, seed)
+        with build_folder(folder) as building:
+            draw(building, jobs)
+            write_text(building / DIGESTS, _format_digests(_hash_pictures(building, jobs)))
+    else:
+        _repair(folder, jobs, draw, context.cache)
     return _list_items(folder, list(spoken), counts)
 
 
@@ -91,32 +117,21 @@ def _hash_code(module: ModuleType) -> str:
     return digest.hexdigest()
 
 
-def _draw_all(
-    folder: Path,
-    generator: str,
-    classes: dict[str, str],
-    counts: dict[str, int],
-    size: int,
-    seed: int,
-) -> None:
-    jobs = [
+def _list_jobs(classes: Iterable[str], counts: dict[str, int]) -> list[Job]:
+    return [
         (split, name, FIRST[split] + start, min(_BLOCK, count - start))
         for split, count in counts.items()
         for name in classes
         for start in range(0, count, _BLOCK)
     ]
-    with build_folder(folder) as building:
-        _draw_jobs(building, generator, classes, jobs, size, seed)
-
-
-_BLOCK = 8
 
 
 def _draw_jobs(
     building: Path,
+    jobs: list[Job],
+    *,
     generator: str,
     classes: dict[str, str],
-    jobs: list[tuple[str, str, int, int]],
     size: int,
     seed: int,
 ) -> None:
@@ -131,6 +146,57 @@ def _draw_jobs(
     with tqdm(total=total, desc="drawing", unit="img", disable=None) as bar:
         for done in parallel(tasks):
             bar.update(done)
+
+
+def _repair(
+    folder: Path, jobs: list[Job], draw: Callable[[Path, list[Job]], None], cache: Path
+) -> None:
+    # Draw anew what is missing, or is not what was drawn.
+    known = _read_digests(folder / DIGESTS)
+    if not known and not os.access(folder, os.W_OK):
+        return  # of an earlier version, and nobody's to mend
+    found = _hash_pictures(folder, jobs, cache)
+    wrong = {name for name, digest in found.items() if known.get(name) != digest}
+    if not wrong:
+        return
+    log.warning("%d drawn pictures are missing or damaged, and drawn anew: %s", len(wrong), folder)
+    blocks = [job for job in jobs if wrong.intersection(_name_pictures(job))]
+    with (
+        refuse_unwritable(folder),
+        tempfile.TemporaryDirectory(dir=folder.parent, prefix=make_prefix()) as building,
+    ):
+        draw(Path(building), blocks)
+        for name, digest in _hash_pictures(Path(building), blocks).items():
+            if name in wrong:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(Path(building, name), folder / name)
+                found[name] = digest
+    write_text(folder / DIGESTS, _format_digests(found))
+
+
+def _name_pictures(job: Job) -> list[str]:
+    split, name, start, count = job
+    return [f"{split}/{name}/{file_name(start + i)}" for i in range(count)]
+
+
+def _hash_pictures(folder: Path, jobs: list[Job], cache: Path | None = None) -> dict[str, str]:
+    # Of all pictures by name; none for one that is missing.
+    names = [name for job in jobs for name in _name_pictures(job)]
+    there = [name for name in names if (folder / name).is_file()]
+    digests = hash_images([str(folder / name) for name in there], cache)
+    return dict.fromkeys(names, "") | dict(zip(there, digests, strict=True))
+
+
+def _format_digests(digests: dict[str, str]) -> str:
+    return "".join(f"{digest}  {name}\n" for name, digest in digests.items())
+
+
+def _read_digests(file: Path) -> dict[str, str]:
+    try:
+        lines = file.read_bytes().decode(errors="replace").splitlines()
+    except FileNotFoundError:
+        return {}
+    return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
 
 
 def _list_items(folder: Path, names: list[str], counts: dict[str, int]) -> Splits:
