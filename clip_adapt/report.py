@@ -7,7 +7,7 @@ import sys
 from clip_adapt import cli
 from clip_adapt.cli import words
 from clip_adapt.errors import InputError
-from clip_adapt.system.showing import show_line
+from clip_adapt.system.text.showing import show_line
 
 
 def read_schema() -> words.Schema:

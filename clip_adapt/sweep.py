@@ -7,7 +7,7 @@ import time
 
 from clip_adapt import cli
 from clip_adapt.cli import tables, words
-from clip_adapt.system.showing import show_text
+from clip_adapt.system.text.showing import show_text
 
 
 def read_schema() -> words.Schema:

@@ -6,7 +6,7 @@ import sys
 
 from clip_adapt import cli
 from clip_adapt.cli import tables, words
-from clip_adapt.system.processes import is_main
+from clip_adapt.system.launch.processes import is_main
 
 
 def main(argv: list[str]) -> int:

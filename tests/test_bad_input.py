@@ -10,7 +10,8 @@ from PIL import Image
 
 from clip_adapt.adapted import delta
 from clip_adapt.inputs import features
-from clip_adapt.system import files, stopping, tensor_files
+from clip_adapt.system import files, tensor_files
+from clip_adapt.system.launch import stopping
 from clip_adapt.training import fitting, loop
 
 

@@ -19,7 +19,7 @@ from clip_adapt.data.captions import Captions
 from clip_adapt.data.task import Task
 from clip_adapt.errors import InputError
 from clip_adapt.method.contract import Method
-from clip_adapt.system import stopping
+from clip_adapt.system.launch import stopping
 from clip_adapt.system.structures import is_plain, join_tensors, split_tensors
 from clip_adapt.testing.interruption import Killed
 from clip_adapt.training import checkpoint as checkpoints

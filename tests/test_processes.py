@@ -25,8 +25,8 @@ from clip_adapt.evaluation import resampling
 from clip_adapt.method.finding import find_method
 from clip_adapt.runs.configuration import compose
 from clip_adapt.runs.run import run
-from clip_adapt.system import joining, processes
-from clip_adapt.system.processes import LostProcessError, QuietError
+from clip_adapt.system.launch import joining, processes
+from clip_adapt.system.launch.processes import LostProcessError, QuietError
 from clip_adapt.training.examples import Examples, compute_logits
 from clip_adapt.training.loop import train
 from clip_adapt.training.pair_step import PairStep
@@ -304,7 +304,7 @@ def test_processes_that_do_not_find_one_another_are_told_how_to_be_launched(monk
 
 CHILD = """
 import os, signal, sys, time
-from clip_adapt.system import joining
+from clip_adapt.system.launch import joining
 signal.signal(signal.SIGTERM, lambda *_: (print("asked to end", flush=True), os._exit(0)))
 joining.end_with_launcher()
 print("ready", flush=True)

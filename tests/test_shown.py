@@ -18,7 +18,7 @@ from html_page import Page
 from clip_adapt.cli.console import ShownConsole
 from clip_adapt.errors import InputError
 from clip_adapt.pages import facts
-from clip_adapt.system import csv_text, names, showing
+from clip_adapt.system.text import csv_text, names, showing
 
 CLASSES = ("\x1b]0;owned\x07cat", "=1+2 \u202edog", "${oc.env:HOME} [/x] <blink>|`*[x](y)*")
 TEMPLATE = "a photo of {}\nin a ${clinic} \x1b[31m"

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from clip_adapt.api import adapt
 from clip_adapt.data import decoding
-from clip_adapt.system import stopping
+from clip_adapt.system.launch import stopping
 from clip_adapt.training import event_files
 from clip_adapt.training.loop import Loop
 
@@ -147,7 +147,7 @@ def test_another_thread_trains_without_handlers():
 
 WAITS = """
 import os, signal, sys, time
-from clip_adapt.system import stopping
+from clip_adapt.system.launch import stopping
 def work(argv):
     with stopping.defer_stop():
         print("ready", flush=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from clip_adapt.adapted import lookup
-from clip_adapt.system.showing import write_code, write_markdown
+from clip_adapt.system.text.showing import write_code, write_markdown
 
 if TYPE_CHECKING:
     from clip_adapt.adapted.header import Header

@@ -13,8 +13,8 @@ from signal import SIGINT
 
 from clip_adapt.cli.words import VERBS, write_help
 from clip_adapt.errors import InputError, explain_unknown
-from clip_adapt.system import joining, stopping
-from clip_adapt.system.showing import show_text
+from clip_adapt.system.launch import joining, stopping
+from clip_adapt.system.text.showing import show_text
 
 REFUSED, FAULT = 2, 1
 SIGNALLED = 128  # and the number of the signal: 130 for Ctrl-C, 143 for SIGTERM

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from clip_adapt.system.showing import show_line, show_text
+from clip_adapt.system.text.showing import show_line, show_text
 
 WIDTH = 110  # of a file or a pipe, which have none
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from clip_adapt.config.cards import list_cards
 from clip_adapt.evaluation.quantities import COVERAGE, SET_SIZE
 from clip_adapt.system.run_files import CURVE, INDEX, PAGE, RESULTS, SUMMARY
-from clip_adapt.system.showing import show_line, show_text, write_command, write_json
+from clip_adapt.system.text.showing import show_line, show_text, write_command, write_json
 
 if TYPE_CHECKING:
     from clip_adapt.adapted.classifier import Classifier

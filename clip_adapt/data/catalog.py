@@ -18,7 +18,7 @@ from clip_adapt.data.source import (
     recognise_path,
 )
 from clip_adapt.errors import InputError, nearest
-from clip_adapt.system.names import find_name_problem
+from clip_adapt.system.text.names import find_name_problem
 
 
 @dataclass(frozen=True)

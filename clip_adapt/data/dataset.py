@@ -22,7 +22,7 @@ from clip_adapt.data.task import Prompts, Task
 from clip_adapt.errors import InputError, list_lines
 from clip_adapt.system.files import choose_cache_folder, choose_data_folder
 from clip_adapt.system.run_files import TWINS
-from clip_adapt.system.showing import is_utf8, show_line
+from clip_adapt.system.text.showing import is_utf8, show_line
 
 
 @dataclass(frozen=True)

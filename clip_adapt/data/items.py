@@ -10,7 +10,7 @@ from typing import Any
 
 from clip_adapt.config.cards import SPLITS
 from clip_adapt.system.files import hash_file
-from clip_adapt.system.showing import write_json
+from clip_adapt.system.text.showing import write_json
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import numpy as np
 from clip_adapt.data import decoding, scan
 from clip_adapt.data.scan import Survey
 from clip_adapt.errors import InputError, list_lines
-from clip_adapt.system.csv_text import write_table as write_csv
+from clip_adapt.system.text.csv_text import write_table as write_csv
 
 if TYPE_CHECKING:
     from clip_adapt.data.items import Item

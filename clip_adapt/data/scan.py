@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from clip_adapt.data import decoding
 from clip_adapt.data.image_memory import Memory
-from clip_adapt.system import processes
 from clip_adapt.system.files import hash_file
+from clip_adapt.system.launch import processes
 from clip_adapt.system.stamps import Stamp, read_stamp
 
 CHUNK = 512  # files between two writes; an interrupted scan goes on there

@@ -21,8 +21,8 @@ from clip_adapt.evaluation.quantities import COVERAGE, EMPTY, SET_SIZE
 from clip_adapt.evaluation.resampling import describe_bootstrap, estimate_mean
 from clip_adapt.inputs.features import FeatureCache, extract
 from clip_adapt.method.contract import Method
-from clip_adapt.system.csv_text import write_table
-from clip_adapt.system.processes import share_work
+from clip_adapt.system.launch.processes import share_work
+from clip_adapt.system.text.csv_text import write_table
 
 
 @dataclass(frozen=True)

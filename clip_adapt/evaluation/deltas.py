@@ -16,8 +16,8 @@ from clip_adapt.evaluation.classification import Evaluation
 from clip_adapt.evaluation.measuring import compare
 from clip_adapt.evaluation.metric import Metric
 from clip_adapt.inputs.features import FeatureCache
-from clip_adapt.system.names import make_file_name
 from clip_adapt.system.run_files import PREDICTIONS
+from clip_adapt.system.text.names import make_file_name
 
 
 @dataclass(frozen=True)

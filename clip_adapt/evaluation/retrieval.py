@@ -37,8 +37,8 @@ from clip_adapt.evaluation.resampling import (
 from clip_adapt.inputs.features import FeatureCache, extract
 from clip_adapt.method.contract import Method
 from clip_adapt.method.encoding import encode_texts
-from clip_adapt.system.csv_text import write_table
-from clip_adapt.system.showing import write_json
+from clip_adapt.system.text.csv_text import write_table
+from clip_adapt.system.text.showing import write_json
 
 SHOWN = 5  # captions of an image in retrieval.csv
 BLOCK = 1024  # rows of similarities at a time

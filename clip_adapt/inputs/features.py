@@ -22,7 +22,7 @@ from clip_adapt.data import decoding, scan
 from clip_adapt.errors import InputError
 from clip_adapt.inputs.feature_cache import FeatureCache
 from clip_adapt.inputs.views import MADE_BY, Augment, make_view
-from clip_adapt.system import processes
+from clip_adapt.system.launch import processes
 from clip_adapt.system.tensor_files import DIGEST
 
 CENTRE = -1

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from clip_adapt.config import yamls
 from clip_adapt.data.leaks import Twin
 from clip_adapt.errors import InputError
-from clip_adapt.system.csv_text import read_table
 from clip_adapt.system.run_files import (
     ADAPTER,
     CONFIG,
@@ -26,6 +25,7 @@ from clip_adapt.system.run_files import (
     TWINS,
     UNFINISHED,
 )
+from clip_adapt.system.text.csv_text import read_table
 
 
 @dataclass(frozen=True)

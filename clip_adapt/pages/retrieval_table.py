@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median_low
 
 from clip_adapt.errors import InputError
-from clip_adapt.system.csv_text import read_table
+from clip_adapt.system.text.csv_text import read_table
 
 # Besides the nearest texts: text1, cos1 and so on, as many as there are.
 COLUMNS = ("path", "captions", "rank", "right", "right_cos", "wrong", "wrong_cos", "image_ranks")

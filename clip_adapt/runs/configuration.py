@@ -27,7 +27,7 @@ from clip_adapt.objectives._finding import FoundObjective
 from clip_adapt.runs.contradictions import find_contradictions
 from clip_adapt.runs.recipes import read_recipe
 from clip_adapt.system.files import hash_file, locate_resource
-from clip_adapt.system.showing import is_utf8, show_line, write_command
+from clip_adapt.system.text.showing import is_utf8, show_line, write_command
 
 WANTED = {
     "classes": "a folder of class folders, or a table with an image and a label column",

@@ -11,8 +11,8 @@ from clip_adapt.data.source import Gives
 from clip_adapt.errors import InputError
 from clip_adapt.system.files import choose_cache_folder, require_writable, write_text
 from clip_adapt.system.run_files import METRICS
-from clip_adapt.system.showing import write_json
 from clip_adapt.system.temporaries import sweep_cache
+from clip_adapt.system.text.showing import write_json
 
 if TYPE_CHECKING:
     from clip_adapt.adapted.classifier import Classifier

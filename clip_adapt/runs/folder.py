@@ -11,8 +11,8 @@ from clip_adapt.runs import replacement
 from clip_adapt.runs.configuration import Config
 from clip_adapt.system import locks
 from clip_adapt.system.files import require_writable
-from clip_adapt.system.names import make_file_name
 from clip_adapt.system.run_files import FINISHED
+from clip_adapt.system.text.names import make_file_name
 
 
 def choose_folder(config: Config) -> Path:

@@ -25,7 +25,7 @@ from clip_adapt.runs.folder import choose_folder
 from clip_adapt.runs.shared import Shared
 from clip_adapt.system.clock import Clock
 from clip_adapt.system.files import choose_cache_folder
-from clip_adapt.system.processes import run_main_first
+from clip_adapt.system.launch.processes import run_main_first
 
 log = logging.getLogger(__name__)
 

@@ -21,9 +21,9 @@ from clip_adapt.runs.record import write_known, write_run
 from clip_adapt.runs.resuming import open_checkpoint
 from clip_adapt.runs.shared import Shared
 from clip_adapt.system.clock import Clock
-from clip_adapt.system.joining import join_processes
-from clip_adapt.system.processes import hold_on_main, run_on_main
-from clip_adapt.system.stopping import catch_signals
+from clip_adapt.system.launch.joining import join_processes
+from clip_adapt.system.launch.processes import hold_on_main, run_on_main
+from clip_adapt.system.launch.stopping import catch_signals
 from clip_adapt.training.fitting import Trained, Training
 
 

@@ -28,7 +28,7 @@ from clip_adapt.method.contract import Method
 from clip_adapt.method.folds import hold_out
 from clip_adapt.method.table import Table
 from clip_adapt.runs.configuration import Config
-from clip_adapt.system.processes import broadcast
+from clip_adapt.system.launch.processes import broadcast
 from clip_adapt.training.examples import compute_logits
 from clip_adapt.training.fitting import Part, fit
 from clip_adapt.training.recipe import Recipe

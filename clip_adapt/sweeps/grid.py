@@ -20,8 +20,8 @@ from clip_adapt.method import finding
 from clip_adapt.runs.configuration import Config, compose
 from clip_adapt.runs.folder import repair_folder
 from clip_adapt.system.files import locate_resource
-from clip_adapt.system.names import make_file_name
 from clip_adapt.system.run_files import CONFIG, METRICS
+from clip_adapt.system.text.names import make_file_name
 
 NAMED = ("method", "dataset", "model", "shots", "seed")  # what every folder's name holds
 

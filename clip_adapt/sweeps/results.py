@@ -9,8 +9,8 @@ from typing import Any
 
 from clip_adapt.evaluation.quantities import Quantity
 from clip_adapt.sweeps.grid import Cell
-from clip_adapt.system import csv_text
-from clip_adapt.system.showing import write_markdown
+from clip_adapt.system.text import csv_text
+from clip_adapt.system.text.showing import write_markdown
 
 SEED, SHOTS = "seed", "shots"
 

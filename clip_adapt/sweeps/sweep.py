@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clip_adapt.errors import InputError, explain_unknown
-from clip_adapt.system import joining, locks
+from clip_adapt.system import locks
 from clip_adapt.system.files import write_text
+from clip_adapt.system.launch import joining
 from clip_adapt.system.run_files import CURVE, INDEX, METRICS, RESULTS, SUMMARY
-from clip_adapt.system.showing import write_command
+from clip_adapt.system.text.showing import write_command
 
 if TYPE_CHECKING:
     from clip_adapt.evaluation.quantities import Quantity

@@ -21,10 +21,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from clip_adapt.errors import InputError
-from clip_adapt.system import stopping
 from clip_adapt.system.files import write_atomically
-from clip_adapt.system.processes import is_main, run_on_main
+from clip_adapt.system.launch import stopping
+from clip_adapt.system.launch.processes import is_main, run_on_main
 from clip_adapt.system.structures import join_tensors, split_tensors
+from clip_adapt.system.temporaries import sweep
 
 log = logging.getLogger(__name__)
 
@@ -115,8 +116,7 @@ class TrainingCheckpoint:
             self.file.parent.rmdir()
 
     def _find(self) -> dict[str, Any] | None:
-        for half_written in self.file.parent.glob(f".{FILE}.*"):
-            half_written.unlink(missing_ok=True)
+        sweep(self.file.parent)  # what a killed process has half written
         state = self._read()
         if state is None:
             self.drop()

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from clip_adapt.inputs.batches import Batches
 from clip_adapt.method.contract import Method
-from clip_adapt.system.processes import count_processes, share_work
+from clip_adapt.system.launch.processes import count_processes, share_work
 from clip_adapt.training.recipe import Recipe
 
 EVAL_BATCH, PIXEL_BATCH = 1024, 32

@@ -16,7 +16,7 @@ from clip_adapt.adapted import guard
 from clip_adapt.inputs.pixels import Pixels
 from clip_adapt.method.contract import Method
 from clip_adapt.method.folds import hold_out
-from clip_adapt.system.processes import broadcast
+from clip_adapt.system.launch.processes import broadcast
 from clip_adapt.training.checkpoint import TrainingCheckpoint
 from clip_adapt.training.examples import Examples, compute_logits
 from clip_adapt.training.loop import train

@@ -14,14 +14,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from clip_adapt.backbone.compiling import Compiled
 from clip_adapt.errors import InputError
 from clip_adapt.method.contract import Method
 from clip_adapt.method.state import list_tensors, restore_tensors
-from clip_adapt.system import stopping
-from clip_adapt.system.processes import broadcast, count_processes, is_main, read_rank
+from clip_adapt.system.launch import stopping
+from clip_adapt.system.launch.processes import broadcast, count_processes, is_main, read_rank
 from clip_adapt.training.checkpoint import TrainingCheckpoint
 from clip_adapt.training.event_files import open_event_file
 from clip_adapt.training.examples import Examples
@@ -95,8 +96,7 @@ class Loop:
         # Seeds what methods draw while they train (dropout); batches have a stream of their own.
         torch.manual_seed(recipe.seed)
         self.order = torch.Generator().manual_seed(recipe.seed)
-        # Numbers of rows, which stay on the CPU: the same in every process, which takes its part.
-        self.loader = support.order(recipe, self.order)
+        self.loader = prepare_order(support.order(recipe, self.order))
         align_state(method)
         optimizer = make_optimizer(method, recipe)
         self.step = make_step(method, support, recipe)
@@ -281,6 +281,16 @@ def make_accelerator(method: Method, recipe: Recipe) -> Any:
         gradient_accumulation_steps=recipe.accumulate,
         kwargs_handlers=[AutocastKwargs(enabled=False)],
     )
+
+
+def prepare_order(loader: DataLoader[Any]) -> DataLoader[Any]:
+    """Let Accelerate know where an epoch ends: there gradients that are added up make a step.
+
+    The numbers of rows stay on the CPU, and are the same in every process, which takes its part.
+    """
+    from accelerate.data_loader import prepare_data_loader
+
+    return prepare_data_loader(loader, num_processes=1, process_index=0, put_on_device=False)
 
 
 def make_bar(steps: int, is_shown: bool) -> tqdm[Any]:

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from clip_adapt.system.processes import (
+from clip_adapt.system.launch.processes import (
     broadcast,
     count_processes,
     find_channel,

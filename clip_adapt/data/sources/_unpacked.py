@@ -15,7 +15,7 @@ from tqdm import tqdm
 from clip_adapt.config.cards import SPLITS
 from clip_adapt.data.items import Context, Item, Splits
 from clip_adapt.system.files import build_folder, write_text
-from clip_adapt.system.names import make_file_name
+from clip_adapt.system.text.names import make_file_name
 
 # A label, and a function that writes the image to a path without suffix and returns the suffix.
 Row = tuple[int, Callable[[Path], str]]

@@ -33,8 +33,8 @@ from clip_adapt.system.files import (
     refuse_unwritable,
     write_text,
 )
-from clip_adapt.system.names import make_file_name
 from clip_adapt.system.temporaries import make_prefix
+from clip_adapt.system.text.names import make_file_name
 
 log = logging.getLogger(__name__)
 

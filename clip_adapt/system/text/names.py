@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 
-from clip_adapt.system.showing import is_plain
+from clip_adapt.system.text.showing import is_plain
 
 LONGEST = 200  # bytes; file systems take 255, and something may be put behind
 

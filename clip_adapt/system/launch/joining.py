@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from clip_adapt.errors import InputError
-from clip_adapt.system.processes import Group, QuietError, is_alone, set_group
+from clip_adapt.system.launch.processes import Group, QuietError, is_alone, set_group
 
 # How many processes a launcher has started: torchrun, accelerate launch; the kinds of MPI.
 SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")

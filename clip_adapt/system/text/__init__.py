@@ -1,0 +1,1 @@
+"""Text as files, tables and terminals can hold it, whatever stands in it."""
