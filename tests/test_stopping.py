@@ -136,7 +136,7 @@ def test_another_thread_trains_without_handlers():
     def work():
         with stopping.catch_signals(), stopping.defer_stop():
             found.extend(signal.getsignal(one) for one in BOTH)
-            stopping.stop_if_asked()
+            assert not stopping.is_stop_asked()
 
     before = [signal.getsignal(one) for one in BOTH]
     thread = threading.Thread(target=work)
