@@ -49,8 +49,11 @@ class FeatureCache:
     def read(self, group: str, keys: set[str]) -> dict[str, Tensor]:
         """Return the features that are there, by image key."""
         found: dict[str, Tensor] = {}
+        wanted = set(keys)
         for shard in self._list_shards(group):
-            found |= self._read_shard(shard, group, keys - found.keys())
+            here = self._read_shard(shard, group, wanted)
+            found |= here
+            wanted -= here.keys()
         return found
 
     def write(self, group: str, features: dict[str, Tensor]) -> None:
@@ -75,7 +78,7 @@ class FeatureCache:
         if not _may_hold(shard, wanted):
             return {}
         try:
-            features = _read_features(shard, group)
+            keys, features = _read_features(shard, group)
         except DamagedError as error:
             log.warning("a damaged feature file is left aside and made anew: %s (%s)", shard, error)
             with contextlib.suppress(OSError):
@@ -86,7 +89,7 @@ class FeatureCache:
         except OSError as error:
             log.warning("a feature file cannot be read, and is left as it is: %s", error)
             return {}
-        found = {key: features[key] for key in features.keys() & wanted}
+        found = {key: features[row] for row, key in enumerate(keys) if key in wanted}
         if found:
             with contextlib.suppress(OSError):  # of somebody else, or on a read-only disk
                 os.utime(shard)
@@ -116,8 +119,9 @@ def _may_hold(shard: Path, wanted: set[str]) -> bool:
         return True  # reading it says what is wrong
 
 
-def _read_features(shard: Path, group: str) -> dict[str, Tensor]:
-    # Everything that training takes for granted is looked at: it would fail without a word.
+def _read_features(shard: Path, group: str) -> tuple[list[str], Tensor]:
+    # The keys of n images, and their features (n, D). What training takes for granted is looked
+    # at: it would fail without a word.
     tensors, metadata = read_tensors(shard)
     if DIGEST not in metadata:
         raise DamagedError("it has no digest")
@@ -132,7 +136,7 @@ def _read_features(shard: Path, group: str) -> dict[str, Tensor]:
     length = torch.linalg.vector_norm(features, dim=1)
     if not bool(((length - 1).abs() < TOLERANCE).all()):  # false for NaN, too
         raise DamagedError("its features do not have the length 1")
-    return dict(zip(keys, features, strict=True))
+    return keys, features
 
 
 def _list_sizes(folder: Path) -> Iterator[tuple[int, int, Path]]:
