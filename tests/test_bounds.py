@@ -18,6 +18,7 @@ RUN = {
     "shots": COUNT, "batch_size": COUNT, "views": COUNT, "accumulate": COUNT, "text_chunk": COUNT,
     "seed": LENGTH, "epochs": LENGTH, "iterations_per_shot": LENGTH, "warmup": LENGTH,
     "lr": ABOVE_0, "eps": ABOVE_0, "clip_norm": ABOVE_0, "cache_limit": ABOVE_0,
+    "checkpoint": ABOVE_0,
     "weight_decay": ([0.0, 9.0], [-LEAST]), "warmup_lr": ([0.0, 9.0], [-LEAST]),
     "min_lr": ([0.0, 9.0], [-LEAST]), "momentum": SHARE, "label_smoothing": SHARE,
     "conformal": ([LEAST, 0.5], [0.0, 0.5 + 2**-53]), "conformal_images": COUNT,

@@ -137,11 +137,11 @@ def test_a_run_without_val_judges_centre_views(train_tiny, make_folder, monkeypa
         assert torch.allclose(centre.z[:, 0], expected, atol=1e-5)
 
 
-def test_the_weight_is_stored_and_used(train_tiny, animals):
+def test_the_weight_is_stored_and_used(train_tiny, animals, tiny_model):
     words = ["method=linear_probe", "guard=true", "shots=4"]
     code, *_ = train_tiny(animals, *words)
     assert code == 0
-    model = clip_adapt.load("out")
+    model = clip_adapt.load("out", model=tiny_model)
     assert 0 <= model.guard <= 1 and model.header.guard == model.guard
     model.guard = 0.25
     z = torch.randn(2, model.backbone.embed_dim)

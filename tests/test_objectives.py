@@ -126,7 +126,7 @@ def blurred(make_folder, tmp_path):
     return make_folder(tmp_path / "blurred", per_class=8)
 
 
-def test_the_example_trains_measures_and_saves(train_tiny, blurred):
+def test_the_example_trains_measures_and_saves(train_tiny, blurred, tiny_model):
     words = (f"objective={TOY}", "method=adapter", "lr=0.1", "epochs=30", "shots=8", "select=val")
     code, out, err = train_tiny(blurred, *words)
     assert code == 0, out + err
@@ -135,7 +135,7 @@ def test_the_example_trains_measures_and_saves(train_tiny, blurred):
     assert metrics["objective"] == str(TOY) and metrics["n_test"] == 24
     assert metrics["curve"]["loss"][-1] < metrics["curve"]["loss"][0]
     assert "val_neighbour_recall@1" in metrics["curve"]
-    model = load("out/adapter")
+    model = load("out/adapter", model=tiny_model)
     paths = sorted(blurred.glob("test/*/*.png"))
     labels = np.array([path.parent.name for path in paths])
     pixels = torch.stack([model.backbone.preprocess(decode(path)) for path in paths])

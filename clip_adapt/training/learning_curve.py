@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from clip_adapt.method.contract import Method
 from clip_adapt.training.recipe import Recipe
@@ -25,3 +26,8 @@ def explain_not_finite(method: Method, recipe: Recipe, epoch: int) -> str:
 def describe_curve(rows: Curve) -> dict[str, list[float]]:
     """Return a learning curve by name, an entry per epoch, in five digits."""
     return {name: [float(f"{row[name]:.5g}") for row in rows] for name in (rows or [{}])[0]}
+
+
+def read_sums(sums: Tensor) -> list[float]:
+    """Return numbers from the device: this waits for all its work, so it is done once an epoch."""
+    return sums.tolist()

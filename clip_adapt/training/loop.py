@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from clip_adapt.backbone.compiling import Compiled
@@ -26,9 +25,9 @@ from clip_adapt.system.launch.processes import broadcast, count_processes, is_ma
 from clip_adapt.training.checkpoint import TrainingCheckpoint
 from clip_adapt.training.event_files import open_event_file
 from clip_adapt.training.examples import Examples
-from clip_adapt.training.learning_curve import Curve, explain_not_finite
+from clip_adapt.training.learning_curve import Curve, explain_not_finite, read_sums
 from clip_adapt.training.recipe import Recipe, make_optimizer, make_schedule
-from clip_adapt.training.sharing import align_state, average_gradients
+from clip_adapt.training.sharing import align_state, average_gradients, prepare_order
 from clip_adapt.training.step import ClassStep, MakeStep
 from clip_adapt.training.streams import BegunEpoch, read_streams, restore_streams
 
@@ -184,7 +183,7 @@ class Loop:
                 if self.done == self.steps:
                     break
         count = begun.count
-        loss_sum, hit_sum = begun.sums.tolist()  # of whole batches, which every process has
+        loss_sum, hit_sum = read_sums(begun.sums)  # of whole batches, which every process has
         if not math.isfinite(loss_sum):
             if self.checkpoint is not None and is_main():
                 self.checkpoint.drop()  # it leads here again
@@ -281,16 +280,6 @@ def make_accelerator(method: Method, recipe: Recipe) -> Any:
         gradient_accumulation_steps=recipe.accumulate,
         kwargs_handlers=[AutocastKwargs(enabled=False)],
     )
-
-
-def prepare_order(loader: DataLoader[Any]) -> DataLoader[Any]:
-    """Let Accelerate know where an epoch ends: there gradients that are added up make a step.
-
-    The numbers of rows stay on the CPU, and are the same in every process, which takes its part.
-    """
-    from accelerate.data_loader import prepare_data_loader
-
-    return prepare_data_loader(loader, num_processes=1, process_index=0, put_on_device=False)
 
 
 def make_bar(steps: int, is_shown: bool) -> tqdm[Any]:

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from clip_adapt.system.launch.processes import (
     broadcast,
@@ -26,6 +27,16 @@ from clip_adapt.system.launch.processes import (
     read_rank,
     watch_others,
 )
+
+
+def prepare_order(loader: DataLoader[Any]) -> DataLoader[Any]:
+    """Let Accelerate know where an epoch ends: there gradients that are added up make a step.
+
+    The numbers of rows stay on the CPU, and are the same in every process, which takes its part.
+    """
+    from accelerate.data_loader import prepare_data_loader
+
+    return prepare_data_loader(loader, num_processes=1, process_index=0, put_on_device=False)
 
 
 def take_part(rows: Tensor) -> Tensor:
