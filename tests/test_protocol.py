@@ -184,13 +184,26 @@ def test_the_trained_state_goes_to_other_classes(tiny_backbone):
     assert moved.ctx is not trained.ctx
 
 
-class Unseen(list):
-    """Test items that nobody may look at."""
+class Sealed(list):
+    """Test items that nobody may look at before they are unsealed."""
+
+    is_sealed = True
+
+    def look(self, look):
+        assert not self.is_sealed, "a test item was read"
+        return look()
 
     def __iter__(self):
-        raise AssertionError("a test item was read")
+        return self.look(super().__iter__)
 
-    __getitem__ = __len__ = __bool__ = __contains__ = __iter__
+    def __len__(self):
+        return self.look(super().__len__)
+
+    def __getitem__(self, index):
+        return self.look(lambda: list(self)[index])
+
+    def __contains__(self, item):
+        return self.look(lambda: item in list(self))
 
 
 @pytest.fixture
@@ -206,8 +219,10 @@ def sealed(monkeypatch, tmp_path):
 
     def seal(*args):
         checked = check(*args)
-        real["test"] = checked.data.dataset.test
-        sets = {k: replace(getattr(checked.data, k), test=Unseen()) for k in ("pool", "dataset")}
+        real["test"] = Sealed(checked.data.dataset.test)
+        sets = {
+            k: replace(getattr(checked.data, k), test=real["test"]) for k in ("pool", "dataset")
+        }
         folder.rename(hidden)
         log.append("sealed")
         return replace(checked, data=replace(checked.data, **sets))
@@ -215,6 +230,7 @@ def sealed(monkeypatch, tmp_path):
     def unseal(*args, **kwargs):
         assert log == ["sealed", "calibrated"]
         hidden.rename(folder)
+        real["test"].is_sealed = False
         log.append("evaluated")
         return measure(args[0], real["test"], *args[2:], **kwargs)
 
@@ -259,8 +275,8 @@ def test_a_method_that_looks_at_test_images_is_caught(adapt, sealed, make_folder
 
 def test_the_draws_hold_no_test_item(five):
     dataset = Dataset.load(five)
-    support = replace(dataset, test=Unseen()).few_shot(4)
+    support = replace(dataset, test=Sealed()).few_shot(4)
     tested = {item.path for item in dataset.test}
     assert tested.isdisjoint(item.path for item in (*support.train, *support.val))
     with pytest.raises(AssertionError, match="a test item was read"):
-        list(replace(dataset, test=Unseen()).test)
+        list(replace(dataset, test=Sealed()).test)
