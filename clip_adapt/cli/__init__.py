@@ -12,7 +12,7 @@ import signal
 import sys
 
 from clip_adapt.cli.words import VERBS, write_help
-from clip_adapt.errors import InputError, explain_unknown
+from clip_adapt.errors import InputError, explain_unknown, shorten
 
 REFUSED, FAULT, INTERRUPTED = 2, 1, 130
 
@@ -27,7 +27,8 @@ def main(argv: list[str] | None = None) -> int:
         print("\nclip-adapt VERB --help lists a verb's options.")
         return 0 if words else REFUSED
     if words[0] not in VERBS:
-        print(f"error: {explain_unknown('verb', words[0], VERBS)}", file=sys.stderr)
+        problem = shorten(explain_unknown("verb", words[0], VERBS))
+        print(f"error: {problem}", file=sys.stderr)
         return REFUSED
     return run(words[0], words[1:])
 
@@ -48,7 +49,7 @@ def run(verb: str, argv: list[str]) -> int:
     try:
         return importlib.import_module(f"clip_adapt.{verb}").main(argv)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {shorten(str(error))}", file=sys.stderr)
         return REFUSED
     except KeyboardInterrupt:
         # Worker threads may still decode; nothing that they do is waited for.

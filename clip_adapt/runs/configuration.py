@@ -10,7 +10,6 @@ import json
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from clip_adapt.backbone.devices import resolve_device
@@ -28,6 +27,7 @@ from clip_adapt.objectives import Objective, find_objective, list_objectives
 from clip_adapt.objectives._finding import FoundObjective
 from clip_adapt.runs.contradictions import find_contradictions
 from clip_adapt.system.files import hash_file, locate_resource
+from clip_adapt.system.reading import make_path
 
 WANTED = {
     "classes": "a folder of class folders, or a table with an image and a label column",
@@ -266,7 +266,7 @@ def _find_data_problems(found: FoundObjective, card: DataCard | None) -> list[st
 def _hash_code(o: RunOptions, method: Found, cards_read: Iterable[DataCard]) -> dict[str, str]:
     metrics = [o.metrics] if isinstance(o.metrics, str) else o.metrics or []
     named = [o.objective, *metrics, *(card.source for card in cards_read)]
-    own = [Path(name).expanduser() for name in named if name.endswith(".py")]
+    own = [make_path(name) for name in named if name.endswith(".py")]
     own += [method.file] if method.file else []
     return {str(path): hash_file(path) for path in own}
 

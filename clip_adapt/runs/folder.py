@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,13 +11,14 @@ from pathlib import Path
 from clip_adapt.runs.configuration import Config
 from clip_adapt.system import locks
 from clip_adapt.system.files import require_writable
+from clip_adapt.system.reading import make_path
 
 
 def choose_folder(config: Config) -> Path:
     """Return where a run's files go."""
     o = config.options
     if o.output is not None:
-        return Path(o.output).expanduser()
+        return make_path(o.output)
     model = config.model.name.replace("/", "-")
     name = f"{config.method.name}-{model}-{config.objective.name_draw(o)}-seed{o.seed}"
     if o.protocol != "few_shot":
@@ -31,7 +33,7 @@ def hold_folder(folder: Path) -> Iterator[None]:
     Raises:
         InputError: when another process holds the folder, or it cannot be written.
     """
-    new = [place for place in (folder, *folder.parents) if not place.exists()]
+    new = [place for place in (folder, *folder.parents) if not os.path.exists(place)]
     try:
         with locks.hold_lock(folder / locks.NAME, f"the output folder {folder}"):
             try:
