@@ -23,6 +23,14 @@ def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
     return f" - did you mean {prefix + by_lower[match[0]]!r}?" if match else "."
 
 
+def shorten(text: str, limit: int = 1000) -> str:
+    """Return a text whose lines are cut after so many characters, with a count of the rest."""
+    return "\n".join(
+        line if len(line) <= limit else f"{line[:limit]} ... ({len(line) - limit} characters more)"
+        for line in text.split("\n")
+    )
+
+
 def explain_unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """Return one line that names what is unknown, the nearest spelling, and what exists."""
     names = list(known)

@@ -247,7 +247,7 @@ SPLIT = {
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ("{", "{s} cannot be read as JSON: "),
+        ("{", "{s} is damaged: it is not JSON ("),
         ([], "{s} is no split file: expected "),
         ({"test": []}, "{s} is no split file: expected "),
         (

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -27,6 +28,7 @@ from clip_adapt.errors import InputError
 from clip_adapt.method.contract import Method
 from clip_adapt.method.finding import Found
 from clip_adapt.system.files import write_atomically, write_text
+from clip_adapt.system.reading import make_path
 from clip_adapt.system.tensor_files import DIGEST, DamagedError, read_tensors, write_tensors
 
 FILE, README = "adapter.safetensors", "README.md"
@@ -120,11 +122,11 @@ def locate(path: str | Path) -> Path:
     Raises:
         InputError: when there is none.
     """
-    here = Path(path).expanduser()
+    here = make_path(path)
     for candidate in (here / FILE, here / "adapter" / FILE, here):
-        if candidate.is_file():
+        if os.path.isfile(candidate):
             return candidate
-    if here.exists() or str(path).count("/") != 1 or str(path).startswith((".", "/", "~")):
+    if os.path.exists(here) or str(path).count("/") != 1 or str(path).startswith((".", "/", "~")):
         raise InputError(
             f"no delta at {path}: expected a folder with {FILE} (looked at {here.absolute()})"
         )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from clip_adapt.config.values import Between
@@ -97,7 +97,7 @@ def _predict(
 def _split_words(words: Sequence[str], classes: list[str] | None) -> tuple[str | None, list[str]]:
     # The delta, if one is given, and the images. With classes only a folder, or a delta's file,
     # is one; without, the first word is.
-    named = bool(words) and (Path(words[0]).is_dir() or words[0].endswith(SUFFIX))
+    named = bool(words) and (os.path.isdir(words[0]) or words[0].endswith(SUFFIX))
     if words and (classes is None or named):
         return words[0], list(words[1:])
     return None, list(words)

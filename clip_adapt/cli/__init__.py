@@ -12,7 +12,7 @@ import sys
 from signal import SIGINT
 
 from clip_adapt.cli.words import VERBS, write_help
-from clip_adapt.errors import InputError, explain_unknown
+from clip_adapt.errors import InputError, explain_unknown, shorten
 from clip_adapt.system.launch import joining, stopping
 from clip_adapt.system.text.showing import show_text
 
@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def say_error(error: object) -> None:
     """Print why something is refused: what names and files hold is shown, not obeyed."""
-    print(f"error: {show_text(error)}", file=sys.stderr)
+    print(f"error: {shorten(show_text(error))}", file=sys.stderr)
 
 
 def run(verb: str, argv: list[str]) -> int:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from clip_adapt.config import cards, options, yamls
@@ -38,7 +38,7 @@ def split_words(argv: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     given: dict[str, Any] = {}
     for word in argv:
         match = re.match(r"^([A-Za-z_][\w.]*)=(.*)$", word, re.DOTALL)
-        if match and not Path(word).is_file():
+        if match and not os.path.isfile(word):
             given[match[1]] = TypedText(match[2])
         else:
             names.append(word)

@@ -95,7 +95,7 @@ def validate(
         try:
             checked[key] = check(value, option.annotation)
         except ValueError as expected:
-            problems.append(f"{prefix}{key}={value}{at}: expected {expected}")
+            problems.append(f"{prefix}{key}={_write_value(value)}{at}: expected {expected}")
     return checked, problems
 
 
@@ -120,6 +120,13 @@ def _list_constructors(function: Callable[..., Any]) -> list[Callable[..., Any]]
 def _list_keywords(function: Callable[..., Any]) -> list[inspect.Parameter]:
     parameters = inspect.signature(function).parameters.values()
     return [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+
+
+def _write_value(value: Any) -> str:
+    try:
+        return str(value)
+    except ValueError:  # Python writes no number of more than 4300 digits
+        return "..."
 
 
 def _read_default(field: dataclasses.Field[Any]) -> Any:

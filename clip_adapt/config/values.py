@@ -7,6 +7,7 @@ annotation of what receives them.
 from __future__ import annotations
 
 import math
+import os
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import yaml
 
 from clip_adapt.config.plain_yaml import load_plain
+from clip_adapt.system.reading import make_path
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,8 @@ class IsPath:
 
     def make_absolute(self, value: str, folder: Path) -> str:
         """Return the path, relative to the folder, as an absolute one; a name as it is."""
-        path = (folder / Path(value).expanduser()).absolute()
-        return value if self.or_name and not path.exists() else str(path)
+        path = (folder / make_path(value)).absolute()
+        return value if self.or_name and not os.path.exists(path) else str(path)
 
     def __str__(self) -> str:
         return "a name or a path" if self.or_name else "a path"
@@ -61,6 +63,13 @@ class IsPath:
 
 FilePath = Annotated[str, IsPath()]
 NameOrPath = Annotated[str, IsPath(or_name=True)]
+
+
+LARGEST = 2**63 - 1  # whole numbers beyond it fit into no seed, size or count
+
+
+class TooLargeError(ValueError):
+    """A whole number that nothing can be made with; the message says so whatever is expected."""
 
 
 class TypedText(str):
@@ -169,6 +178,8 @@ def _check_bounds(value: Any, annotation: Any) -> Any:
     bounds = [mark for mark in marks if isinstance(mark, Between)]
     try:
         checked = check(value, inner)
+    except TooLargeError:
+        raise
     except ValueError:
         raise ValueError(describe(annotation)) from None
     numbers = checked if isinstance(checked, list | tuple) else [checked]
@@ -216,11 +227,13 @@ def _check_mapping(value: Any, annotation: Any) -> Any:
 
 
 def _check_scalar(value: Any, annotation: Any) -> Any:
+    if isinstance(value, int) and annotation in (int, float) and abs(value) > LARGEST:
+        raise TooLargeError("a number of at most 18 digits")
     if annotation is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     right_type = isinstance(value, annotation) and not (
         annotation is int and isinstance(value, bool)
     )
-    if not right_type or (annotation is float and math.isnan(value)):
+    if not right_type or (annotation is float and not math.isfinite(value)):
         raise ValueError(describe(annotation))
     return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from clip_adapt.data.source import (
     recognise_path,
 )
 from clip_adapt.errors import InputError, nearest
+from clip_adapt.system.reading import make_path
 from clip_adapt.system.text.names import find_name_problem
 
 
@@ -52,7 +54,7 @@ def find_dataset(
     """
     given = dict(overrides or {})
     source = _find_given(given.pop("source", None))
-    written = _read_card(name) or _recognise(Path(name).expanduser(), source, wants)
+    written = _read_card(name) or _recognise(make_path(name), source, wants)
     if written is None:
         raise InputError(_explain_unknown(name))
     source = source or _find_written(written)
@@ -94,7 +96,7 @@ def _find_written(written: Written) -> Source:
     # A card may be somebody else's, and code is run only when the user himself names its file.
     name = _require_text(written.values.get("source", "folder"), written.where)
     if name.endswith(".py"):
-        path = (written.folder or Path.cwd()) / Path(name).expanduser()
+        path = (written.folder or Path.cwd()) / make_path(name)
         raise InputError(
             f"{written.where} names the source {name}, a Python file, which would be run. If you "
             f"trust it, say so yourself: dataset.source={path.absolute()}"
@@ -111,7 +113,7 @@ def _require_text(name: Any, where: str = "") -> str:
 
 
 def _read_card(name: str) -> Written | None:
-    path = Path(name).expanduser()
+    path = make_path(name)
     if name in list_cards("dataset"):
         return Written(yamls.read_yaml(locate_card("dataset", name)), None, f"datasets/{name}.yaml")
     if path.suffix in (".yaml", ".yml"):
@@ -121,7 +123,7 @@ def _read_card(name: str) -> Written | None:
 
 def _recognise(path: Path, source: Source | None, wants: Gives) -> Written | None:
     # A source that is given is asked first; what others say of the path may fit it as well.
-    if not path.exists():
+    if not os.path.exists(path):
         return None
     values = source.recognise(path) if source else None
     values = values or recognise_path(path, wants)
@@ -143,7 +145,7 @@ def _explain_unknown(name: str) -> str:
     return (
         f"unknown data set {name!r}{nearest(name, known)} There is: {', '.join(known)}; or give "
         f"the path of {describe_recognised()}, or a card.yaml. No such folder or file exists: "
-        f"{Path(name).expanduser().absolute()}"
+        f"{make_path(name).absolute()}"
     )
 
 

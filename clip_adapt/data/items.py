@@ -10,6 +10,7 @@ from typing import Any
 
 from clip_adapt.config.cards import SPLITS
 from clip_adapt.system.files import hash_file
+from clip_adapt.system.reading import make_path
 from clip_adapt.system.text.showing import write_json
 
 
@@ -65,7 +66,7 @@ class Context:
 
     def place(self, path: str) -> Path:
         """Return a path of a card: that of a card that ships is relative to the data folder."""
-        return self.data / Path(path).expanduser()
+        return self.data / make_path(path)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from clip_adapt.config import yamls
 from clip_adapt.data.leaks import Twin
 from clip_adapt.errors import InputError
+from clip_adapt.system import reading
 from clip_adapt.system.run_files import (
     ADAPTER,
     CONFIG,
@@ -132,11 +132,8 @@ class Facts:
         path = self.folder / name
         if not path.is_file():
             return []
-        try:
-            lines = path.read_text(encoding="utf-8").split("\n")
-            return [json.loads(line) for line in lines if line]
-        except ValueError as error:
-            raise InputError(f"{path} is damaged: {error}. Run again: {self.command}") from error
+        lines = reading.read_text(path).split("\n")
+        return [reading.parse_json(line, str(path)) for line in lines if line]
 
     def near_duplicates(self) -> list[Twin]:
         """Return the rows of near_duplicates.csv.
@@ -171,7 +168,7 @@ def read(folder: Path, metrics: dict[str, Any] | None = None) -> Facts:
         if not path.is_file():
             raise InputError(f"{folder} holds no finished run: {path.name} is missing")
     require_own(config_file)  # it stands on the page as it is
-    text = config_file.read_text(encoding="utf-8")
+    text = reading.read_text(config_file)
     return Facts(
         folder, metrics or _read_json(folder / METRICS), yamls.read_yaml(config_file), text
     )
@@ -201,10 +198,10 @@ def find_finished(folder: Path) -> list[Path]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is damaged: {error}. Remove it and run again.") from error
+    held = reading.read_json(path)
+    if not isinstance(held, dict) or not isinstance(held.get("test"), dict):
+        raise InputError(f"{path} holds no metrics of a run. Remove it and run again.")
+    return held
 
 
 def _read_predictions(path: Path) -> ImagePredictions:

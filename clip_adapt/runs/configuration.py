@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from clip_adapt.backbone.devices import resolve_device
@@ -27,6 +26,7 @@ from clip_adapt.objectives._finding import FoundObjective
 from clip_adapt.runs.contradictions import find_contradictions
 from clip_adapt.runs.recipes import read_recipe
 from clip_adapt.system.files import hash_file, locate_resource
+from clip_adapt.system.reading import make_path
 from clip_adapt.system.text.showing import is_utf8, show_line, write_command
 
 WANTED = {
@@ -259,7 +259,7 @@ def _find_data_problems(found: FoundObjective, card: DataCard | None) -> list[st
 def _hash_code(o: RunOptions, method: Found, cards_read: Iterable[DataCard]) -> dict[str, str]:
     metrics = [o.metrics] if isinstance(o.metrics, str) else o.metrics or []
     named = [o.objective, *metrics, *(card.source for card in cards_read)]
-    own = [Path(name).expanduser() for name in named if name.endswith(".py")]
+    own = [make_path(name) for name in named if name.endswith(".py")]
     own += [method.file] if method.file else []
     return {str(path): hash_file(path) for path in own}
 

@@ -10,6 +10,7 @@ from clip_adapt.data import catalog
 from clip_adapt.data.source import Gives
 from clip_adapt.errors import InputError
 from clip_adapt.system.files import choose_cache_folder, require_writable, write_text
+from clip_adapt.system.reading import make_path
 from clip_adapt.system.run_files import METRICS
 from clip_adapt.system.temporaries import sweep_cache
 from clip_adapt.system.text.showing import write_json
@@ -55,7 +56,7 @@ def measure_deltas(
 
     more = find_metrics(metrics)
     catalog.find_dataset(dataset)  # says what is wrong with it before anything is loaded
-    folder = Path(output).expanduser() if output is not None else None
+    folder = make_path(output) if output is not None else None
     models = _load_deltas(adapters, model, method_file, device, precision)
     wanted = _choose_gives(models, classes)
     card = catalog.find_dataset(dataset, wants=wanted)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from clip_adapt.runs import replacement
 from clip_adapt.runs.configuration import Config
 from clip_adapt.system import locks
 from clip_adapt.system.files import require_writable
+from clip_adapt.system.reading import make_path
 from clip_adapt.system.run_files import FINISHED
 from clip_adapt.system.text.names import make_file_name
 
@@ -19,7 +21,7 @@ def choose_folder(config: Config) -> Path:
     """Return where a run's files go."""
     o = config.options
     if o.output is not None:
-        return Path(o.output).expanduser()
+        return make_path(o.output)
     model = config.model.name.replace("/", "-")
     name = f"{config.method.name}-{model}-{config.objective.name_draw(o)}-seed{o.seed}"
     if o.protocol != "few_shot":
@@ -34,7 +36,7 @@ def hold_folder(folder: Path) -> Iterator[None]:
     Raises:
         InputError: when another process holds the folder, or it cannot be written.
     """
-    new = [place for place in (folder, *folder.parents) if not place.exists()]
+    new = [place for place in (folder, *folder.parents) if not os.path.exists(place)]
     try:
         with _lock(folder):
             require_writable(folder)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from clip_adapt.errors import InputError
 from clip_adapt.system.files import write_text
+from clip_adapt.system.reading import make_path
 from clip_adapt.system.run_files import CONFIG, INDEX, PAGE
 
 
@@ -24,16 +27,34 @@ def write_pages(folder: str, *, all: bool = False) -> Path:
     from clip_adapt.pages import facts
     from clip_adapt.runs.folder import repair_folders
 
-    place = Path(folder).expanduser()
-    if not place.is_dir():
+    place = make_path(folder)
+    if not os.path.isdir(place):
         raise InputError(f"no such folder: {place} (looked at {place.absolute()})")
     repair_folders(place)
-    if (place / CONFIG).is_file():
-        return write_page(place)
+    if os.path.isfile(place / CONFIG):
+        with _refuse_damaged(place):
+            return write_page(place)
     if all:
         for path in facts.find_finished(place):
-            write_page(path)
+            with _refuse_damaged(path):
+                write_page(path)
     return write_index(place)
+
+
+@contextlib.contextmanager
+def _refuse_damaged(folder: Path) -> Iterator[None]:
+    # A run's files are written by its objective and its methods, and any number of hands may have
+    # been at them since: whatever a page stumbles over stands in them.
+    try:
+        yield
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"the files of the run {folder} are damaged or were changed by hand: its page cannot "
+            f"be made of them ({type(error).__name__}: {reason}). Run again, or put them back"
+        ) from error
 
 
 def write_page(folder: Path) -> Path:

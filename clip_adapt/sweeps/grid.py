@@ -20,6 +20,7 @@ from clip_adapt.method import finding
 from clip_adapt.runs.configuration import Config, compose
 from clip_adapt.runs.folder import repair_folder
 from clip_adapt.system.files import locate_resource
+from clip_adapt.system.reading import make_path
 from clip_adapt.system.run_files import CONFIG, METRICS
 from clip_adapt.system.text.names import make_file_name
 
@@ -63,7 +64,7 @@ def expand(given: Mapping[str, Any], output: str | None = None) -> tuple[Path, l
     lists = [choices[key] or [given[key]] for key in given]
     combinations = [dict(zip(given, values, strict=True)) for values in itertools.product(*lists)]
     wanted = _drop_repeats([_keep_own(one, given) for one in combinations])
-    top = Path(output).expanduser() if output else _choose_folder(given)
+    top = make_path(output) if output else _choose_folder(given)
     cells, problems = [], []
     for one in wanted:
         values = {key: _parse_value(one[key]) for key in varied if key in one}

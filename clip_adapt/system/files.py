@@ -16,8 +16,14 @@ from pathlib import Path
 import platformdirs
 
 from clip_adapt.errors import InputError
+from clip_adapt.system.reading import make_path
 from clip_adapt.system.stamps import Stamp, is_settled, read_stamp
 from clip_adapt.system.temporaries import make_prefix, sweep_once
+
+# What file systems answer that have no such call: SMB, exFAT and FUSE to chmod, others to fsync.
+UNKNOWN = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM)
+# And what some answer that cannot open or sync a folder.
+UNKNOWN_OF_FOLDERS = (*UNKNOWN, errno.EBADF, errno.EACCES)
 
 
 @contextlib.contextmanager
@@ -37,7 +43,7 @@ def write_atomically(path: Path) -> Iterator[Path]:
             temporary = Path(name)
             yield temporary
             flush(temporary)
-            os.chmod(temporary, 0o666 & ~_read_umask())
+            _allow_reading(temporary)
             os.replace(temporary, path)
             flush(path.parent)
     finally:
@@ -80,7 +86,7 @@ def build_folder(folder: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def refuse_unwritable(folder: Path) -> Iterator[None]:
     """Turn the operating system's refusal to write into a message with a remedy."""
-    reasons = {
+    reasons: dict[int | None, str] = {
         errno.ENOSPC: "the disk is full",
         errno.EDQUOT: "the disk quota is used up",
         errno.EROFS: "the file system is read-only",
@@ -90,6 +96,17 @@ def refuse_unwritable(folder: Path) -> Iterator[None]:
         errno.EEXIST: "a part of this path is a file",
         errno.ENOENT: "a part of this path cannot be created",
         errno.EFBIG: "the file would be larger than is allowed here",
+        errno.ENAMETOOLONG: "its name is too long for this file system",
+        errno.EIO: "the disk reports an error",
+        errno.ESTALE: "the network file system has lost it",
+        errno.EMFILE: "too many files are open",
+        errno.ENFILE: "too many files are open",
+        errno.ELOOP: "its links lead in a circle",
+        errno.ENODEV: "the device is gone",
+        errno.ENXIO: "the device is gone",
+        errno.EISDIR: "a folder is in the way of a file",
+        errno.ENOTEMPTY: "a folder is in the way",
+        errno.EBUSY: "it is in use",
     }
     try:
         yield
@@ -135,13 +152,13 @@ def _hash_unchanged(path: str, stamp: Stamp) -> str:
 def choose_cache_folder(cache_dir: str | None = None) -> Path:
     """Return where caches lie: ``cache_dir``, $CLIP_ADAPT_CACHE, or the platform's cache folder."""
     chosen = cache_dir or os.environ.get("CLIP_ADAPT_CACHE")
-    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("clip_adapt"))
+    return make_path(chosen) if chosen else Path(platformdirs.user_cache_dir("clip_adapt"))
 
 
 def choose_data_folder(data_dir: str | None = None) -> Path:
     """Return where data sets of cards lie: ``data_dir``, $CLIP_ADAPT_DATA, or ``data`` here."""
     chosen = data_dir or os.environ.get("CLIP_ADAPT_DATA") or "data"
-    return Path(chosen).expanduser().absolute()
+    return make_path(chosen).absolute()
 
 
 def locate_resource(*parts: str) -> Path:
@@ -159,7 +176,6 @@ def flush(path: Path) -> None:
 
     Windows and some network file systems know nothing of the kind for folders.
     """
-    unknown = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM)
     try:
         handle = os.open(path, os.O_RDONLY)
         try:
@@ -169,7 +185,16 @@ def flush(path: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        if error.errno not in unknown or not path.is_dir():
+        if error.errno not in (UNKNOWN_OF_FOLDERS if path.is_dir() else UNKNOWN):
+            raise
+
+
+def _allow_reading(path: Path) -> None:
+    # A temporary file is its owner's alone; file systems without permissions know no such thing.
+    try:
+        os.chmod(path, 0o666 & ~_read_umask())
+    except OSError as error:
+        if error.errno not in UNKNOWN:
             raise
 
 

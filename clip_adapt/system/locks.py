@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import logging
 import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 from clip_adapt.errors import InputError
 from clip_adapt.system.files import refuse_unwritable
 
 NAME = ".lock"
+WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
+
+log = logging.getLogger(__name__)
 
 
 class BusyError(InputError):
@@ -39,7 +44,7 @@ def hold_lock(path: Path, what: str) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path, timeout=0)
         try:
-            lock.acquire()
+            _acquire(lock, what)
         except Timeout:
             raise BusyError(
                 f"{what} is in use by {_read_holder(path)}: wait until it ends, or choose another "
@@ -52,7 +57,23 @@ def hold_lock(path: Path, what: str) -> Iterator[None]:
         # Taken away while it is still held: who opened it before finds it gone and starts over.
         with contextlib.suppress(OSError):
             path.unlink()
-        lock.release()
+        with contextlib.suppress(OSError):  # where there are no locks there is none to let go
+            lock.release()
+
+
+def _acquire(lock: BaseFileLock, what: str) -> None:
+    # Some network and FUSE file systems know no locks. A run goes on there: what is lost is only
+    # that a second one into the same folder is noticed.
+    try:
+        lock.acquire()
+    except OSError as error:
+        if error.errno not in WITHOUT_LOCKS:
+            raise
+        log.warning(
+            "%s lies on a file system without locks (%s): see to it that no other run writes there",
+            what,
+            error.strerror,
+        )
 
 
 def _read_holder(path: Path) -> str:

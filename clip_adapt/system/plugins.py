@@ -10,6 +10,7 @@ import functools
 import hashlib
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from typing import Any
 
 from clip_adapt.errors import InputError, explain_unknown, nearest
 from clip_adapt.system.files import locate_resource
+from clip_adapt.system.reading import make_path
 from clip_adapt.system.stamps import Stamp, read_stamp
 
 
@@ -79,7 +81,7 @@ def find_plugin(name: str, kind: Kind, others: Sequence[str] = ()) -> Plugin:
         InputError: when there is none of that name, or when it fails on import.
     """
     if name.endswith(".py"):
-        path = Path(name).expanduser()
+        path = make_path(name)
         return Plugin(path.stem, import_file(path, kind.word), path)
     known = sorted({*list_names(kind), *others})
     if name not in known:
@@ -118,7 +120,7 @@ def import_file(path: Path, word: str) -> ModuleType:
     Raises:
         InputError: when it does not exist or fails.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(f"{word} file {path} does not exist (looked at {path.absolute()})")
     resolved = path.resolve()
     try:

@@ -6,7 +6,7 @@ open_clip's layout (``open_clip_config.json``), or CLIP and SigLIP of transforme
 from __future__ import annotations
 
 import functools
-import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +17,8 @@ import open_clip
 from clip_adapt.backbone.weights import checkpoint, hub, transformers_names
 from clip_adapt.backbone.weights.checkpoint import Checkpoint
 from clip_adapt.errors import InputError
+from clip_adapt.system import reading
+from clip_adapt.system.reading import list_folder, make_path
 
 Json = dict[str, Any]
 CONFIG = "open_clip_config.json"
@@ -50,20 +52,21 @@ def find_plan(text: str) -> Callable[[], ModelPlan] | None:
     """Return what reads the folder or repository that a text names, None when it names neither."""
     if text.startswith("hf-hub:"):
         return functools.partial(_plan_repository, text.removeprefix("hf-hub:"))
-    path = Path(text.removeprefix("local-dir:")).expanduser()
-    if text.startswith("local-dir:") or (path.is_dir() and text not in open_clip.list_models()):
+    path = make_path(text.removeprefix("local-dir:"))
+    known = text in open_clip.list_models()
+    if text.startswith("local-dir:") or (os.path.isdir(path) and not known):
         return functools.partial(_plan_folder, path)
     return None
 
 
 def _plan_folder(folder: Path) -> ModelPlan:
-    if (folder / CONFIG).is_file():
+    if os.path.isfile(folder / CONFIG):
         held = read_json(folder / CONFIG)
         plan = _make_open_clip_plan(str(folder), held, folder)
         return replace(
             plan, read=lambda: checkpoint.read_checkpoint(_find_weights(folder, OPEN_CLIP_FILES))
         )
-    if (folder / "config.json").is_file():
+    if os.path.isfile(folder / "config.json"):
         pre = folder / "preprocessor_config.json"
 
         def read() -> Checkpoint:
@@ -129,7 +132,7 @@ def _find_weights(folder: Path, preferred: tuple[str, ...]) -> Path:
     for name in preferred:
         if (folder / name).is_file():
             return folder / name
-    found = sorted(p for p in folder.iterdir() if p.suffix in checkpoint.SUFFIXES)
+    found = [p for p in list_folder(folder) if p.suffix in checkpoint.SUFFIXES]
     if len(found) == 1:
         return found[0]
     raise InputError(
@@ -144,10 +147,7 @@ def read_json(path: Path) -> Json:
     Raises:
         InputError: when it holds none.
     """
-    try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON: {error}") from error
+    held = reading.read_json(path)
     if not isinstance(held, dict):
         raise InputError(f"{path} holds no configuration: expected a JSON object")
     return held

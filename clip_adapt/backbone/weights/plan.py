@@ -24,8 +24,13 @@ from clip_adapt.backbone.weights.layouts import OPEN_CLIP_FILES, Json, ModelPlan
 from clip_adapt.config.cards import ModelCard, list_cards
 from clip_adapt.errors import InputError, nearest
 from clip_adapt.system.files import locate_resource
+from clip_adapt.system.reading import make_path
 
 log = logging.getLogger(__name__)
+
+
+class UnbuildableError(InputError):
+    """A configuration asks for what the libraries cannot build."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,11 @@ def make_plan(card: ModelCard) -> ModelPlan:
     Raises:
         InputError: with what exists, when the architecture or the weights do not.
     """
+    with _refuse_unbuildable(card):
+        return _make_plan(card)
+
+
+def _make_plan(card: ModelCard) -> ModelPlan:
     own = layouts.find_plan(card.architecture)
     if own is not None:
         plan = own()
@@ -109,7 +119,7 @@ def _add_weights(card: ModelCard, plan: ModelPlan, pretrained: str) -> ModelPlan
     if foreign is not None:
         return _require_same_architecture(card, plan, foreign(), pretrained)
     path = _resolve_path(pretrained)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(
             f"model.pretrained={pretrained} is neither a tag of {plan.name} nor a file "
             f"(looked at {path.absolute()}){nearest(pretrained, tags)} Tags: "
@@ -121,7 +131,7 @@ def _add_weights(card: ModelCard, plan: ModelPlan, pretrained: str) -> ModelPlan
 def _plan_architecture(card: ModelCard) -> ModelPlan:
     if card.architecture.endswith(".json"):
         path = _resolve_path(card.architecture)
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise InputError(f"the architecture file {path} does not exist")
         config = read_json(path)
         return ModelPlan(path.stem, config.get("model_cfg", config), {}, path.parent)
@@ -205,12 +215,23 @@ def _require_gelu(name: str, config: Json, quick: bool, source: str) -> None:
 @contextmanager
 def _clear_errors(card: ModelCard) -> Iterator[None]:
     try:
-        yield
+        with _refuse_unbuildable(card):
+            yield
+    except UnbuildableError:
+        raise
     except InputError as error:
         raise InputError(f"model {card.name!r} cannot be loaded: {error}") from error
+
+
+@contextmanager
+def _refuse_unbuildable(card: ModelCard) -> Iterator[None]:
+    try:
+        yield
+    except InputError:
+        raise
     except Exception as error:  # open_clip, timm and transformers each have errors of their own
         reason = " ".join(str(error).split())[:300]
-        raise InputError(
+        raise UnbuildableError(
             f"model {card.name!r} cannot be loaded: its configuration asks for what open_clip "
             f"{open_clip.__version__} cannot build: {type(error).__name__}: {reason}"
         ) from error
@@ -218,4 +239,4 @@ def _clear_errors(card: ModelCard) -> Iterator[None]:
 
 def _resolve_path(text: str) -> Path:
     inside = text.removeprefix("package:")
-    return locate_resource(*inside.split("/")) if inside != text else Path(text).expanduser()
+    return locate_resource(*inside.split("/")) if inside != text else make_path(text)

@@ -8,6 +8,7 @@ library, which executes nothing, rebuilds containers and tensors, and takes all 
 
 from __future__ import annotations
 
+import math
 import pickletools
 import re
 import zipfile
@@ -30,6 +31,8 @@ STORAGES = {
     "BoolStorage": torch.bool,
 }
 _MARK = object()
+MOST_OBJECTS, DEEPEST = 100_000, 100  # the largest CLIP has some thousand, ten inside one another
+MOST_CODE = 64 << 20  # bytes
 
 
 @dataclass
@@ -62,28 +65,46 @@ def read_archive(path: Path) -> dict[str, Tensor]:
     Raises:
         InputError: when the archive holds something that such files do not hold.
     """
-    with zipfile.ZipFile(path) as archive:
-        root = next(n for n in archive.namelist() if n.endswith("/data.pkl"))[: -len("data.pkl")]
-        kept = _find_declared(archive, root)
-        try:
-            read_tree = _Reader(archive, root).read_tree()
-            return _collect_tensors(read_tree, kept)
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(
-                f"{path} is not a TorchScript archive that can be read as data ({error!r}). "
-                "Ask for the weights as .safetensors."
-            ) from error
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            root = next(n for n in names if n.endswith("/data.pkl"))[: -len("data.pkl")]
+            kept = _find_declared(archive, root)
+            return _collect_tensors(_Reader(archive, root).read_tree(), kept)
+    except (*_DAMAGE, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path} is not a TorchScript archive that can be read as data ({error!r}). "
+            "Ask for the weights as .safetensors."
+        ) from error
 
 
-def _collect_tensors(
-    node: _Object, kept: dict[str, set[str]], prefix: str = ""
-) -> dict[str, Tensor]:
+_DAMAGE = (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError, EOFError,
+           NotImplementedError, StopIteration, OSError)  # fmt: skip
+
+
+def _read_member(archive: zipfile.ZipFile, name: str) -> bytes:
+    # TorchScript compresses its code only; a few bytes could stand for any number of them.
+    member = archive.getinfo(name)
+    if member.file_size > max(member.compress_size, MOST_CODE):
+        raise ValueError(f"{name} would unpack to {member.file_size} bytes")
+    return archive.read(member)
+
+
+def _collect_tensors(top: _Object, kept: dict[str, set[str]]) -> dict[str, Tensor]:
+    # An object may be named from many places, and each name of a tensor counts; a file of three
+    # kilobytes can name one by more ways than there are atoms, or by way of itself.
     found: dict[str, Tensor] = {}
-    for name, value in node.attributes.items():
-        if isinstance(value, _Object):
-            found |= _collect_tensors(value, kept, f"{prefix}{name}.")
-        elif isinstance(value, Tensor) and name in kept.get(node.cls, ()):
-            found[f"{prefix}{name}"] = value
+    waiting, visited = [("", top)], 0
+    while waiting:
+        prefix, node = waiting.pop()
+        visited += 1
+        if visited > MOST_OBJECTS or prefix.count(".") > DEEPEST:
+            raise ValueError("its objects refer to one another without end")
+        for name, value in node.attributes.items():
+            if isinstance(value, _Object):
+                waiting.append((f"{prefix}{name}.", value))
+            elif isinstance(value, Tensor) and name in kept.get(node.cls, ()):
+                found[f"{prefix}{name}"] = value
     return found
 
 
@@ -95,7 +116,9 @@ def _find_declared(archive: zipfile.ZipFile, root: str) -> dict[str, set[str]]:
         if not (file.startswith(f"{root}code/__torch__/") and file.endswith(".py")):
             continue
         module = file[len(f"{root}code/__torch__/") : -len(".py")].replace("/", ".")
-        for chunk in re.split(r"^class ", archive.read(file).decode(), flags=re.MULTILINE)[1:]:
+        for chunk in re.split(r"^class ", _read_member(archive, file).decode(), flags=re.MULTILINE)[
+            1:
+        ]:
             lists = re.findall(r"^  __(?:parameters|buffers)__ = \[(.*?)\]", chunk, re.M | re.S)
             names = {name for part in lists for name in re.findall(r'"([^"]+)"', part)}
             declared[f"{module}.{chunk.partition('(')[0]}"] = names
@@ -109,10 +132,11 @@ class _Reader:
         self.archive, self.root = archive, root
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
+        self.storages: dict[str, Tensor] = {}
 
     def read_tree(self) -> _Object:
         for instruction, argument, _ in pickletools.genops(
-            self.archive.read(f"{self.root}data.pkl")
+            _read_member(self.archive, f"{self.root}data.pkl")
         ):
             self._step(instruction.name, argument)
         (result,) = self.stack
@@ -177,9 +201,11 @@ class _Reader:
 
     def _read_storage(self, description: tuple[Any, ...]) -> Tensor:
         _, kind, key, _, count = description
-        dtype = STORAGES[kind.name.rpartition(".")[2]]
-        data = bytearray(self.archive.read(f"{self.root}data/{key}"))
-        return torch.frombuffer(data, dtype=dtype, count=count) if count else torch.empty(0)
+        if key not in self.storages:  # once, however many tensors lie in it
+            dtype = STORAGES[kind.name.rpartition(".")[2]]
+            data = bytearray(_read_member(self.archive, f"{self.root}data/{key}"))
+            self.storages[key] = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0)
+        return self.storages[key][:count]
 
 
 def _build_object(instruction: str, head: Any, argument: Any) -> Any:
@@ -191,6 +217,8 @@ def _build_object(instruction: str, head: Any, argument: Any) -> Any:
         return head
     if head == _Name("torch._utils._rebuild_tensor_v2"):
         storage, offset, size, stride = argument[:4]
+        if math.prod(size) > storage.numel():
+            raise ValueError(f"a tensor of {size} in {storage.numel()} values")
         return storage.as_strided(size, stride, offset)
     if head == _Name("torch._utils._rebuild_parameter"):
         return argument[0]

@@ -7,18 +7,19 @@ text towers are built from a configuration on disk, and of CoCa the contrastive 
 from __future__ import annotations
 
 import copy
-import json
+import os
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import timm
 from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer, SimpleTokenizer
-from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from torch import Tensor, nn
 
 from clip_adapt.backbone.weights import foreign, hub
+from clip_adapt.backbone.weights.preprocessing import read_preprocessing
 from clip_adapt.errors import InputError
+from clip_adapt.system.reading import read_json
 
 Json = dict[str, Any]
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "spiece.model")
@@ -80,15 +81,18 @@ def build_model(config: Json, image_size: int | None = None, folder: Path | None
 
 
 def finish_model(model: Any, config: Json, preprocess: Json, image_size: int | None) -> None:
-    """Bring a model whose weights are loaded to the form that a backbone has, in place."""
+    """Bring a model whose weights are loaded to the form that a backbone has, in place.
+
+    Raises:
+        InputError: when a value of the preprocessing cannot be used.
+    """
     if image_size is not None and hasattr(model.visual, "set_input_size"):
         model.visual.set_input_size(image_size)
     if hasattr(model, "text_decoder"):  # CoCa writes captions, too; only its towers are used
         del model.text_decoder
     for tower in (model.visual, model.text):
         tower.output_tokens = False
-    merged = merge_preprocess_dict(PreprocessCfg(), preprocess)
-    model.visual.preprocess_cfg = {**merged, "size": model.visual.image_size}
+    model.visual.preprocess_cfg = read_preprocessing(preprocess, model.visual.image_size)
 
 
 def build_tokenizer(name: str, config: Json, folder: Path | None = None) -> Any:
@@ -141,7 +145,7 @@ def describe_architecture(config: Json, folder: Path | None) -> Json:
     if "hf_model_name" not in config["text_cfg"]:
         return config
     config = copy.deepcopy(config)
-    held = json.loads(find_text_configuration(config, folder).read_text(encoding="utf-8"))
+    held = read_json(find_text_configuration(config, folder))
     for passing in (
         "transformers_version",
         "_name_or_path",
@@ -167,6 +171,6 @@ def _find_place(name: str, folder: Path | None, files: tuple[str, ...]) -> Path 
     # files lie in it, any folder, or a hub id.
     candidates = [folder / name, folder] if folder is not None else []
     for candidate in (*candidates, Path(name)):
-        if any((candidate / file).is_file() for file in files):
+        if any(os.path.isfile(candidate / file) for file in files):
             return candidate
     return name

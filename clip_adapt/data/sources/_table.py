@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
 import io
 from dataclasses import dataclass
@@ -63,25 +64,36 @@ def _read_text(path: Path, encoding: str) -> str:
         raise InputError(f"the table {path} cannot be read: {error.strerror}") from error
     if not data.strip():
         raise InputError(f"the table {path} is empty")
-    try:
-        codec = codecs.lookup(encoding).name
-    except LookupError:
-        raise InputError(
-            f"dataset.encoding={encoding}: no such encoding; expected utf-8, cp1252, utf-16 ..."
-        ) from None
+    codec = _find_codec(encoding)
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and "16" not in codec:
         raise InputError(f"{path} is written in UTF-16: say so with dataset.encoding=utf-16")
     if b"\0" in data and "16" not in codec and "32" not in codec:
         line = data[: data.index(b"\0")].count(b"\n") + 1
         raise InputError(f"{path}, line {line}: a NUL byte; this is no text, or it is damaged")
     try:
-        return data.decode(encoding)
+        return data.decode(codec)
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise InputError(
             f"{path}, line {line}: byte 0x{data[error.start]:02x} is not {encoding}. Save the "
             "table as UTF-8, or say what it is: dataset.encoding=cp1252"
         ) from error
+
+
+def _find_codec(encoding: str) -> str:
+    # Some codecs compress or encrypt (zip, hex, rot13), some are of domain names, and "undefined"
+    # refuses everything.
+    try:
+        codec = codecs.lookup(encoding).name
+        with contextlib.suppress(UnicodeDecodeError):  # of two bytes or more a character
+            b"a".decode(encoding)
+        if codec in ("idna", "punycode"):
+            raise LookupError
+        return codec
+    except (LookupError, ValueError):
+        raise InputError(
+            f"dataset.encoding={encoding}: no such encoding; expected utf-8, cp1252, utf-16 ..."
+        ) from None
 
 
 def _read_columns(path: Path, names: list[str]) -> list[str]:

@@ -6,7 +6,6 @@ labels and names are used as they stand in it.
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from clip_adapt.config.values import FilePath
 from clip_adapt.data.items import Context, Item, Splits
 from clip_adapt.data.sources._fetch import fetch_images
 from clip_adapt.errors import InputError, list_lines, nearest
+from clip_adapt.system.reading import list_folder, read_json
 
 RECOGNISES = "a split file (split_zhou_*.json)"
 PREFIX = "split_zhou_"
@@ -23,7 +23,7 @@ PREFIX = "split_zhou_"
 
 def recognises(path: Path) -> dict[str, Any] | None:
     """Return what a card would say of a split file, or of a folder that holds one."""
-    if path.is_dir():
+    if os.path.isdir(path):
         found = list(path.glob(f"{PREFIX}*.json"))
         return {"name": path.resolve().name, "file": str(found[0])} if len(found) == 1 else None
     if path.suffix.lower() == ".json" and path.stem.startswith(PREFIX):
@@ -53,7 +53,7 @@ def read(
         InputError: when the file or images are missing, or when the file is not of this form.
     """
     path = context.place(file)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(_describe_missing(card, f"the split file {path} is missing"))
     rows = _read_rows(path)
     classes = _list_classes(rows, path)
@@ -79,16 +79,19 @@ def _describe_missing(card: DataCard, what: str) -> str:
 
 
 def _read_rows(path: Path) -> dict[str, list[tuple[str, int, str]]]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as JSON: {error}") from error
+    content = read_json(path)
     if not isinstance(content, dict) or not content.get("train") or not content.get("test"):
         raise InputError(
             f'{path} is no split file: expected {{"train": [[path, label, class name], ...], '
             '"val": [...], "test": [...]}'
         )
-    return {split: [_check_row(r, split, path) for r in content.get(split, [])] for split in SPLITS}
+    return {split: _read_split(content.get(split, []), split, path) for split in SPLITS}
+
+
+def _read_split(rows: Any, split: str, path: Path) -> list[tuple[str, int, str]]:
+    if not isinstance(rows, list):
+        raise InputError(f"{path}: expected a list of [path, label, class name] in {split}")
+    return [_check_row(row, split, path) for row in rows]
 
 
 def _check_row(row: Any, split: str, path: Path) -> tuple[str, int, str]:
@@ -108,8 +111,8 @@ def _list_classes(rows: dict[str, list[tuple[str, int, str]]], path: Path) -> li
                 raise InputError(
                     f"{path} calls label {label} both {names[label]!r} and {name!r} (at {image})"
                 )
-    if sorted(names) != list(range(len(names))):
-        absent = sorted(set(range(max(names))) - names.keys())
+    absent = [label for label in range(len(names)) if label not in names]
+    if absent:
         raise InputError(f"{path} has no images of labels {', '.join(map(str, absent))}")
     return [names[label] for label in range(len(names))]
 
@@ -130,12 +133,12 @@ def _list_folders(path: Path, images: list[str] | None, context: Context) -> lis
     if images is not None:
         return [context.place(folder) for folder in images]
     top = path.absolute().parent
-    inside = [p for p in top.iterdir() if p.is_dir() and not p.name.startswith(".")]
-    return [top, *sorted(inside)]
+    inside = [p for p in list_folder(top) if p.is_dir() and not p.name.startswith(".")]
+    return [top, *inside]
 
 
 def _find_holding(folders: list[Path], image: str) -> Path | None:
-    return next((f.absolute() for f in folders if (f / image).is_file()), None)
+    return next((f.absolute() for f in folders if os.path.isfile(f / image)), None)
 
 
 def _refuse_missing_images(parts: dict[str, list[Item]], path: Path, folder: Path) -> None:

@@ -6,6 +6,7 @@ splits on every machine, whatever their file names; copies of one image stay tog
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from clip_adapt.data.decoding import SUFFIXES
 from clip_adapt.data.items import Context, Item, Splits
 from clip_adapt.data.splitting import SPLIT_NAMES, split_by_content
 from clip_adapt.errors import InputError
+from clip_adapt.system.reading import list_folder, make_path
 
 RECOGNISES = "a folder of class folders"
 ASKED_LAST = True  # any folder may be one
@@ -22,7 +24,7 @@ ASKED_LAST = True  # any folder may be one
 
 def recognises(path: Path) -> dict[str, Any] | None:
     """Return what a card would say of a folder."""
-    return {"name": path.resolve().name, "root": str(path)} if path.is_dir() else None
+    return {"name": path.resolve().name, "root": str(path)} if os.path.isdir(path) else None
 
 
 def read(
@@ -43,8 +45,8 @@ def read(
     Raises:
         InputError: when it does not exist, is empty, has no class folders or one class only.
     """
-    top = context.place(root) if splits else Path(root).expanduser()
-    if not top.is_dir():
+    top = context.place(root) if splits else make_path(root)
+    if not os.path.isdir(top):
         raise InputError(_describe_missing(card, top))
     folders = _find_split_folders(top, splits)
     if folders["train"] is None:
@@ -85,11 +87,11 @@ def _read_splits(top: Path, folders: dict[str, Path | None], card: DataCard) -> 
 
 
 def _find_split_folder(top: Path, split: str) -> Path | None:
-    return next((top / name for name in SPLIT_NAMES[split] if (top / name).is_dir()), None)
+    return next((top / name for name in SPLIT_NAMES[split] if os.path.isdir(top / name)), None)
 
 
 def _list_classes(folder: Path, card: DataCard) -> list[str]:
-    found = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    found = sorted(p.name for p in list_folder(folder) if p.is_dir() and not p.name.startswith("."))
     missing = [name for name in card.classes if name not in found]
     if missing:
         raise InputError(f"{folder} has no folder for the card's classes {', '.join(missing)}")
@@ -110,18 +112,18 @@ def _list_classes(folder: Path, card: DataCard) -> list[str]:
 
 
 def _list_images(folder: Path) -> list[Path]:
-    return sorted(
+    return [
         path
-        for path in folder.iterdir()
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
+        for path in list_folder(folder)
+        if path.suffix.lower() in SUFFIXES and path.name[0] != "." and os.path.isfile(path)
+    ]
 
 
 def _list_items(folder: Path, classes: list[str]) -> list[Item]:
     return [
         Item(str(path.absolute()), label)
         for label, name in enumerate(classes)
-        if (folder / name).is_dir()
+        if os.path.isdir(folder / name)
         for path in _list_images(folder / name)
     ]
 
@@ -130,7 +132,7 @@ def _refuse_unknown_classes(
     folders: dict[str, Path | None], classes: list[str], card: DataCard
 ) -> None:
     for folder in filter(None, folders.values()):
-        others = [p.name for p in folder.iterdir() if p.is_dir() and p.name not in classes]
+        others = [p.name for p in list_folder(folder) if p.is_dir() and p.name not in classes]
         others = [n for n in others if _list_images(folder / n)] if not card.classes else []
         if others:
             raise InputError(

@@ -6,6 +6,7 @@ The images' own bytes are written once into the cache folder, without being enco
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from clip_adapt.data.items import Context, Splits
 from clip_adapt.data.sources._unpacked import Row, unpack_images
 from clip_adapt.data.splitting import SPLIT_NAMES, split_by_content
 from clip_adapt.errors import InputError, explain_unknown
+from clip_adapt.system.reading import make_path
 
 SUFFIXES = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"RIFF": ".webp", b"GIF8": ".gif",
             b"BM": ".bmp", b"II*\0": ".tif", b"MM\0*": ".tif"}  # fmt: skip
@@ -76,9 +78,9 @@ def _load(repo: str, config: str | None, revision: str | None, context: Context)
         raise InputError(
             "source: huggingface needs the package datasets: pip install 'clip-adapt[huggingface]'"
         ) from error
-    folder = Path(repo).expanduser()
+    folder = make_path(repo)
     try:
-        if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+        if any(os.path.isfile(folder / name) for name in ("dataset_dict.json", "state.json")):
             return datasets.load_from_disk(str(folder))
         local = None if context.download else datasets.DownloadConfig(local_files_only=True)
         return datasets.load_dataset(repo, config, revision=revision, download_config=local)

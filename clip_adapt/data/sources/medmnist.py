@@ -6,6 +6,7 @@ The images are read one by one from the file and written once into the cache fol
 
 from __future__ import annotations
 
+import os
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -60,7 +61,7 @@ def read(
     """
     folder = context.place(root)
     path = folder / (f"{flag}.npz" if size == SIZES[0] else f"{flag}_{size}.npz")
-    if not path.is_file():
+    if not os.path.isfile(path):
         _fetch_file(path, flag, size, context)
     try:
         with zipfile.ZipFile(path) as archive:
