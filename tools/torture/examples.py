@@ -117,6 +117,7 @@ def warm_up(folder: Path) -> None:
     run_quietly("train", f"dataset={folder / 'pictures'}", f"model={folder / 'model'}",
                 "method=zero_shot", f"output={folder / 'more'}",
                 f"cache_dir={folder / 'c'}")  # fmt: skip
-    run_quietly("predict", str(run / "adapter"), picture)
-    run_quietly("evaluate", str(run / "adapter"), f"dataset={folder / 'pictures'}")
+    model = f"model={folder / 'model'}"
+    run_quietly("predict", str(run / "adapter"), picture, model)
+    run_quietly("evaluate", str(run / "adapter"), f"dataset={folder / 'pictures'}", model)
     run_quietly("report", str(folder))

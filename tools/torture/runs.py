@@ -56,9 +56,12 @@ def start(words: Sequence[str], said: Path) -> int:
         return pid
     code = cli.FAULT
     try:
-        with said.open("w", encoding="utf-8", errors="replace") as file:
-            with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
-                code = cli.run(words[0], list(words[1:]))
+        with (
+            said.open("w", encoding="utf-8", errors="replace") as file,
+            contextlib.redirect_stdout(file),
+            contextlib.redirect_stderr(file),
+        ):
+            code = cli.run(words[0], list(words[1:]))
     finally:
         os._exit(code)
 

@@ -29,7 +29,7 @@ MEMORY = 4 << 30  # bytes more than a worker starts with
 
 @dataclass
 class Plan:
-    """What is to be done: ``count`` inputs of a kind, by a seed; faulty ones are kept in ``keep``."""
+    """What is to be done: ``count`` inputs of a kind, by a seed; the faulty go to ``keep``."""
 
     kind: Kind
     examples: Any

@@ -109,7 +109,7 @@ def build_tokenizer(name: str, config: Json, folder: Path | None = None) -> Any:
     source = _find_place(text["hf_tokenizer_name"], folder, TOKENIZER_FILES)
     mode = text.get("tokenizer_mode")
     try:
-        return HFTokenizer(
+        made = HFTokenizer(
             str(source),
             context_length=length,
             tokenizer_mode=mode,
@@ -124,6 +124,19 @@ def build_tokenizer(name: str, config: Json, folder: Path | None = None) -> Any:
             f"--local-dir DIR`, copy DIR here, and set hf_tokenizer_name to it in the model's "
             "open_clip configuration"
         ) from error
+    _try_tokenizer(made, source)
+    return made
+
+
+def _try_tokenizer(tokenizer: Any, source: Path | str) -> None:
+    # What its files lack shows at the first text; a panic of its Rust code is no Exception.
+    try:
+        tokenizer(["a photo", "of a"])
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"the tokenizer of {source} cannot be used: {reason}") from error
 
 
 def find_text_configuration(config: Json, folder: Path | None) -> Path:

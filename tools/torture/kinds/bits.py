@@ -19,7 +19,8 @@ def flip_delta(random: Random, valid: Delta, place: Path) -> Call:
     (place / "adapter" / "adapter.safetensors").write_bytes(_flip(random, valid.data))
 
     def call() -> int:
-        code = cli.run("predict", [str(place / "adapter"), str(valid.picture)])
+        words = [str(place / "adapter"), str(valid.picture), f"model={valid.model}"]
+        code = cli.run("predict", words)
         if code == 0:
             raise Wrong("a flipped bit in a delta was not noticed")
         return code

@@ -69,8 +69,8 @@ def prepare(folder: Path) -> Line:
     lines = {
         "train": [*data, *examples.QUICK],
         "sweep": [*data[:-1], "seed=[1, 2]", "output=out", *examples.QUICK],
-        "evaluate": [delta, f"dataset={pictures}"],
-        "predict": [delta, picture],
+        "evaluate": [delta, f"dataset={pictures}", f"model={model}"],
+        "predict": [delta, picture, f"model={model}"],
         "report": [str(folder)],
     }
     options = {verb: _list_options(verb) for verb in lines}
@@ -106,11 +106,11 @@ def _spoil(random: Random, line: list[str], verb: str, valid: Line) -> None:
             line[at] = f"{line[at].partition('=')[0]}={value}"
         case "word":
             line.insert(at, value)
-        case "drop" if line and not line[at].startswith("output"):
+        case "drop" if line and not line[at].startswith(("output", "dataset")):
             del line[at]
         case "twice" if line:
             line.append(line[at])
-        case "cut" if line and not line[at].startswith("output"):
+        case "cut" if line and not line[at].startswith(("output", "dataset=")):
             line[at] = line[at][: random.randrange(len(line[at]) + 1)]
         case _:
             line.append(f"{value[:300]}=1")
