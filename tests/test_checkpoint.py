@@ -106,6 +106,14 @@ def test_killed_after_any_step_a_training_goes_on(run, tmp_path, options):
         assert rows == curve
 
 
+def test_gradients_that_are_being_added_up_are_in_no_checkpoint(run, tmp_path):
+    shift, _ = run(accumulate=2)
+    again, _ = run(
+        StopsAfter(tmp_path / "one", [1]), accumulate=2
+    )  # it is not asked after the first
+    assert torch.equal(again, shift) and not list(tmp_path.iterdir())
+
+
 def test_a_training_that_is_killed_again_and_again_comes_to_its_end(run, tmp_path):
     shift, curve = run(optimizer="adam")
     for last in (2, 3, 5, 11):

@@ -172,17 +172,17 @@ def test_a_second_signal_ends_at_once(number):
     process.stdout.close()
 
 
-def test_a_signal_that_a_launcher_passes_on_is_one_with_the_first():
-    process = subprocess.Popen([sys.executable, "-c", WAITS], stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "ready\n"
-    process.send_signal(signal.SIGINT)
-    process.send_signal(signal.SIGINT)
-    process.send_signal(signal.SIGTERM)
-    time.sleep(0.5)
-    assert process.poll() is None
-    process.kill()
-    process.wait()
-    process.stdout.close()
+def test_a_signal_that_a_launcher_passes_on_is_one_with_the_first(monkeypatch):
+    now, ended = [0.0], []
+    monkeypatch.setattr(stopping.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(stopping.os, "_exit", ended.append)
+    with stopping.catch_signals(), stopping.defer_stop():
+        for seconds, number in [(0.0, signal.SIGINT), (0.05, signal.SIGINT), (9, signal.SIGTERM)]:
+            now[0] = seconds
+            signal.raise_signal(number)
+        assert ended == [] and stopping.is_stop_asked()
+        signal.raise_signal(signal.SIGINT)
+    assert ended == [130]
 
 
 def test_what_is_still_to_be_decoded_is_not_waited_for():
