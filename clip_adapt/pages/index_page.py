@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,20 +100,26 @@ def _make_columns(runs: list[Facts]) -> list[Column]:
         *(_make_column("zero_shot", q, f"zero-shot {q.spoken}") for q in headline[:1]),
         Column(
             "trainable parameters",
-            lambda run: run.metrics.get("trainable_parameters"),
+            lambda run: _find(run.metrics, "trainable_parameters"),
             "{:,}".format,
         ),
-        Column(
-            "time", lambda run: run.metrics.get("seconds", {}).get("total"), numbers.write_duration
-        ),
+        Column("time", lambda run: _find(run.metrics, "seconds", "total"), numbers.write_duration),
     ]
 
 
 def _make_column(split: str, quantity: Quantity, title: str) -> Column:
     def value(run: Facts) -> float | None:
-        return ((run.metrics.get(split) or {}).get(quantity.name) or {}).get("value")
+        return _find(run.metrics, split, quantity.name, "value")
 
     return Column(title, value, quantity.write_value)
+
+
+def _find(metrics: Mapping[str, Any], *names: str) -> float | None:
+    # A number inside of what somebody else may have written; None where it is not.
+    value: Any = metrics
+    for name in names:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def _find_page(run: Facts, top: Path) -> str | None:

@@ -25,7 +25,7 @@ from clip_adapt.runs.folder import choose_folder
 from clip_adapt.runs.shared import Shared
 from clip_adapt.system.clock import Clock
 from clip_adapt.system.files import choose_cache_folder
-from clip_adapt.system.launch.processes import run_main_first
+from clip_adapt.system.launch.processes import run_main_first, run_on_main
 
 log = logging.getLogger(__name__)
 
@@ -98,17 +98,22 @@ def prepare_run(config: Config, shared: Shared, clock: Clock) -> Prepared:
     task = objective.make_task(o, checked.data, draw)
     choice = None
     if config.candidates:
-        with clock.count("choose"):
+        folder, candidates = choose_folder(config), config.candidates
+
+        def choose() -> tuple[int, dict[str, Any]]:
             chosen = selection.choose(
-                config.candidates,
+                candidates,
                 draw.support,
                 backbone,
                 cache,
                 lambda candidate: make_method(candidate, backbone, task),
                 make_recipe,
             )
-        folder = choose_folder(config)
-        config, choice = replace(chosen.config, given=config.given), chosen.facts
+            return [c is chosen.config for c in candidates].index(True), chosen.facts
+
+        with clock.count("choose"):  # one process: the others would only do the same
+            index, choice = run_on_main(choose)
+        config = replace(candidates[index], given=config.given)
     else:
         folder = choose_folder(config)
     run = Run(

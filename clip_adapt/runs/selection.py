@@ -28,7 +28,6 @@ from clip_adapt.method.contract import Method
 from clip_adapt.method.folds import hold_out
 from clip_adapt.method.table import Table
 from clip_adapt.runs.configuration import Config
-from clip_adapt.system.launch.processes import broadcast
 from clip_adapt.training.examples import compute_logits
 from clip_adapt.training.fitting import Part, fit
 from clip_adapt.training.recipe import Recipe
@@ -121,7 +120,6 @@ def choose(
         scores.append(
             Score(config.method.name, float(hits.mean()), float(losses.mean()), len(hits), took)
         )
-    scores = broadcast(scores)  # several processes must not choose differently by a last bit
     best = max(scores, key=lambda score: (score.accuracy, -score.nll))
     chosen = candidates[scores.index(best)]
     table = _write_table(scores, best, len(parts))

@@ -22,6 +22,7 @@ from clip_adapt.method.contract import Method
 from clip_adapt.method.state import list_tensors, restore_tensors
 from clip_adapt.system.launch import stopping
 from clip_adapt.system.launch.processes import broadcast, count_processes, is_main, read_rank
+from clip_adapt.system.quiet import ignore_warnings
 from clip_adapt.training.checkpoint import TrainingCheckpoint
 from clip_adapt.training.event_files import open_event_file
 from clip_adapt.training.examples import Examples
@@ -266,9 +267,10 @@ class Loop:
 
 def make_accelerator(method: Method, recipe: Recipe) -> Any:
     """Return what places, scales and shares a training; autocast is the step's own."""
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-    from accelerate.utils import AutocastKwargs
+    with ignore_warnings():  # it adds a filter of its own, which would stay
+        from accelerate import Accelerator
+        from accelerate.state import AcceleratorState
+        from accelerate.utils import AutocastKwargs
 
     # One process may train several methods, each with its own precision and device.
     AcceleratorState._reset_state(reset_partial_state="LOCAL_RANK" not in os.environ)

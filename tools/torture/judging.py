@@ -20,6 +20,7 @@ from PIL import Image
 from clip_adapt import cli
 from clip_adapt.errors import InputError
 
+OWN = (".sweep.lock", ".claims")
 LONGEST_MESSAGE = 20_000  # characters: nobody reads more, and a terminal need not take more
 
 
@@ -61,7 +62,7 @@ def judge(call: Call, place: Path) -> Outcome:
         return Outcome(1, _name_fault(error), traceback.format_exc())
     finally:
         os.chdir("/")
-    fault = _find_fault(code, said.getvalue(), place) or _compare_state(before)
+    fault = _find_fault(code, printed.getvalue(), said.getvalue(), place) or _compare_state(before)
     return Outcome(code, fault, said.getvalue()[-3000:] if fault else "")
 
 
@@ -74,17 +75,19 @@ def _run(call: Call) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _find_fault(code: int, said: str, place: Path) -> str:
-    if code not in (0, cli.REFUSED):
+def _find_fault(code: int, printed: str, said: str, place: Path) -> str:
+    # A sweep goes on without the runs that are refused, lists them, and ends with code 1.
+    is_sweep = code == cli.FAULT and " runs failed:" in printed
+    if code not in (0, cli.REFUSED) and not is_sweep:
         return f"code {code}"
     messages = [line for line in said.splitlines() if line.startswith("error: ")]
     if code == cli.REFUSED and len(messages) != 1:
         return f"{len(messages)} messages"
     if code == cli.REFUSED and len(said) > LONGEST_MESSAGE:
         return "a message without end"
-    if "Traceback" in said:
+    if "Traceback" in said + printed:
         return "a printed traceback"
-    left = [p.name for p in place.rglob(".*.*") if p.is_file()]
+    left = [p.name for p in place.rglob(".*") if p.name not in OWN]
     left += ["out"] * (code == cli.REFUSED and (place / "out").exists())
     return f"left behind: {left[0][:30]}" if left else ""
 

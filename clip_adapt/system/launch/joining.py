@@ -15,6 +15,7 @@ from typing import Any
 
 from clip_adapt.errors import InputError
 from clip_adapt.system.launch.processes import Group, QuietError, is_alone, set_group
+from clip_adapt.system.quiet import ignore_warnings
 
 # How many processes a launcher has started: torchrun, accelerate launch; the kinds of MPI.
 SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
@@ -100,7 +101,9 @@ def _watch_launcher(launcher: int) -> None:
 def _start_group(cpu: bool) -> tuple[Group, Any]:
     import torch
     import torch.distributed as dist
-    from accelerate import PartialState
+
+    with ignore_warnings():
+        from accelerate import PartialState
 
     if "OMP_NUM_THREADS" not in os.environ:  # torchrun sets it to 1; others leave it open
         beside = int(os.environ.get("LOCAL_WORLD_SIZE") or count_launched())
