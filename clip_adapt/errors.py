@@ -23,12 +23,18 @@ def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
     return f" - did you mean {prefix + by_lower[match[0]]!r}?" if match else "."
 
 
-def shorten(text: str, limit: int = 1000) -> str:
-    """Return a text whose lines are cut after so many characters, with a count of the rest."""
-    return "\n".join(
+def shorten(text: str, limit: int = 1000, lines: int = 120) -> str:
+    """Return a text cut after so many lines, and each after so many characters.
+
+    What is left out is counted.
+    """
+    whole = text.split("\n")
+    kept = [
         line if len(line) <= limit else f"{line[:limit]} ... ({len(line) - limit} characters more)"
-        for line in text.split("\n")
-    )
+        for line in whole[:lines]
+    ]
+    left = len(whole) - len(kept)
+    return "\n".join(kept + [f"... and {left} more lines"] * bool(left))
 
 
 def explain_unknown(kind: str, name: str, known: Iterable[str]) -> str:

@@ -194,7 +194,9 @@ def _name(one: Mapping[str, Any]) -> str:
     if len(name) <= 100 and re.fullmatch(r"[\w.=+-]+", name + d + m + b):
         return name
     # Too long for a name, a path, or made of what names cannot hold: config.yaml says the rest.
-    digest = hashlib.sha256("\n".join([d, m, b, *numbers, *extra]).encode()).hexdigest()[:10]
+    digest = hashlib.sha256(
+        "\n".join([d, m, b, *numbers, *extra]).encode(errors="surrogatepass")
+    ).hexdigest()[:10]
     short = (re.sub(r"[^\w.+]+", "_", stem)[:24] for stem in stems)
     return "-".join([*short, *numbers, digest])
 
