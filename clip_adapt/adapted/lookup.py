@@ -65,9 +65,9 @@ def choose_card(backbone: Mapping[str, Any], file: Path, model: str | None) -> M
         weights = backbone.get("pretrained") or "beside it"
         raise InputError(
             f"{file} sits on the backbone {backbone['name']} (architecture "
-            f"{backbone.get('architecture')}, weights {weights}), whose card does not ship. Nothing "
-            "is opened or fetched because a delta names it: say where that backbone is with "
-            "model=NAME, card.yaml, FOLDER or hf-hub:OWNER/NAME"
+            f"{backbone.get('architecture')}, weights {weights}), whose card does not ship. "
+            "Nothing is opened or fetched because a delta names it: say where that backbone is "
+            "with model=NAME, card.yaml, FOLDER or hf-hub:OWNER/NAME"
         )
     size = {"image_size": backbone["image_size"]}
     chosen = cards.find_model(model or backbone["name"], size)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"  # threads of a pool are not there in a forked process
 
 from tools.torture import examples, workers
 from tools.torture.judging import Outcome
