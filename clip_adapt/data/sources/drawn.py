@@ -159,7 +159,8 @@ def _repair(
     wrong = {name for name, digest in found.items() if known.get(name) != digest}
     if not wrong:
         return
-    log.warning("%d drawn pictures are missing or damaged, and drawn anew: %s", len(wrong), folder)
+    state = "missing or damaged" if known else "of an earlier version, which kept no digests"
+    log.warning("%d drawn pictures are %s, and drawn anew: %s", len(wrong), state, folder)
     blocks = [job for job in jobs if wrong.intersection(_name_pictures(job))]
     with (
         refuse_unwritable(folder),
