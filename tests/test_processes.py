@@ -8,8 +8,10 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 import torch.nn.functional as F
@@ -325,3 +327,68 @@ def test_a_killed_launcher_leaves_no_process_behind():
         launcher.kill()
         assert said.read() == "asked to end\n"  # and the pipe closes: nobody holds it any more
     launcher.wait()
+
+
+def launch(count, *words):
+    """Start ``torchrun`` with so many processes; what they say goes into the file ``said``."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc_per_node", str(count), "-m", *words]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with Path("said").open("w") as said:
+        return subprocess.Popen(command, env=environment, stdout=said, stderr=subprocess.STDOUT)
+
+
+def list_children(launcher, word):
+    """Return the processes that a launcher has started, oldest first."""
+    found = psutil.Process(launcher.pid).children(recursive=True)
+    return [p for p in found if word in p.cmdline()]
+
+
+def wait_for(condition):
+    for _ in range(1200):
+        if condition():
+            return
+        time.sleep(0.1)
+    raise AssertionError(Path("said").read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 4])
+def test_a_killed_process_ends_a_launch_and_the_same_command_goes_on(count, place, tiny_model):
+    words = [f"dataset={place / 'animals'}", f"model={tiny_model}", "shots=4", "epochs=150"]
+    words += ["method=lora", "batch_size=4", "checkpoint=0.3", "report=false", "tensorboard=false"]
+    whole = launch(count, "clip_adapt.train", *words, "output=whole")
+    assert whole.wait(timeout=300) == 0, Path("said").read_text()
+
+    killed = launch(count, "clip_adapt.train", *words, "output=out")
+    wait_for(lambda: Path("out/checkpoint").exists())
+    children = list_children(killed, "clip_adapt.train")
+    children[-1].kill()
+    assert killed.wait(timeout=60) != 0
+    assert not any(child.is_running() for child in children)
+    said = Path("said").read_text()
+    told = ("another process of this run has ended", "ended by SIGTERM;")
+    assert sum(said.count(line) for line in told) <= count - 1 and any(t in said for t in told)
+
+    again = launch(count, "clip_adapt.train", *words, "output=out")
+    assert again.wait(timeout=300) == 0
+    assert "going on from step" in Path("said").read_text()
+    ours, theirs = (load_file(f"{name}/adapter/adapter.safetensors") for name in ("out", "whole"))
+    assert all(torch.equal(ours[key], tensor) for key, tensor in theirs.items())
+    assert not Path("out/checkpoint").exists()
+
+
+@pytest.mark.slow
+def test_a_sweep_whose_launcher_is_killed_leaves_nobody_and_finishes(place, tiny_model):
+    words = [f"dataset={place / 'animals'}", f"model={tiny_model}", "shots=1", "method=coop"]
+    words += ["seed=[1,2,3,4]", "epochs=[300,301]", "report=false", "tensorboard=false"]
+    killed = launch(2, "clip_adapt.sweep", *words, "output=out")
+    wait_for(lambda: Path("out/results.csv").exists())
+    children = list_children(killed, "clip_adapt.sweep")
+    assert len(children) == 2
+    killed.kill()
+    killed.wait()
+    assert psutil.wait_procs(children, timeout=60)[1] == []
+    again = launch(2, "clip_adapt.sweep", *words, "output=out")
+    assert again.wait(timeout=300) == 0, Path("said").read_text()
+    assert len(Path("out/results.csv").read_text().splitlines()) == 1 + 8
