@@ -94,8 +94,8 @@ def _make_columns(runs: list[Facts]) -> list[Column]:
         Column("method", lambda run: run.title),
         Column("data set", lambda run: run.dataset),
         Column("model", lambda run: run.model),
-        Column("shots", lambda run: run.config.get("shots"), str),
-        Column("seed", lambda run: run.config.get("seed"), str),
+        Column("shots", lambda run: _find(run.config, "shots"), str),
+        Column("seed", lambda run: _find(run.config, "seed"), str),
         *(_make_column("test", q, q.spoken) for q in headline),
         *(_make_column("zero_shot", q, f"zero-shot {q.spoken}") for q in headline[:1]),
         Column(
