@@ -121,3 +121,4 @@ def warm_up(folder: Path) -> None:
     run_quietly("predict", str(run / "adapter"), picture, model)
     run_quietly("evaluate", str(run / "adapter"), f"dataset={folder / 'pictures'}", model)
     run_quietly("report", str(folder))
+    run_quietly("predict", picture, "classes=[cat, dog]")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from safetensors import safe_open
 
 from clip_adapt import cli
 from tools.torture import examples
@@ -44,9 +47,16 @@ def prepare_run(folder: Path, *more: str) -> Plain:
 
 
 def hash_delta(out: Path) -> str:
-    """Return the digest of a run's delta; "" without one."""
+    """Return the digest of all that a run's delta holds; "" without one."""
     file = out / "adapter" / "adapter.safetensors"
-    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
+    if not file.is_file():
+        return ""
+    digest = hashlib.sha256()
+    with safe_open(file, "pt") as held:  # the order of a header's entries is not ours
+        digest.update(json.dumps(held.metadata(), sort_keys=True).encode())
+        for name in sorted(held.keys()):
+            digest.update(name.encode() + held.get_tensor(name).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def start(words: Sequence[str], said: Path) -> int:
