@@ -23,16 +23,20 @@ def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
     return f" - did you mean {prefix + by_lower[match[0]]!r}?" if match else "."
 
 
-def shorten(text: str, limit: int = 1000, lines: int = 120) -> str:
+def shorten(text: str, limit: int = 1000, lines: int = 120, most: int = 16_000) -> str:
     """Return a text cut after so many lines, and each after so many characters.
 
-    What is left out is counted.
+    Lines end earlier where all of them would have more than ``most`` characters. What is left out
+    is counted.
     """
     whole = text.split("\n")
-    kept = [
-        line if len(line) <= limit else f"{line[:limit]} ... ({len(line) - limit} characters more)"
-        for line in whole[:lines]
-    ]
+    kept, length = list[str](), 0
+    for line in whole[:lines]:
+        more = f" ... ({len(line) - limit} characters more)" if len(line) > limit else ""
+        length += len(line[:limit] + more) + 1
+        if kept and length > most:
+            break
+        kept.append(line[:limit] + more)
     left = len(whole) - len(kept)
     return "\n".join(kept + [f"... and {left} more lines"] * bool(left))
 

@@ -10,6 +10,7 @@ import pytest
 from families import TEXT, VIT, bert, write_text_files
 
 from clip_adapt.backbone.backbone import Backbone
+from clip_adapt.backbone.weights import foreign
 from clip_adapt.errors import InputError
 
 EVIL = """
@@ -119,3 +120,19 @@ def test_the_parts_of_weights_lie_beside_their_index(folder, tmp_path):
 
     with pytest.raises(InputError, match=r"names '\.\./a\.safetensors', which is not a file"):
         checkpoint.read_shards(tmp_path / "index.json", {"x": "../a.safetensors"})
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value"),
+    [
+        ("text_cfg", "layers", 10**200),
+        ("vision_cfg", "image_size", 49_408),
+        ("vision_cfg", "head_width", 8.0),
+        ("vision_cfg", "layers", [1, -1]),
+        ("text_cfg", "vocab_size", True),
+    ],
+)
+def test_sizes_of_no_model_are_refused(part, key, value):
+    with pytest.raises(InputError, match=f"its configuration says {key}=.*: expected a whole"):
+        foreign.check_sizes({"embed_dim": 8, part: {"width": 8, key: value}})
+    foreign.check_sizes({"embed_dim": 8, part: {"width": 8, "layers": [3, 4], "heads": None}})

@@ -179,7 +179,13 @@ class Classifier:
         """
         self._require_classes()
         for pixels in self.batches(images_):
-            yield from self.probabilities(pixels)
+            rows = self.probabilities(pixels)
+            if not bool(torch.isfinite(rows).all()):
+                raise InputError(
+                    f"probabilities with the backbone {self.backbone.card.name} are not numbers: "
+                    "its weights are damaged, or too large for this precision (use precision=fp32)"
+                )
+            yield from rows
 
     def batches(self, images_: Sequence[AnyImage]) -> Iterator[Tensor]:
         """Yield the transformed pixels (n, 3, S, S) of images, some at a time."""

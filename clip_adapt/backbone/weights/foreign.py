@@ -17,6 +17,18 @@ from open_clip.hf_configs import arch_dict
 
 from clip_adapt.errors import InputError
 
+# The largest that is built: ten times as large as in any CLIP that there is.
+SIZES = {
+    "layers": 1_000,
+    "image_size": 4_096,
+    "patch_size": 4_096,
+    "width": 100_000,
+    "head_width": 100_000,
+    "heads": 10_000,
+    "embed_dim": 100_000,
+    "context_length": 100_000,
+    "vocab_size": 10_000_000,
+}
 # How texts are cleaned and what is done with their tokens. What else tokenizers take names files,
 # or runs Python that lies beside them (``trust_remote_code``).
 TOKENIZER_OPTIONS = (
@@ -41,6 +53,28 @@ def check_tokenizer_options(given: Mapping[str, Any]) -> dict[str, Any]:
                 f"{', '.join(TOKENIZER_OPTIONS)}. No code is run because a model's files ask for it"
             )
     return dict(given)
+
+
+def check_sizes(config: Mapping[str, Any]) -> None:
+    """Check that the sizes of a model's configuration are those of a model that can be built.
+
+    Raises:
+        InputError: when one is no whole number, or larger than that of any model.
+    """
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            check_sizes(value)
+        for number in value if isinstance(value, list | tuple) else [value]:
+            most = SIZES.get(key)
+            if most is not None and number is not None and not _is_size(number, most):
+                raise InputError(
+                    f"its configuration says {key}={str(number)[:40]}: expected a whole number "
+                    f"from 0 to {most:,}"
+                )
+
+
+def _is_size(number: Any, most: int) -> bool:
+    return type(number) is int and 0 <= number <= most
 
 
 def check_timm_tower(name: str, options: Mapping[str, Any]) -> None:

@@ -60,6 +60,7 @@ def build_model(config: Json, image_size: int | None = None, folder: Path | None
     vision, text = config["vision_cfg"], config["text_cfg"]
     if image_size is not None:
         vision["image_size"] = image_size
+    foreign.check_sizes(config)
     if "timm_model_name" in vision:
         foreign.check_timm_tower(vision["timm_model_name"], vision.get("timm_kwargs") or {})
         vision["timm_model_pretrained"] = False

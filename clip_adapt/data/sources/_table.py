@@ -60,8 +60,9 @@ def read_table(path: Path, encoding: str = "utf-8-sig", delimiter: str | None = 
 def _read_text(path: Path, encoding: str) -> str:
     try:
         data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"the table {path} cannot be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # ValueError: a path that no system can hold
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"the table {path} cannot be read: {reason}") from error
     if not data.strip():
         raise InputError(f"the table {path} is empty")
     codec = _find_codec(encoding)
