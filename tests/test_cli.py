@@ -12,11 +12,12 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from clip_adapt import cli
+from clip_adapt import adapt, cli
 from clip_adapt.cli import words
 from clip_adapt.config import cards, yamls
 from clip_adapt.data.dataset import Dataset
 from clip_adapt.data.task import Task
+from clip_adapt.errors import InputError
 from clip_adapt.method.contract import Method
 from clip_adapt.system.files import hash_file
 from clip_adapt.training.examples import Examples
@@ -434,3 +435,16 @@ def test_a_word_that_is_a_file_is_no_option(tmp_path):
     positional, given = words.split_words(["shots=4.png", "shots=4", "a=b=c", "--x=1", "eye.png"])
     assert positional == ["shots=4.png", "--x=1", "eye.png"]
     assert given == {"shots": "4", "a": "b=c"}
+
+
+@pytest.mark.parametrize("place", ["lr=0.1/adapter", "--help/adapter", "out/adapter", "/a=b/c"])
+def test_a_path_that_is_printed_is_read_as_one(place):
+    word = words.write_path(Path(place))
+    assert words.split_words([word]) == ([word], {})
+    assert Path(word) == Path(place) and not word.startswith("-")
+
+
+@pytest.mark.parametrize("name", ["output", "cache_dir"])
+def test_a_path_with_a_nul_is_refused(animals, tiny_model, name):
+    with pytest.raises(InputError, match="it holds a NUL"):
+        adapt(animals, model=tiny_model, method="zero_shot", **{name: "a\0b"})

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from deltas import rewrite_delta
 from safetensors import safe_open
 
-from clip_adapt.adapted import delta
+from clip_adapt.adapted import delta, lookup
 from clip_adapt.backbone.backbone import Backbone
 from clip_adapt.data.task import Task
 from clip_adapt.errors import InputError
@@ -127,3 +128,10 @@ def test_a_card_that_ships_is_loaded_at_the_size_of_the_delta(saved, tiny_backbo
     delta.load(saved)
     (card,) = cards
     assert (card.name, card.image_size) == ("lite", 48)
+
+
+def test_a_backbone_without_weights_of_a_name_is_said_to_be_unknown():
+    backbone = {"name": "mine", "architecture": "ViT-B-32", "fingerprint": "0", "image_size": 32}
+    with pytest.raises(InputError, match="weights beside it"):
+        lookup.choose_card(backbone, Path("a.safetensors"), None)
+    assert lookup.choose_card(backbone, Path("a.safetensors"), "ViT-B-32").pretrained is None

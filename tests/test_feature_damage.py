@@ -148,3 +148,10 @@ def test_room_is_made_beside_others_who_do_so(cache, monkeypatch):
 
 def test_the_keys_are_in_the_file(shard):
     assert json.loads(read_tensors(shard)[1]["keys"]) == KEYS
+
+
+def test_a_cache_whose_name_is_too_long_keeps_nothing(tmp_path, features, caplog):
+    cache = FeatureCache(tmp_path / ("x" * 300))
+    cache.write("g", features)
+    assert cache.read("g", set(KEYS)) == {}
+    assert "its name is too long" in caplog.text

@@ -304,6 +304,18 @@ def test_processes_that_do_not_find_one_another_are_told_how_to_be_launched(monk
         pass
 
 
+@pytest.mark.parametrize("name", joining.SIZES)
+def test_a_size_that_is_no_number_is_refused(monkeypatch, name):
+    monkeypatch.setenv(name, "two")
+    with pytest.raises(InputError, match=f"{name}='two'"), joining.join_processes(cpu=True):
+        pass
+
+
+def test_a_rank_that_is_no_number_silences_nobody(monkeypatch):
+    monkeypatch.setenv("RANK", "x")
+    assert joining.is_first()
+
+
 CHILD = """
 import os, signal, sys, time
 from clip_adapt.system.launch import joining

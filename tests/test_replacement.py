@@ -233,7 +233,8 @@ def test_a_list_of_old_files_names_none_outside(tmp_path):
     (whole / replacement.OLD).write_text(json.dumps(listed))
     folders.repair_folder(tmp_path / "run")
     assert (tmp_path / "precious.txt").read_text() == "mine"
-    assert list((tmp_path / "run").iterdir()) == []
+    with pytest.raises(InputError, match="names files of other folders"):
+        replacement.begin_run(tmp_path / "run")
 
 
 def test_a_folder_that_cannot_be_renamed_is_no_matter(train_tiny, animals, monkeypatch):
@@ -244,3 +245,39 @@ def test_a_folder_that_cannot_be_renamed_is_no_matter(train_tiny, animals, monke
     assert code == 0, err
     assert Path("adapter", delta.FILE).is_file() and Path("metrics.json").is_file()
     assert Path("mine.txt").read_text() == "mine"
+
+
+@pytest.fixture
+def foreign(tmp_path):
+    """A run's folder of somebody else's, as if killed at its end, beside a folder of the user's."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("mine")
+    whole = tmp_path / "run" / FINISHED
+    (whole / "adapter").mkdir(parents=True)
+    (whole / "adapter" / ".bashrc").write_text("theirs")
+    return whole
+
+
+@pytest.mark.parametrize("link", ["run/.finished", "run/adapter", "run/notes"])
+def test_no_link_of_a_folder_moves_deletes_or_writes_files_elsewhere(foreign, tmp_path, link):
+    (foreign / replacement.OLD).write_text(json.dumps(["notes/thesis.txt", "adapter/thesis.txt"]))
+    if (tmp_path / link).is_dir():
+        shutil.rmtree(tmp_path / link)
+    (tmp_path / link).symlink_to(tmp_path / "mine")
+    with pytest.raises(InputError, match="is a link that leads elsewhere"):
+        replacement.begin_run(tmp_path / "run")
+    folders.repair_folder(tmp_path / "run")  # and what reports and sweeps do says nothing of it
+    assert look(tmp_path / "mine") == {"thesis.txt": b"mine"}
+
+
+def test_a_folder_that_is_reached_by_a_link_is_a_folder(foreign, tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    replacement.begin_run(tmp_path / "link")
+    assert (tmp_path / "run" / "adapter" / ".bashrc").read_text() == "theirs"
+
+
+@pytest.mark.parametrize("listed", ["", "{", "5", "[5]", '["a\\u0000"]', "[" * 100_000])
+def test_a_damaged_list_of_old_files_is_refused(foreign, listed):
+    (foreign / replacement.OLD).write_text(listed)
+    with pytest.raises(InputError, match=replacement.OLD):
+        replacement.begin_run(foreign.parent)

@@ -247,3 +247,16 @@ def test_what_is_not_yet_made_anew_is_in_no_table(sweep, write_card):
     write_card("own.yaml", templates='["until 2, the {}."]')
     assert sweep(*words)[0] == 130
     assert [row["seed"] for row in rows()] == ["1"]
+
+
+DAMAGED = ["", "{", "[]", "5", "[" * 100_000, '{"test": 5}', '{"test": {"accuracy": 5}}']
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_a_run_whose_numbers_are_damaged_is_made_anew(sweep, animals, content):
+    assert sweep(f"dataset={animals}")[0] == 0
+    (found,) = Path("out").glob("*/metrics.json")
+    found.write_text(content)
+    code, out, _ = sweep(f"dataset={animals}")
+    assert code == 0 and "1 runs in" in out and "0 were finished before" in out
+    assert json.loads(found.read_text())["test"]["accuracy"]["value"] >= 0

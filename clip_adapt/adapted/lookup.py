@@ -61,16 +61,15 @@ def choose_card(backbone: Mapping[str, Any], file: Path, model: str | None) -> M
     Raises:
         InputError: when the caller gives nothing and no card of that name ships.
     """
+    tag = backbone.get("pretrained")
     if model is None and not ships(backbone):
-        weights = backbone.get("pretrained") or "beside it"
         raise InputError(
             f"{file} sits on the backbone {backbone['name']} (architecture "
-            f"{backbone.get('architecture')}, weights {weights}), whose card does not ship. "
-            "Nothing is opened or fetched because a delta names it: say where that backbone is "
-            "with model=NAME, card.yaml, FOLDER or hf-hub:OWNER/NAME"
+            f"{backbone.get('architecture')}, weights {tag or 'beside it'}), whose card does not "
+            "ship. Nothing is opened or fetched because a delta names it: say where that backbone "
+            "is with model=NAME, card.yaml, FOLDER or hf-hub:OWNER/NAME"
         )
     size = {"image_size": backbone["image_size"]}
     chosen = cards.find_model(model or backbone["name"], size)
-    tag = backbone.get("pretrained")
     known = chosen.pretrained is None and tag in list_tags(chosen.architecture)
     return replace(chosen, pretrained=tag) if known else chosen

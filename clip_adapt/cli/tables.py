@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clip_adapt.cli.words import write_path
 from clip_adapt.config.cards import list_cards
 from clip_adapt.evaluation.quantities import COVERAGE, SET_SIZE
 from clip_adapt.system.run_files import CURVE, INDEX, PAGE, RESULTS, SUMMARY
@@ -76,8 +77,7 @@ def show_run(classifier: Classifier) -> None:
         f"(features {seconds['features']:.0f}, fit {seconds['fit']:.0f})",
         f"saved: {folder / 'adapter'}",
         *([f"page:  {folder / PAGE}"] if (folder / PAGE).is_file() else []),
-        f"try:   {write_command(['python', '-m', 'clip_adapt.predict', str(folder / 'adapter')])} "
-        f"IMAGE {_suggest_words(classifier)}",
+        f"try:   {_write_predict(folder / 'adapter')} IMAGE {_suggest_words(classifier)}",
         sep="\n",
         soft_wrap=True,
     )
@@ -215,6 +215,10 @@ def show_ranking(path: str, ranking: list[tuple[str, float]]) -> None:
     for name, probability in ranking:
         table.add_row(name, f"{probability:.1%}", "█" * round(20 * probability))
     _make_console().print(table)
+
+
+def _write_predict(adapter: Path) -> str:
+    return write_command(["python", "-m", "clip_adapt.predict", write_path(adapter)])
 
 
 def _suggest_words(classifier: Classifier) -> str:

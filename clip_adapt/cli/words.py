@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from clip_adapt.config import cards, options, yamls
@@ -13,6 +14,8 @@ from clip_adapt.errors import InputError
 from clip_adapt.system.files import locate_resource
 
 Schema = dict[str, options.Option]
+
+_OPTION = re.compile(r"^([A-Za-z_][\w.]*)=(.*)$", re.DOTALL)
 
 VERBS = {
     "train": "adapt a backbone to images and save the delta",
@@ -37,12 +40,18 @@ def split_words(argv: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     names: list[str] = []
     given: dict[str, Any] = {}
     for word in argv:
-        match = re.match(r"^([A-Za-z_][\w.]*)=(.*)$", word, re.DOTALL)
+        match = _OPTION.match(word)
         if match and not os.path.isfile(word):
             given[match[1]] = TypedText(match[2])
         else:
             names.append(word)
     return names, given
+
+
+def write_path(path: Path) -> str:
+    """Return a path as a word that is no option, whatever a folder is called (``lr=0.1``)."""
+    text = str(path)
+    return f"./{text}" if _OPTION.match(text) or text.startswith("-") else text
 
 
 def read_options(argv: Sequence[str]) -> dict[str, Any]:

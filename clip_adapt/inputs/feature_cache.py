@@ -72,7 +72,12 @@ class FeatureCache:
             log.warning("features are not kept for the next run: %s", error)
 
     def _list_shards(self, group: str) -> list[Path]:
-        return sorted((self.folder / group).glob(f"*{SUFFIX}")) if self.folder else []
+        if self.folder is None:
+            return []
+        try:
+            return sorted((self.folder / group).glob(f"*{SUFFIX}"))
+        except OSError:  # its name is too long, or it may not be looked into; writing says so
+            return []
 
     def _read_shard(self, shard: Path, group: str, wanted: set[str]) -> dict[str, Tensor]:
         if not _may_hold(shard, wanted):

@@ -6,7 +6,8 @@
 Then the older run's files go, and these come; metrics.json goes first and comes last, so at no time
 do numbers stand beside a delta of another run. Who finds ``.finished`` does what is left of that.
 Files of a user's that lie there stay. All of it happens inside the folder, which may be one that
-cannot be renamed: the folder of a mount, or the one that the user's shell is in.
+cannot be renamed: the folder of a mount, or the one that the user's shell is in. The folder may be
+somebody else's, too: no link in it is followed, and no file outside is moved, written or deleted.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from clip_adapt.adapted.delta import FILE, README
 from clip_adapt.errors import InputError
 from clip_adapt.system import run_files
 from clip_adapt.system.files import flush, refuse_unwritable, write_text
+from clip_adapt.system.reading import read_json
 from clip_adapt.system.run_files import ADAPTER, CHECKPOINT, FINISHED, METRICS, UNFINISHED
 from clip_adapt.training import checkpoint
 
@@ -34,19 +36,22 @@ OURS = (
     run_files.CALIBRATION,
     run_files.TWINS,
     run_files.SUPPORT,
+    run_files.IMAGES,
     run_files.CONFIG,
     f"{ADAPTER}/{FILE}",
     f"{ADAPTER}/{README}",
     f"{CHECKPOINT}/{checkpoint.FILE}",
 )
+WHILE_WRITING = (f"{UNFINISHED}/{METRICS}", f"{FINISHED}/{METRICS}")
 
 
 def begin_run(folder: Path) -> None:
     """Make the place for what a run writes, after what an earlier run has left undone.
 
     Raises:
-        InputError: when a folder stands where a file of a run goes.
+        InputError: when a folder stands where a file of a run goes, or a link where a folder goes.
     """
+    _refuse_links(folder, [*OURS, *WHILE_WRITING])
     finish_replacing(folder)
     for name in OURS:
         if (folder / name).is_dir():
@@ -89,15 +94,17 @@ def finish_replacing(folder: Path) -> None:
     """Do what a finished run, which was killed meanwhile, has left of taking its place.
 
     Raises:
-        InputError: when the folder cannot be written.
+        InputError: when the folder cannot be written, or leads elsewhere.
     """
     whole = folder / FINISHED
     if not whole.is_dir():
         return
+    names = [name for name in _list_files(whole) if name != METRICS]
+    old = _read_old(whole / OLD) if (whole / OLD).is_file() else None
+    _refuse_links(folder, [*OURS, *WHILE_WRITING, *names, *(old or [])])
     with refuse_unwritable(folder):
-        if (whole / OLD).is_file():
-            _remove_old(folder, json.loads((whole / OLD).read_text(encoding="utf-8")))
-        names = [name for name in _list_files(whole) if name != METRICS]
+        if old is not None:
+            _remove_old(folder, old)
         for name in names:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             os.replace(whole / name, folder / name)
@@ -111,14 +118,35 @@ def finish_replacing(folder: Path) -> None:
 
 def _remove_old(folder: Path, names: list[str]) -> None:
     for name in names:
-        if not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts:
-            (folder / name).unlink(missing_ok=True)
+        if (folder / name).is_symlink() or (folder / name).is_file():
+            (folder / name).unlink()
     with contextlib.suppress(OSError):
         (folder / CHECKPOINT).rmdir()
     for place in (folder / ADAPTER, folder):
         flush(place)
     (folder / FINISHED / OLD).unlink()
     flush(folder / FINISHED)  # before a file comes that one of these names would take away again
+
+
+def _read_old(file: Path) -> list[str]:
+    held = read_json(file)
+    if not isinstance(held, list) or not all(isinstance(name, str) for name in held):
+        raise InputError(f"{file} is damaged: it is no list of files. Remove {file.parent}")
+    paths = [PurePosixPath(name) for name in held]
+    if any(p.is_absolute() or ".." in p.parts or "\0" in str(p) for p in paths):
+        raise InputError(f"{file} names files of other folders. Remove {file.parent}")
+    return held
+
+
+def _refuse_links(folder: Path, names: Iterable[str]) -> None:
+    # What is asked for lies in the folder itself, which may be reached by a link.
+    inside = {part for name in names for part in PurePosixPath(name).parents if part.name}
+    for part in sorted(inside):
+        if (folder / part).is_symlink():
+            raise InputError(
+                f"{folder / part} is a link that leads elsewhere: a run writes and takes away "
+                "files of its own folder alone. Move the link away"
+            )
 
 
 def _list_files(place: Path) -> list[str]:

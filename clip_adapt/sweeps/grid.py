@@ -20,7 +20,7 @@ from clip_adapt.method import finding
 from clip_adapt.runs.configuration import Config, compose
 from clip_adapt.runs.folder import repair_folder
 from clip_adapt.system.files import locate_resource
-from clip_adapt.system.reading import make_path
+from clip_adapt.system.reading import make_path, read_json
 from clip_adapt.system.run_files import CONFIG, METRICS
 from clip_adapt.system.text.names import make_file_name
 
@@ -80,9 +80,37 @@ def expand(given: Mapping[str, Any], output: str | None = None) -> tuple[Path, l
 
 
 def is_finished(folder: Path) -> bool:
-    """Tell whether a folder holds a finished run; one that was killed at its end is finished."""
+    """Tell whether a folder holds a finished run; one that was killed at its end is finished.
+
+    One whose numbers are damaged is not: it is made anew.
+    """
     repair_folder(folder)
-    return (folder / METRICS).is_file() and (folder / CONFIG).is_file()
+    if not ((folder / METRICS).is_file() and (folder / CONFIG).is_file()):
+        return False
+    try:
+        return bool(read_metrics(folder))
+    except InputError:
+        return False
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """Return the numbers of a finished run.
+
+    Raises:
+        InputError: when they are damaged.
+    """
+    held = read_json(folder / METRICS)
+    parts = [held.get(kind) if isinstance(held, dict) else None for kind in ("test", "zero_shot")]
+    if not all(isinstance(part, dict) and all(map(_is_measured, part.values())) for part in parts):
+        raise InputError(f"{folder / METRICS} holds no metrics of a run. Remove it and run again.")
+    return dict(held)
+
+
+def _is_measured(found: Any) -> bool:
+    # A value with its interval; None where there is none.
+    if found is None:
+        return True
+    return isinstance(found, dict) and isinstance(found.get("value"), int | float | None)
 
 
 def find_differences(config: Config, folder: Path) -> list[str]:

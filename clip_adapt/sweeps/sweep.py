@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-import json
 import logging
 import math
 import os
@@ -25,7 +24,7 @@ from clip_adapt.errors import InputError, explain_unknown
 from clip_adapt.system import locks
 from clip_adapt.system.files import write_text
 from clip_adapt.system.launch import joining
-from clip_adapt.system.run_files import CURVE, INDEX, METRICS, RESULTS, SUMMARY
+from clip_adapt.system.run_files import CURVE, INDEX, RESULTS, SUMMARY
 from clip_adapt.system.text.showing import write_command
 
 if TYPE_CHECKING:
@@ -92,12 +91,11 @@ class Sweep:
         A folder may hold an older run of another configuration that is yet to be made anew, or
         whose new run failed: its numbers are no part of this sweep.
         """
+        from clip_adapt.sweeps.grid import read_metrics
         from clip_adapt.sweeps.results import Result
 
         return [
-            Result(cell, json.loads((cell.folder / METRICS).read_text(encoding="utf-8")))
-            for cell in self.cells
-            if self._is_current(cell)
+            Result(cell, read_metrics(cell.folder)) for cell in self.cells if self._is_current(cell)
         ]
 
     def write_tables(self) -> None:
@@ -288,7 +286,8 @@ def leave_group() -> tuple[int, int]:
 
         if torch.cuda.is_available():
             torch.cuda.set_device(int(found["LOCAL_RANK"]) % torch.cuda.device_count())
-    return int(found.get("RANK", 0)), int(found.get("WORLD_SIZE", 1))
+    rank, size = found.get("RANK", ""), found.get("WORLD_SIZE", "")
+    return joining.parse_number("RANK", rank, 0), joining.parse_number("WORLD_SIZE", size, 1)
 
 
 def _require_metric(name: str, cells: list[Cell]) -> None:

@@ -19,8 +19,13 @@ DEEPEST = 64  # lists and maps inside one another; ours and those of models are 
 def make_path(text: str | os.PathLike[str]) -> Path:
     """Return a path with ``~`` filled in where there is such a home, and as it is where not.
 
-    ``os.path`` asks about paths of any length and content; the methods of ``Path`` raise.
+    ``os.path`` asks about paths of any length; the methods of ``Path`` raise.
+
+    Raises:
+        InputError: when no path can be so, since it holds a NUL.
     """
+    if "\0" in os.fspath(text):
+        raise InputError(f"{os.fspath(text)!r} is no path: it holds a NUL")
     return Path(os.path.expanduser(text))
 
 

@@ -70,12 +70,34 @@ def speaks(error: InputError) -> bool:
 
 def is_first() -> bool:
     """Tell whether this process is the first that a launcher has started, or the only one."""
-    return int(os.environ.get("RANK") or 0) == 0
+    try:
+        return int(os.environ.get("RANK") or 0) == 0
+    except ValueError:  # no launcher's; a refusal is said all the same
+        return True
 
 
 def count_launched() -> int:
-    """Return how many processes a launcher says that it has started."""
-    return max(int(os.environ.get(name, 1) or 1) for name in SIZES)
+    """Return how many processes a launcher says that it has started.
+
+    Raises:
+        InputError: when that is no number.
+    """
+    return max(parse_number(name, os.environ.get(name, ""), 1) for name in SIZES)
+
+
+def parse_number(name: str, text: str, default: int) -> int:
+    """Return the number in a variable of the environment that a launcher sets.
+
+    Raises:
+        InputError: when it is none.
+    """
+    try:
+        return int(text or default)
+    except ValueError:
+        raise InputError(
+            f"the environment says {name}={text[:40]!r}, which launchers set to a whole number: "
+            f"unset {name}, or start the processes with torchrun"
+        ) from None
 
 
 def end_with_launcher() -> None:
