@@ -48,7 +48,8 @@ def write_atomically(path: Path) -> Iterator[Path]:
             flush(path.parent)
     finally:
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # gone already, or swept at the next start
+                temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -190,12 +191,9 @@ def flush(path: Path) -> None:
 
 
 def _allow_reading(path: Path) -> None:
-    # A temporary file is its owner's alone; file systems without permissions know no such thing.
-    try:
+    # A temporary file is its owner's alone; where that cannot be changed, it stays so.
+    with contextlib.suppress(OSError):
         os.chmod(path, 0o666 & ~_read_umask())
-    except OSError as error:
-        if error.errno not in UNKNOWN:
-            raise
 
 
 def _read_umask() -> int:

@@ -7,7 +7,6 @@ that import a Python file, open a file or fetch one; they are not a configuratio
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import timm
 from open_clip.hf_configs import arch_dict
 
 from clip_adapt.errors import InputError
+from clip_adapt.system.reading import read_json
 
 # The largest that is built: ten times as large as in any CLIP that there is.
 SIZES = {
@@ -105,11 +105,10 @@ def check_text_configuration(file: Path) -> None:
     Raises:
         InputError: when it is of another kind, or names a kernel.
     """
-    try:
-        held = json.loads(file.read_text(encoding="utf-8"))
-        kind = held.get("model_type")
-    except (ValueError, AttributeError) as error:
-        raise InputError(f"{file} is not a configuration of transformers: {error}") from error
+    held = read_json(file)
+    if not isinstance(held, dict):
+        raise InputError(f"{file} is not a configuration of transformers: expected a JSON object")
+    kind = held.get("model_type")
     if not isinstance(kind, str) or kind not in arch_dict:
         own = " of its own Python code, which is not run" if "auto_map" in held else ""
         raise InputError(
