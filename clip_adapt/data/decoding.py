@@ -112,6 +112,8 @@ def _open(
                 return read(image, source)
     except FileNotFoundError:
         return f"no such file (looked at {Path(path).absolute()})"
+    except PermissionError:
+        return "permission to read it is denied"
     except IsADirectoryError:
         return "this is a folder, not an image"
     except UnidentifiedImageError:

@@ -81,8 +81,9 @@ def find_same_files(parts: Parts, cache: Path | None = None) -> list[Pair]:
         if size and len({split for split, _ in same_size}) > 1
         for row in same_size
     ]
-    digests = scan.hash_images([path for _, path in rows], cache)
-    return _pair_across((*row, digest) for row, digest in zip(rows, digests, strict=True))
+    digests = scan.hash_openable([path for _, path in rows], cache)
+    pairs = zip(rows, digests, strict=True)
+    return _pair_across((*row, digest) for row, digest in pairs if digest is not None)
 
 
 def find_same_pixels(parts: Parts, survey: Survey) -> list[Pair]:

@@ -71,10 +71,18 @@ def hash_images(paths: Sequence[str], folder: Path | None = None) -> list[str]:
     """Return the SHA-256 of every file's bytes as 64 hexadecimal digits, in the order given.
 
     Raises:
-        OSError: when a file cannot be opened.
+        InputError: listing the files that cannot be opened.
     """
-    hashed = _gather(paths, folder, _hash_file, "hashing images", 32)
+    hashed = list(_gather(paths, folder, _hash_openable, "hashing images", 32))
+    closed = {p: facts for p, facts in zip(paths, hashed, strict=True) if isinstance(facts, str)}
+    decoding.refuse_broken(closed)
     return [facts[SHA].hex() for facts in hashed if isinstance(facts, bytes)]
+
+
+def hash_openable(paths: Sequence[str], folder: Path | None = None) -> list[str | None]:
+    """Return what ``hash_images`` gives, None for a file that cannot be opened."""
+    hashed = _gather(paths, folder, _hash_openable, "hashing images", 32)
+    return [facts[SHA].hex() if isinstance(facts, bytes) else None for facts in hashed]
 
 
 def find_changed(survey: Survey, paths: Sequence[str], folder: Path | None = None) -> list[str]:
@@ -147,6 +155,13 @@ def _examine(path: str) -> bytes | str:
     pixels.update(np.asarray(image).data)
     look = np.packbits(imagehash.phash(image).hash)
     return _hash_file(path) + pixels.digest() + look.tobytes()
+
+
+def _hash_openable(path: str) -> bytes | str:
+    try:
+        return _hash_file(path)
+    except OSError as error:
+        return error.strerror or str(error)
 
 
 def _hash_file(path: str) -> bytes:

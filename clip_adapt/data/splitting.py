@@ -19,6 +19,7 @@ SPLIT_NAMES = {
 }
 TEST_SHARE = 0.3
 VAL_SHARE = 0.1
+CLOSED = "f" * 64  # in place of the digest of a file that cannot be opened: it comes last
 
 
 def split_by_content(classes: list[str], items: list[Item], context: Context, where: str) -> Splits:
@@ -37,7 +38,7 @@ def split_by_content(classes: list[str], items: list[Item], context: Context, wh
     survey = scan.survey_images(paths, context.cache)
     row = {path: index for index, path in enumerate(survey.paths)}
     digests = [
-        scan.hash_images([path])[0]
+        scan.hash_openable([path])[0] or CLOSED
         if path in survey.broken
         else survey.sha256[row[path]].tobytes().hex()
         for path in paths

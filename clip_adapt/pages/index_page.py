@@ -79,8 +79,8 @@ def _read_runs(folders: Iterable[Path]) -> tuple[list[Facts], list[str]]:
         try:
             run = facts.read(path)
             measured = [run.metrics["test"][q.name]["value"] for q in list_quantities(run.metrics)]
-            _ = (measured[0], run.method, run.dataset, run.model)
-        except (InputError, KeyError, TypeError, IndexError) as error:
+            _ = (measured[0], run.model, [column.cell(run) for column in _make_columns([run])])
+        except (InputError, LookupError, TypeError, ValueError, AttributeError) as error:
             damaged.append(f"{path}: {error}")
         else:
             runs.append(run)

@@ -15,6 +15,7 @@ from clip_adapt.config import cards, options, values, yamls
 from clip_adapt.config.options import Option
 from clip_adapt.config.run_options import NEUTRAL, RunOptions
 from clip_adapt.config.values import TypedText
+from clip_adapt.data.source import Source, find_source, list_sources
 from clip_adapt.errors import InputError
 from clip_adapt.method import finding
 from clip_adapt.runs.configuration import Config, compose
@@ -117,16 +118,16 @@ def _find_reordered(now: Any, then: Any, name: str = "") -> list[str]:
 def _list_choices(given: Mapping[str, Any], key: str) -> list[Any] | None:
     # None when the option has one value, be it a list that the option itself takes.
     value = values.parse(given[key]) if isinstance(given[key], TypedText) else given[key]
-    if not isinstance(value, list) or _takes_list(value, _find_option(given, key)):
+    if not isinstance(value, list):
+        return None
+    if any(_takes_list(value, option) for option in _find_options(given, key)):
         return None
     if not value:
         raise InputError(f"{key}=[]: expected at least one value")
     return value
 
 
-def _takes_list(value: list[Any], option: Option | None) -> bool:
-    if option is None:
-        return False
+def _takes_list(value: list[Any], option: Option) -> bool:
     try:
         values.check(value, option.annotation)
     except ValueError:
@@ -134,14 +135,27 @@ def _takes_list(value: list[Any], option: Option | None) -> bool:
     return True
 
 
-def _find_option(given: Mapping[str, Any], key: str) -> Option | None:
+def _find_options(given: Mapping[str, Any], key: str) -> list[Option]:
+    # Those that a key may mean: it is another one for each method, and for each source.
     group, _, rest = key.partition(".")
     if group == "method" and rest:
-        found = [_read_method_options(name).get(rest) for name in _list_methods(given)]
-        return next((option for option in found if option is not None), None)
-    if group == "dataset" and rest:
-        return options.read_fields(cards.DataCard).get(rest)
-    return options.read_fields(RunOptions).get(key)
+        schemas = [_read_method_options(name) for name in _list_methods(given)]
+    elif group == "dataset" and rest:
+        sources = [source.options for source in _list_sources(given)]
+        schemas = [options.read_fields(cards.DataCard), *sources]
+    else:
+        schemas, rest = [options.read_fields(RunOptions)], key
+    return [schema[rest] for schema in schemas if rest in schema]
+
+
+def _list_sources(given: Mapping[str, Any]) -> list[Source]:
+    name = given.get("dataset.source")
+    if name is None:
+        return list_sources()
+    try:
+        return [find_source(str(name))]
+    except InputError:  # said with all other problems when the run is composed
+        return []
 
 
 def _list_methods(given: Mapping[str, Any]) -> list[str]:

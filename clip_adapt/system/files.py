@@ -48,7 +48,8 @@ def write_atomically(path: Path) -> Iterator[Path]:
             flush(path.parent)
     finally:
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # gone already, or swept at the next start
+                temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

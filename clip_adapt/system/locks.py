@@ -42,7 +42,7 @@ def hold_lock(path: Path, what: str) -> Iterator[None]:
     """
     with refuse_unwritable(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path, timeout=0)
+        lock = FileLock(path, timeout=0, fallback_to_soft=False)
         try:
             _acquire(lock, what)
         except Timeout:
@@ -50,6 +50,8 @@ def hold_lock(path: Path, what: str) -> Iterator[None]:
                 f"{what} is in use by {_read_holder(path)}: wait until it ends, or choose another "
                 "place with output=DIR"
             ) from None
+    # It helps whoever waits; on a full disk the lock holds without it.
+    with contextlib.suppress(OSError):
         path.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
     try:
         yield

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,7 @@ def write_model(folder: Path) -> Path:
     config = {"model_cfg": SIZES, "preprocess_cfg": PREPROCESS}
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    os.chmod(folder / "open_clip_model.safetensors", 0o644)
     return folder
 
 

@@ -127,6 +127,9 @@ def _require_same(model: nn.Module, state: dict[str, Tensor], source: str) -> No
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
+        path.open(
+            "rb"
+        ).close()  # safetensors says of a file without permission that it is not there
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"{path} is damaged or not a safetensors file ({error})") from error

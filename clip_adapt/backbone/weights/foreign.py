@@ -7,7 +7,6 @@ that import a Python file, open a file or fetch one; they are not a configuratio
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import timm
 from open_clip.hf_configs import arch_dict
 
 from clip_adapt.errors import InputError
+from clip_adapt.system.reading import read_json
 
 # How texts are cleaned and what is done with their tokens. What else tokenizers take names files,
 # or runs Python that lies beside them (``trust_remote_code``).
@@ -26,6 +26,31 @@ TOKENIZER_OPTIONS = (
     "reduction_mask",
     "strip_sep_token",
 )
+
+
+def check_numbers(config: Any, key: str = "") -> None:
+    """Check that the numbers of a configuration are sizes that a model may have.
+
+    A tower of 50,000 layers is built for minutes before its weights are found not to fit.
+
+    Raises:
+        InputError: naming the first one that is not.
+    """
+    if isinstance(config, dict | list):
+        pairs = config.items() if isinstance(config, dict) else ((key, v) for v in config)
+        for name, value in pairs:
+            check_numbers(value, str(name))
+    elif isinstance(config, int | float) and not abs(config) <= _find_largest(key):
+        raise InputError(
+            f"its configuration says {key}={config}: expected a number of at most "
+            f"{_find_largest(key):,}"
+        )
+
+
+def _find_largest(key: str) -> int:
+    if "layers" in key or "depth" in key:
+        return 1_000
+    return 4_000_000 if "vocab" in key or "token" in key else 100_000
 
 
 def check_tokenizer_options(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,11 +96,10 @@ def check_text_configuration(file: Path) -> None:
     Raises:
         InputError: when it is of another kind, or names a kernel.
     """
-    try:
-        held = json.loads(file.read_text(encoding="utf-8"))
-        kind = held.get("model_type")
-    except (ValueError, AttributeError) as error:
-        raise InputError(f"{file} is not a configuration of transformers: {error}") from error
+    held = read_json(file)
+    if not isinstance(held, dict):
+        raise InputError(f"{file} is not a configuration of transformers: expected a JSON object")
+    kind = held.get("model_type")
     if not isinstance(kind, str) or kind not in arch_dict:
         own = " of its own Python code, which is not run" if "auto_map" in held else ""
         raise InputError(

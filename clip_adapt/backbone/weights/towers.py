@@ -55,6 +55,7 @@ def build_model(config: Json, image_size: int | None = None, folder: Path | None
         InputError: when that configuration is not on this machine and cannot be fetched, or when
             one asks for code, or for what else is fetched or opened.
     """
+    foreign.check_numbers(config)
     config = copy.deepcopy(config)
     config.pop("custom_text", None)
     vision, text = config["vision_cfg"], config["text_cfg"]

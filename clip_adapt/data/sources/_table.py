@@ -65,9 +65,10 @@ def _read_text(path: Path, encoding: str) -> str:
     if not data.strip():
         raise InputError(f"the table {path} is empty")
     codec = _find_codec(encoding)
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and "16" not in codec:
+    is_wide = "16" in codec or "32" in codec
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and not is_wide:
         raise InputError(f"{path} is written in UTF-16: say so with dataset.encoding=utf-16")
-    if b"\0" in data and "16" not in codec and "32" not in codec:
+    if b"\0" in data and not is_wide:
         line = data[: data.index(b"\0")].count(b"\n") + 1
         raise InputError(f"{path}, line {line}: a NUL byte; this is no text, or it is damaged")
     try:

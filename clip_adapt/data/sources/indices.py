@@ -7,7 +7,6 @@ data set, and a map of several such subsets.
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from clip_adapt.data import catalog, scan
 from clip_adapt.data.items import Context, Item, Splits
 from clip_adapt.data.source import find_source
 from clip_adapt.errors import InputError, explain_unknown, list_lines
+from clip_adapt.system.reading import parse_json, read_text
 
 RECOGNISES = "a subset (.json or .jsonl)"
 ASKED_LAST = True  # other sources have JSON files of their own form
@@ -70,9 +70,9 @@ def read(
             f"{path} is a subset: say which data set it was drawn from with dataset.of=NAME, a "
             "folder or a card.yaml; its test images are measured on"
         )
+    subset = _read_subset(path, key)
     base = catalog.find_dataset(of)
     pools = find_source(base.source).read(base, context)
-    subset = _read_subset(path, key)
     names = [base.names_of(stored)[0] for stored in pools.classes]
     finder = _Finder(path, pools, context, names)
     train = finder.find_all(subset["train"], "train")
@@ -83,12 +83,12 @@ def read(
 
 
 def _read_subset(path: Path, key: str | None) -> dict[str, list[Entry]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-        lines = path.suffix.lower() == ".jsonl"
-        content = [json.loads(r) for r in text.splitlines() if r] if lines else json.loads(text)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as JSON: {error}") from error
+    text, lines = read_text(path), path.suffix.lower() == ".jsonl"
+    content: Any = (
+        [parse_json(row, str(path)) for row in text.splitlines() if row]
+        if lines
+        else parse_json(text, str(path))
+    )
     if isinstance(content, list) and content and all(isinstance(r, dict) for r in content):
         return _group_by_split(path, content)
     if isinstance(content, dict) and "train" not in content:
@@ -176,8 +176,9 @@ class _Finder:
             return None
         if self._by_digest is None:
             items = [*self.pools.train, *self.pools.val]
-            found = scan.hash_images([i.path for i in items], self.context.cache)
-            self._by_digest = dict(zip(found, items, strict=True))
+            found = scan.hash_openable([i.path for i in items], self.context.cache)
+            pairs = zip(found, items, strict=True)
+            self._by_digest = {known: item for known, item in pairs if known is not None}
         return self._by_digest.get(digest)
 
     def _refuse_other_label(self, item: Item | None, name: str, label: object) -> None:
