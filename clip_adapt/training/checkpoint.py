@@ -132,10 +132,18 @@ class TrainingCheckpoint:
             if said["sha256"] != _compute_digest(said[_KEY], tensors):
                 raise ValueError("its bytes are not those that were written")
             kept = json.loads(said[_KEY])
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            other = [name for name in self.key if kept["key"].get(name) != self.key[name]]
+        except (
+            SafetensorError,
+            OSError,
+            LookupError,
+            ValueError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+        ) as error:
             log.warning("%s is damaged (%s): the run starts anew", self.file, error)
             return None
-        other = [name for name in self.key if kept["key"].get(name) != self.key[name]]
         if other:
             log.info("%s is of another %s: the run starts anew", self.file, " and ".join(other))
             return None

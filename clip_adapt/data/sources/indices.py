@@ -70,9 +70,9 @@ def read(
             f"{path} is a subset: say which data set it was drawn from with dataset.of=NAME, a "
             "folder or a card.yaml; its test images are measured on"
         )
+    subset = _read_subset(path, key)
     base = catalog.find_dataset(of)
     pools = find_source(base.source).read(base, context)
-    subset = _read_subset(path, key)
     names = [base.names_of(stored)[0] for stored in pools.classes]
     finder = _Finder(path, pools, context, names)
     train = finder.find_all(subset["train"], "train")
