@@ -41,7 +41,17 @@ PAGES = {
     for path in (*TOPS, *sorted(DOCS.rglob("*.md")))
 }
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-PROGRAMS = ("python", "pip", "pytest", "accelerate", "ruff", "mypy", "mkdocs", "clip-adapt")
+PROGRAMS = (
+    "python",
+    "pip",
+    "pytest",
+    "accelerate",
+    "torchrun",
+    "ruff",
+    "mypy",
+    "mkdocs",
+    "clip-adapt",
+)
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 LINK = re.compile(r"(!?)\[[^\]]*\]\(([^)\s]+)\)")
@@ -109,8 +119,10 @@ def test_every_command_is_one(page, command, here):
     program, *rest = shlex.split(command)
     if program == "clip-adapt":
         assert not rest or rest[0] in cli.VERBS or rest == ["VERB", "..."]
-    elif program in ("python", "accelerate"):
-        require_module(rest[rest.index("launch") + 1 :] if program == "accelerate" else rest)
+    elif program in ("python", "accelerate", "torchrun"):
+        if program != "python":
+            rest = rest[rest.index("-m") :] if rest else []
+        assert not rest or require_module(rest) is None
     elif program == "pip":
         assert rest[:2] == ["install", "-e"]
         asked = re.fullmatch(r"\.\[([\w,]+)\]", rest[2])[1].split(",")
@@ -129,7 +141,8 @@ def require_module(rest):
     elif rest[1].startswith("clip_adapt."):
         require_words(rest[1].removeprefix("clip_adapt."), rest[2:])
     else:
-        assert (ROOT / f"{rest[1].replace('.', '/')}.py").is_file()
+        module = rest[1].replace(".", "/")
+        assert any((ROOT / f"{module}{end}.py").is_file() for end in ("", "/__main__"))
 
 
 def require_words(verb, argv):

@@ -186,11 +186,11 @@ def test_preprocess_values_are_what_they_were():
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
-        ({"text_cfg": {"layers": 49408}}, "layers=49408: expected a number of at most 1,000"),
+        ({"text_cfg": {"layers": 49408}}, "layers=49408: expected a whole number from 0 to 1,000"),
         ({"vision_cfg": {"layers": [3, 4000]}}, "layers=4000: expected"),
         (
             {"vision_cfg": {"width": 10**9}},
-            "width=1000000000: expected a number of at most 100,000",
+            "width=1000000000: expected a whole number from 0 to 100,000",
         ),
         ({"a": {"norm_kwargs": {"eps": float("nan")}}}, "eps=nan: expected"),
         ({"embed_dim": float("-inf")}, "embed_dim=-inf: expected"),
@@ -198,8 +198,8 @@ def test_preprocess_values_are_what_they_were():
 )
 def test_sizes_that_no_model_has(config, expected):
     with pytest.raises(InputError, match=expected):
-        foreign.check_numbers(config)
-    foreign.check_numbers({"vocab_size": 256_000, "layers": [3, 4, 6, 3], "quick_gelu": True})
+        foreign.check_sizes(config)
+    foreign.check_sizes({"vocab_size": 256_000, "layers": [3, 4, 6, 3], "quick_gelu": True})
 
 
 def test_a_model_folder_of_wrong_types(tmp_path):

@@ -191,9 +191,12 @@ def flush(path: Path) -> None:
 
 
 def _allow_reading(path: Path) -> None:
-    # A temporary file is its owner's alone; where that cannot be changed, it stays so.
-    with contextlib.suppress(OSError):
+    # A temporary file is its owner's alone; file systems without permissions know no such thing.
+    try:
         os.chmod(path, 0o666 & ~_read_umask())
+    except OSError as error:
+        if error.errno not in UNKNOWN:
+            raise
 
 
 def _read_umask() -> int:

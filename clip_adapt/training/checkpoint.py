@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 FILE = "checkpoint.safetensors"
 _KEY = "clip_adapt_checkpoint"
+# What JSON of another form raises when it is used.
+MALFORMED = (LookupError, ValueError, TypeError, AttributeError, RecursionError)
 
 
 class Resumable(Protocol):

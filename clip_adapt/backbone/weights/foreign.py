@@ -7,6 +7,7 @@ that import a Python file, open a file or fetch one; they are not a configuratio
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,8 @@ def check_sizes(config: Mapping[str, Any]) -> None:
             check_sizes(value)
         for number in value if isinstance(value, list | tuple) else [value]:
             most = SIZES.get(key)
+            if isinstance(number, float) and not math.isfinite(number):
+                raise InputError(f"its configuration says {key}={number}: expected a number")
             if most is not None and number is not None and not _is_size(number, most):
                 raise InputError(
                     f"its configuration says {key}={str(number)[:40]}: expected a whole number "
