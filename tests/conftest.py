@@ -8,6 +8,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is first 
 if "PYTEST_XDIST_WORKER" in os.environ:  # as many workers as cores: each has one
     os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is first imported
+os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = os.path.join(os.devnull, "notes")  # keeps none
 
 import json
 from pathlib import Path

@@ -95,13 +95,21 @@ def validate(
         try:
             checked[key] = check(value, option.annotation)
         except ValueError as expected:
-            problems.append(f"{prefix}{key}={_write_value(value)}{at}: expected {expected}")
+            problems.append(f"{prefix}{key}={show_value(value)}{at}: expected {expected}")
     return checked, problems
 
 
 def rename(values: Mapping[str, Any], renamed: Mapping[str, str]) -> dict[str, Any]:
     """Return options under their present names, for what was written when they had others."""
     return {renamed.get(key, key): value for key, value in values.items()}
+
+
+def show_value(value: Any) -> str:
+    """Return a value for a message."""
+    try:
+        return str(value)
+    except ValueError:  # Python writes no number of more than 4300 digits
+        return "..."
 
 
 def _list_constructors(function: Callable[..., Any]) -> list[Callable[..., Any]]:
@@ -120,13 +128,6 @@ def _list_constructors(function: Callable[..., Any]) -> list[Callable[..., Any]]
 def _list_keywords(function: Callable[..., Any]) -> list[inspect.Parameter]:
     parameters = inspect.signature(function).parameters.values()
     return [p for p in parameters if p.kind is p.KEYWORD_ONLY]
-
-
-def _write_value(value: Any) -> str:
-    try:
-        return str(value)
-    except ValueError:  # Python writes no number of more than 4300 digits
-        return "..."
 
 
 def _read_default(field: dataclasses.Field[Any]) -> Any:

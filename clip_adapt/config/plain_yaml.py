@@ -22,6 +22,7 @@ _FLOAT = re.compile(
     |\.(?:nan|NaN|NAN))$""",
     re.VERBOSE,
 )
+_BREAKS = re.compile("[\x85\u2028\u2029]")
 _TAG = "tag:yaml.org,2002:"
 
 
@@ -53,6 +54,14 @@ class _Dumper(yaml.SafeDumper):
         """Write everything out."""
         return True
 
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        """Return a text; with an end of a line that only YAML knows, as codes.
+
+        Between single quotes PyYAML folds those ends, and reads something else there.
+        """
+        style = '"' if _BREAKS.search(text) else None
+        return self.represent_scalar(f"{_TAG}str", str(text), style=style)
+
 
 def _adjust(cls: Any) -> None:
     cls.add_implicit_resolver(f"{_TAG}float", _FLOAT, list("-+0123456789."))
@@ -64,7 +73,8 @@ def _adjust(cls: Any) -> None:
 
 _adjust(_Loader)
 _adjust(_Dumper)
-_Dumper.add_multi_representer(str, yaml.SafeDumper.represent_str)
+_Dumper.add_representer(str, _Dumper.represent_text)
+_Dumper.add_multi_representer(str, _Dumper.represent_text)
 for _name in ("binary", "timestamp", "omap", "pairs", "set"):
     _Loader.add_constructor(f"{_TAG}{_name}", yaml.SafeLoader.construct_undefined)
 

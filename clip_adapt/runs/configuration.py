@@ -5,7 +5,6 @@ Every problem of a command line is collected and shown at once.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -27,7 +26,7 @@ from clip_adapt.runs.contradictions import find_contradictions
 from clip_adapt.runs.recipes import read_recipe
 from clip_adapt.system.files import hash_file, locate_resource
 from clip_adapt.system.reading import make_path
-from clip_adapt.system.text.showing import is_utf8, show_line, write_command
+from clip_adapt.system.text.showing import is_utf8, show_line, write_command, write_json
 
 WANTED = {
     "classes": "a folder of class folders, or a table with an image and a label column",
@@ -132,7 +131,7 @@ def compose(given: Mapping[str, Any]) -> Config:
     if problems:
         raise InputError("\n".join(problems))
     dataset = _override_templates(dataset, checked)
-    text = {key: _write_value(value) for key, value in given.items()}
+    text = _write_values(given)
     return Config(
         o,
         method,
@@ -158,7 +157,7 @@ def _compose_auto(given: Mapping[str, Any], own: list[str]) -> Config:
             found.append(config)
     if problems:
         raise InputError("\n".join(dict.fromkeys(problems)))
-    first, text = found[0], {key: _write_value(value) for key, value in given.items()}
+    first, text = found[0], _write_values(given)
     o = replace(first.options, method=AUTO)
     problems = first.objective.find_problems(asdict(o), first.dataset)
     if problems:
@@ -171,7 +170,7 @@ def _compose_auto(given: Mapping[str, Any], own: list[str]) -> Config:
 
 def _require_utf8(given: Mapping[str, Any]) -> None:
     # It stands in the files of the run, which are UTF-8: better said now than after the training.
-    words = [f"{key}={value}" for key, value in given.items()]
+    words = [f"{key}={options.show_value(value)}" for key, value in given.items()]
     wrong = [f"{show_line(word)} is not UTF-8: rename it" for word in words if not is_utf8(word)]
     if wrong:
         raise InputError("\n".join(wrong))
@@ -280,6 +279,22 @@ def _try(problems: list[str], function: Any, *args: Any) -> Any:
         return None
 
 
-def _write_value(value: Any) -> str:
-    # JSON is YAML on one line, which the first line of config.yaml has to be.
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+def _write_values(given: Mapping[str, Any]) -> dict[str, str]:
+    """Return values as a command line has them: text as it is, the rest as JSON.
+
+    JSON is YAML on one line, which the first line of config.yaml has to be. YAML takes some
+    characters only as their codes.
+
+    Raises:
+        InputError: when one holds a number that is not finite, or has thousands of digits.
+    """
+    return {key: _write_value(key, value) for key, value in given.items()}
+
+
+def _write_value(key: str, value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    try:
+        return write_json(value)
+    except ValueError as error:
+        raise InputError(f"{key} holds a number that cannot be written down: {error}") from error

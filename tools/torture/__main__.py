@@ -1,4 +1,4 @@
-"""python -m tools.torture KIND [KIND ...] [--count N] [--seed S] [--jobs J] [--keep DIR]."""
+"""python -m tools.torture [KIND[=COUNT] ...] [--count N] [--seed S] [--jobs J] [--keep DIR]."""
 
 from __future__ import annotations
 
@@ -26,21 +26,28 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--limit", type=float, default=30.0, help="seconds that one may take")
     parser.add_argument("--keep", type=Path, help="folder in which faulty inputs are kept")
     args = parser.parse_args(argv)
-    unknown = [name for name in args.kinds if name not in KINDS]
+    counts = read_counts(args.kinds or list(KINDS), args.count)
+    unknown = [name for name in counts if name not in KINDS]
     if unknown:
         parser.error(f"unknown kind {unknown[0]!r}: there is {', '.join(KINDS)}")
     examples.hurry()
     with tempfile.TemporaryDirectory(prefix="torture-") as folder:
         examples.warm_up(Path(folder))
-    faults = [torture(name, args) for name in args.kinds or KINDS]
+    faults = [torture(name, count, args) for name, count in counts.items()]
     return int(any(faults))
 
 
-def torture(name: str, args: argparse.Namespace) -> int:
+def read_counts(words: list[str], usual: int) -> dict[str, int]:
+    """Return how many mutations of each kind are asked for: ``images`` or ``shards=3``."""
+    parts = [word.partition("=") for word in words]
+    return {name: int(count) if equals else usual for name, equals, count in parts}
+
+
+def torture(name: str, count: int, args: argparse.Namespace) -> int:
     """Torture one kind; return how many of its inputs did not end as they must."""
     with tempfile.TemporaryDirectory(prefix="torture-") as folder:
         made = KINDS[name].prepare(Path(folder))
-        plan = workers.Plan(KINDS[name], made, args.count, args.seed, args.jobs, args.limit)
+        plan = workers.Plan(KINDS[name], made, count, args.seed, args.jobs, args.limit)
         plan.keep = args.keep and args.keep.absolute()
         outcomes = dict(workers.run(plan))
     print(write_figure(name, outcomes), flush=True)
@@ -50,7 +57,8 @@ def torture(name: str, args: argparse.Namespace) -> int:
             groups.setdefault(outcome.fault, []).append(index)
     for fault, where in sorted(groups.items(), key=lambda pair: -len(pair[1])):
         last = outcomes[where[0]].detail.strip().splitlines()[-1:]
-        print(f"  {len(where)} x {fault}, the first is {where[0]}: {''.join(last)[:150]}")
+        first = f"{name} {where[0]} of seed {args.seed}"
+        print(f"  {len(where)} x {fault}, the first is {first}: {''.join(last)[:150]}")
     return sum(map(len, groups.values()))
 
 
