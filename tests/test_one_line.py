@@ -12,8 +12,10 @@ import pytest
 from clip_adapt.backbone.backbone import Backbone
 from clip_adapt.backbone.weights import foreign, torchscript
 from clip_adapt.backbone.weights.preprocessing import read_preprocessing
+from clip_adapt.config import yamls
 from clip_adapt.config.values import check
 from clip_adapt.data.sources import _table
+from clip_adapt.data.sources._table import read_table
 from clip_adapt.errors import InputError
 from clip_adapt.system import reading
 
@@ -312,3 +314,20 @@ def test_a_list_of_folders_is_one_value_of_a_sweep(run_cli, make_folder, tiny_mo
     code, out, err = run_cli("sweep", *words)
     assert code == 0, out + err
     assert len(list((tmp_path / "o").rglob("metrics.json"))) == 1
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="there is no such device")
+@pytest.mark.parametrize("option", ["dataset=/dev/zero", "dataset.file=/dev/zero"])
+def test_what_never_ends_is_not_read(run_cli, animals, tiny_model, option):
+    words = [option, f"model={tiny_model}", "method=zero_shot", "output=out"]
+    if option.startswith("dataset."):
+        words += [f"dataset={animals}", "dataset.source=csv", "dataset.image=path"]
+    code, _, err = run_cli("train", *words)
+    assert code == 2 and err.count("error: ") == 1 and len(err) < 2000
+
+
+def test_a_pipe_is_not_a_table(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for read in (reading.read_text, yamls.read_yaml, read_table):
+        with pytest.raises(InputError, match="is a device, a pipe or a socket"):
+            read(tmp_path / "pipe")

@@ -78,7 +78,7 @@ _PARTS: dict[str, dict[str, Option]] = {
         "resize_mode": Option(str, _REQUIRED),
     },
     "conformal": {
-        "alpha": Option(Annotated[float, Between(0, 1, strict=True)], _REQUIRED),
+        "alpha": Option(Annotated[float, Between(0, 0.5, strict=True)], _REQUIRED),
         "n": Option(Annotated[int, Between(1)], _REQUIRED),
         # Sums of probabilities, which may pass 1 by a rounding.
         **{name: Option(Annotated[float, Between(-1e-6, 1 + 1e-6)], _REQUIRED) for name in SCORES},
@@ -180,6 +180,9 @@ def _find_task_problems(task: Mapping[str, Any]) -> Iterator[str]:
     templates: Any = task.get("templates")
     if not _holds_texts(classes) or not _holds_texts(templates):
         return  # said already
+    odd = [name for name in classes if not name.strip() or "\0" in name]
+    if odd:
+        yield f"task.classes has a class without a name: {odd[0]!r}"
     twice = sorted({name for name in classes if classes.count(name) > 1})
     if twice:
         yield f"task.classes has a class twice: {', '.join(twice)}"

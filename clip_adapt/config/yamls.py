@@ -10,6 +10,7 @@ import yaml
 
 from clip_adapt.config.plain_yaml import dump_plain, load_plain
 from clip_adapt.errors import InputError
+from clip_adapt.system.reading import refuse_devices
 
 _KEY_WITH_HELP = re.compile(r"^(\s*)\"?([\w.]+)\"?:(?:\s+(.*?))?\s+#\s+(.*)$")
 
@@ -20,6 +21,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         InputError: when the file cannot be read, is not YAML, or holds something else.
     """
+    refuse_devices(path)
     try:
         content = load_plain(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError) as error:

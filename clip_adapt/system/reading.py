@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,20 @@ def make_path(text: str | os.PathLike[str]) -> Path:
     return Path(os.path.expanduser(text))
 
 
+def refuse_devices(path: Path) -> None:
+    """Refuse what is opened like a file and never ends: devices, pipes, sockets.
+
+    Raises:
+        InputError: when the path leads to one.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return  # reading says what is wrong
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise InputError(f"{path} is not a file: it is a device, a pipe or a socket")
+
+
 def list_folder(folder: Path) -> list[Path]:
     """Return what lies in a folder, sorted.
 
@@ -47,6 +62,7 @@ def read_text(path: Path) -> str:
     Raises:
         InputError: when it cannot be read, or is something else.
     """
+    refuse_devices(path)
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:

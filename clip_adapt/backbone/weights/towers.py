@@ -125,19 +125,24 @@ def build_tokenizer(name: str, config: Json, folder: Path | None = None) -> Any:
             f"--local-dir DIR`, copy DIR here, and set hf_tokenizer_name to it in the model's "
             "open_clip configuration"
         ) from error
-    _try_tokenizer(made, source)
+    _try_tokenizer(made, source, text.get("vocab_size"))
     return made
 
 
-def _try_tokenizer(tokenizer: Any, source: Path | str) -> None:
+def _try_tokenizer(tokenizer: Any, source: Path | str, words: int | None) -> None:
     # What its files lack shows at the first text; a panic of its Rust code is no Exception.
     try:
-        tokenizer(["a photo", "of a"])
+        largest = int(tokenizer(["a photo", "of a"]).max())
     except (KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"the tokenizer of {source} cannot be used: {reason}") from error
+    if words is not None and largest >= words:
+        raise InputError(
+            f"the tokenizer of {source} gives numbers up to {largest}, and its configuration says "
+            f"vocab_size={words}: they do not belong together"
+        )
 
 
 def find_text_configuration(config: Json, folder: Path | None) -> Path:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clip_adapt.errors import InputError
+from clip_adapt.system.reading import refuse_devices
 
 DELIMITERS = ",;\t|"
 
@@ -58,6 +59,7 @@ def read_table(path: Path, encoding: str = "utf-8-sig", delimiter: str | None = 
 
 
 def _read_text(path: Path, encoding: str) -> str:
+    refuse_devices(path)
     try:
         data = path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a path that no system can hold
