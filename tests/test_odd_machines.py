@@ -6,11 +6,13 @@ import contextlib
 import errno
 import fcntl
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
-from clip_adapt.data import decoding, scan
+from clip_adapt.data import decoding, leaks, scan
+from clip_adapt.data.items import Item
 from clip_adapt.errors import InputError
 from clip_adapt.system import files, locks
 
@@ -31,13 +33,15 @@ def test_a_run_goes_on_where_there_are_no_locks(tmp_path, monkeypatch, caplog, c
     assert "the output folder out lies on a file system without locks" in caplog.text
 
 
-def test_a_lock_that_fails_for_another_reason_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(fcntl, "flock", fail(errno.EIO))
+@pytest.mark.parametrize("code", [errno.EIO, errno.EPERM])
+def test_a_lock_that_fails_for_another_reason_is_refused(tmp_path, monkeypatch, code):
+    monkeypatch.setattr(fcntl, "flock", fail(code))
     with (
-        pytest.raises(InputError, match="the disk reports an error"),
+        pytest.raises(InputError, match=r"the disk reports an error|permission is denied"),
         locks.hold_lock(tmp_path / ".lock", "it"),
     ):
         pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_lock_holds_on_a_full_disk(tmp_path, monkeypatch):
@@ -110,6 +114,9 @@ def test_digests_of_pictures_that_may_not_be_read(closed):
     with pytest.raises(InputError, match="Permission denied"):
         scan.hash_images([other, path])
     assert decoding.find_broken([other, path]) == {path: "permission to read it is denied"}
+    os.replace(shutil.copy(other, f"{path}.new"), path)  # only files of one size are compared
+    parts = {"train": [Item(other, 0)], "test": [Item(path, 0)]}
+    assert leaks.find_same_files(parts) == []
 
 
 def test_a_folder_that_may_not_be_looked_into(run_cli, make_folder, tmp_path, monkeypatch):

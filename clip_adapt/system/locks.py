@@ -66,10 +66,14 @@ def hold_lock(path: Path, what: str) -> Iterator[None]:
 def _acquire(lock: BaseFileLock, what: str) -> None:
     # Some network and FUSE file systems know no locks. A run goes on there: what is lost is only
     # that a second one into the same folder is noticed.
+    path = Path(lock.lock_file)
+    existed = path.exists()
     try:
         lock.acquire()
     except OSError as error:
         if error.errno not in WITHOUT_LOCKS:
+            if not existed:
+                path.unlink(missing_ok=True)
             raise
         log.warning(
             "%s lies on a file system without locks (%s): see to it that no other run writes there",
