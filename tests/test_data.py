@@ -418,7 +418,7 @@ def test_several_names_stand_in_prompts_and_the_first_everywhere_else(animals, t
     assert [row["label"] for row in data.few_shot(1).manifest(data.classes)][:1] == ["house cat"]
 
 
-def test_several_names_travel_with_the_delta(train_tiny, animals, tmp_path):
+def test_several_names_travel_with_the_delta(train_tiny, animals, tmp_path, tiny_model):
     from clip_adapt import load
 
     card = tmp_path / "card.yaml"
@@ -428,6 +428,6 @@ def test_several_names_travel_with_the_delta(train_tiny, animals, tmp_path):
     )
     code, _, _ = train_tiny(card, "method=zero_shot")
     assert code == 0
-    task = load(tmp_path / "out" / "adapter").method.task
+    task = load(tmp_path / "out" / "adapter", model=tiny_model).method.task
     assert task.classes == ("house cat", "dog", "eel")
     assert task.texts()[0] == ["a photo of a house cat.", "a photo of a tabby."]

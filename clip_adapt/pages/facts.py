@@ -132,8 +132,11 @@ class Facts:
         path = self.folder / name
         if not path.is_file():
             return []
-        lines = reading.read_text(path).split("\n")
-        return [reading.parse_json(line, str(path)) for line in lines if line]
+        try:
+            lines = reading.read_text(path).split("\n")
+            return [reading.parse_json(line, str(path)) for line in lines if line]
+        except InputError as error:
+            raise InputError(f"{error}. Run again: {self.command}") from error
 
     def near_duplicates(self) -> list[Twin]:
         """Return the rows of near_duplicates.csv.
