@@ -92,6 +92,7 @@ def test_predictions_of_classes_of_any_name_read_back(tmp_path_factory, classes,
     assert read.probabilities == pytest.approx(shares.numpy(), rel=1e-5)
 
 
+NAMES = TEXTS.filter(lambda text: text.strip() and "\0" not in text)
 HEADERS = st.builds(
     Header,
     method=st.fixed_dictionaries({"name": TEXTS, "options": st.dictionaries(TEXTS, nest(LEAVES))}),
@@ -100,7 +101,7 @@ HEADERS = st.builds(
          "image_size": st.integers(8, 4096), "licence": st.none() | TEXTS},
     ),
     task=st.fixed_dictionaries(
-        {"classes": st.lists(TEXTS, min_size=2, max_size=4, unique=True),
+        {"classes": st.lists(NAMES, min_size=2, max_size=4, unique=True),
          "templates": st.lists(TEXTS.map("{}".__add__), min_size=1, max_size=3),
          "descriptions": st.dictionaries(TEXTS, st.lists(TEXTS, max_size=2), max_size=2),
          "shots": st.integers(0, 100)},
