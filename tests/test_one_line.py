@@ -246,6 +246,14 @@ def test_an_archive_that_holds_itself(tmp_path):
         torchscript.read_archive(write_archive(tmp_path / "a.pt", graph))
 
 
+def test_an_archive_is_as_deep_as_a_model(tmp_path, monkeypatch):
+    monkeypatch.setattr(torchscript, "DEEPEST", 2)
+    graph = write_object(b=write_object(c=write_object()))
+    assert torchscript.read_archive(write_archive(tmp_path / "a.pt", graph)) == {}
+    with pytest.raises(InputError, match="refer to one another without end"):
+        torchscript.read_archive(write_archive(tmp_path / "b.pt", write_object(a=graph)))
+
+
 def test_an_archive_that_unpacks_to_more_than_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(torchscript, "MOST_CODE", 1 << 20)
     tail = bytes(2 << 20)
