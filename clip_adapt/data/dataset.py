@@ -15,6 +15,7 @@ from typing import Any
 
 from clip_adapt.config.cards import SPLITS, DataCard
 from clip_adapt.data import catalog, leaks, scan
+from clip_adapt.data.inventory import Inventory
 from clip_adapt.data.items import Context, Item, Support
 from clip_adapt.data.sampling import SAMPLERS, VAL_SHOTS, Sampling
 from clip_adapt.data.source import find_source
@@ -37,6 +38,7 @@ class Dataset:
         test: read by evaluation only.
         names: every spoken name of a class that has several, by its first.
         drawn: train and val are a few-shot subset already.
+        inventory: what the source used and what it passed over.
     """
 
     card: DataCard
@@ -46,6 +48,7 @@ class Dataset:
     test: list[Item]
     names: dict[str, list[str]] = field(default_factory=dict)
     drawn: bool = False
+    inventory: Inventory = field(default_factory=Inventory)
 
     @classmethod
     def load(
@@ -95,7 +98,7 @@ class Dataset:
             leaks.refuse_pairs(leaks.find_same_files(splits.parts(), context.cache))
         several = {spoken[0]: spoken for spoken in names if len(spoken) > 1}
         train, val, test = splits.parts().values()
-        return cls(card, classes, train, val, test, several, splits.drawn)
+        return cls(card, classes, train, val, test, several, splits.drawn, splits.inventory)
 
     @property
     def name(self) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clip_adapt.config.cards import SPLITS
+from clip_adapt.data.inventory import Inventory
 from clip_adapt.system.files import hash_file
 from clip_adapt.system.reading import make_path
 from clip_adapt.system.text.showing import write_json
@@ -31,7 +32,8 @@ class Item:
 class Splits:
     """What a source reads: class names as they are stored, and the items of each split.
 
-    ``drawn`` says that train and val are a few-shot subset already, to be used as it is.
+    ``drawn`` says that train and val are a few-shot subset already, to be used as it is; ``inventory``
+    says what was used and what was passed over.
     """
 
     classes: list[str]
@@ -39,11 +41,16 @@ class Splits:
     val: list[Item]
     test: list[Item]
     drawn: bool = False
+    inventory: Inventory = field(default_factory=Inventory)
 
     @classmethod
-    def of(cls, classes: list[str], parts: Mapping[str, list[Item]]) -> Splits:
+    def of(
+        cls, classes: list[str], parts: Mapping[str, list[Item]], inventory: Inventory | None = None
+    ) -> Splits:
         """Return the splits of items by split."""
-        return cls(classes, parts["train"], parts["val"], parts["test"])
+        return cls(
+            classes, parts["train"], parts["val"], parts["test"], inventory=inventory or Inventory()
+        )
 
     def parts(self) -> dict[str, list[Item]]:
         """Return the items by split, in the order train, val, test."""

@@ -1,0 +1,22 @@
+"""What a source saw of a user's data besides the images it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What was used and what was passed over.
+
+    Attributes:
+        columns: which column of a table is what (image, label, split, group); None where the table
+            has none; empty when the data set is no table.
+        ignored: how many files were passed over, by suffix or file name (``Thumbs.db``, ``.heic``).
+        notes: what else a user should know of how the data set was read.
+    """
+
+    columns: Mapping[str, str | None] = field(default_factory=dict)
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
