@@ -32,8 +32,8 @@ class Item:
 class Splits:
     """What a source reads: class names as they are stored, and the items of each split.
 
-    ``drawn`` says that train and val are a few-shot subset already, to be used as it is; ``inventory``
-    says what was used and what was passed over.
+    ``drawn`` says that train and val are a few-shot subset already, to be used as it is;
+    ``inventory`` says what was used and what was passed over.
     """
 
     classes: list[str]
