@@ -23,18 +23,21 @@ from clip_adapt.system.launch import processes
 from clip_adapt.system.stamps import Stamp, read_stamp
 
 CHUNK = 512  # files between two writes; an interrupted scan goes on there
-SHA, PIXELS, LOOK = slice(0, 32), slice(32, 48), slice(48, 56)
+SHA, PIXELS, LOOK, SIZE = slice(0, 32), slice(32, 48), slice(48, 56), slice(56, 64)
+SIDES = np.dtype(">u4")
+LENGTH = 64  # bytes of what is known of an image
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What a scan found, 56 bytes an image besides the paths.
+    """What a scan found, 64 bytes an image besides the paths.
 
     Attributes:
         paths: the files, each once.
         sha256: (N, 32) uint8, the digest of the file's bytes; zeros where a file is broken.
         pixels: (N, 16) uint8, a digest of the decoded pixels; zeros where a file is broken.
         looks: (N,) uint64, the perceptual hash (pHash); 0 where a file is broken.
+        sizes: (N, 2) uint32, width and height in pixels, upright; 0 where a file is broken.
         broken: why a file cannot be read, by path.
     """
 
@@ -42,6 +45,7 @@ class Survey:
     sha256: np.ndarray
     pixels: np.ndarray
     looks: np.ndarray
+    sizes: np.ndarray
     broken: dict[str, str] = field(default_factory=dict)
 
 
@@ -56,15 +60,17 @@ def survey_images(paths: Sequence[str], folder: Path | None = None) -> Survey:
     sha256 = np.zeros((len(unique), 32), dtype=np.uint8)
     pixels = np.zeros((len(unique), 16), dtype=np.uint8)
     looks = np.zeros(len(unique), dtype=np.uint64)
+    sizes = np.zeros((len(unique), 2), dtype=np.uint32)
     broken: dict[str, str] = {}
-    for row, facts in enumerate(_gather(unique, folder, _examine, "checking images", 56)):
+    for row, facts in enumerate(_gather(unique, folder, _examine, "checking images", LENGTH)):
         if isinstance(facts, str):
             broken[unique[row]] = facts
         else:
             sha256[row] = np.frombuffer(facts[SHA], dtype=np.uint8)
             pixels[row] = np.frombuffer(facts[PIXELS], dtype=np.uint8)
             looks[row] = int.from_bytes(facts[LOOK], "big")
-    return Survey(unique, sha256, pixels, looks, broken)
+            sizes[row] = np.frombuffer(facts[SIZE], dtype=SIDES)
+    return Survey(unique, sha256, pixels, looks, sizes, broken)
 
 
 def hash_images(paths: Sequence[str], folder: Path | None = None) -> list[str]:
@@ -154,7 +160,8 @@ def _examine(path: str) -> bytes | str:
     pixels = hashlib.blake2b(digest_size=16, person=b"%dx%d" % image.size)
     pixels.update(np.asarray(image).data)
     look = np.packbits(imagehash.phash(image).hash)
-    return _hash_file(path) + pixels.digest() + look.tobytes()
+    sides = np.array(image.size, dtype=SIDES)
+    return _hash_file(path) + pixels.digest() + look.tobytes() + sides.tobytes()
 
 
 def _hash_openable(path: str) -> bytes | str:
