@@ -47,7 +47,8 @@ def list_facts(found: Found) -> list[str]:
         small, middle, large = (
             f"{w} x {h}" for w, h in (found["pixels"][k] for k in ("smallest", "median", "largest"))
         )
-        lines.append(f"pixels: {small} to {large}, median {middle}")
+        apart = f"{small} to {large}, median {middle}"
+        lines.append(f"pixels: {f'all {small}' if small == large else apart}")
     if found["ignored"]:
         lines.append(f"ignored: {list_counts(found['ignored'])}")
     if found["unreadable"]:
