@@ -169,7 +169,8 @@ def test_one_class_alone_is_said_and_not_crashed():
     assert measured.per_class["a"]["recall"] == nothing
     json.dumps(measured.table, allow_nan=False)
     assert measuring.list_notes(y, CLASSES) == [
-        "all test images are of one class, 'c': AUROC, average precision and kappa are not defined"
+        "all test images are of one class, 'c': AUROC and average precision are not defined, "
+        "kappa says nothing, and balanced accuracy is the accuracy"
     ]
 
 
@@ -249,3 +250,5 @@ def test_an_interval_of_resamples_that_lie_beside_the_value_ends_at_it():
     assert row == {"value": 0.5, "low": pytest.approx(0.45), "high": pytest.approx(0.95)}
     row = resampling.make_estimate(0.5, np.array([0.5] * 990 + [1.0] * 10), 0.0, 1.0)
     assert row == {"value": 0.5, "low": pytest.approx(0.495), "high": 0.5}
+    row = resampling.make_estimate(0.5, np.array([0.5] * 990 + [0.0] * 10), 0.0, 1.0)
+    assert row == {"value": 0.5, "low": 0.5, "high": pytest.approx(0.505)}
