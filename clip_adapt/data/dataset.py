@@ -39,6 +39,7 @@ class Dataset:
         names: every spoken name of a class that has several, by its first.
         drawn: train and val are a few-shot subset already.
         inventory: what the source used and what it passed over.
+        unsplit: it has no splits, and all its images stand in test.
     """
 
     card: DataCard
@@ -49,6 +50,7 @@ class Dataset:
     names: dict[str, list[str]] = field(default_factory=dict)
     drawn: bool = False
     inventory: Inventory = field(default_factory=Inventory)
+    unsplit: bool = False
 
     @classmethod
     def load(
@@ -59,6 +61,7 @@ class Dataset:
         cache_dir: str | None = None,
         data_dir: str | None = None,
         download: bool = False,
+        measures: bool = False,
     ) -> Dataset:
         """Load a data set by name, or what a path points at.
 
@@ -70,12 +73,16 @@ class Dataset:
             cache_dir: where caches lie.
             data_dir: where the data sets of cards that ship lie.
             download: fetch what is missing.
+            measures: the data set is only measured on: one class or one split is enough, and images
+                without splits are all tested on.
 
         Raises:
             InputError: when it does not exist, holds no classes, or leaks between its splits.
         """
         card = catalog.find_dataset(str(name), options)
-        return cls.from_card(card, cache_dir=cache_dir, data_dir=data_dir, download=download)
+        return cls.from_card(
+            card, cache_dir=cache_dir, data_dir=data_dir, download=download, measures=measures
+        )
 
     @classmethod
     def from_card(
@@ -85,9 +92,11 @@ class Dataset:
         cache_dir: str | None = None,
         data_dir: str | None = None,
         download: bool = False,
+        measures: bool = False,
     ) -> Dataset:
         """Load the data set that a card describes; see ``load``."""
-        context = Context(choose_cache_folder(cache_dir), choose_data_folder(data_dir), download)
+        cache = choose_cache_folder(cache_dir)
+        context = Context(cache, choose_data_folder(data_dir), download, measures)
         splits = find_source(card.source).read(card, context)
         names = [card.names_of(stored) for stored in splits.classes]
         classes = [spoken[0] for spoken in names]
@@ -97,8 +106,15 @@ class Dataset:
         if card.on_leak == "error":
             leaks.refuse_pairs(leaks.find_same_files(splits.parts(), context.cache))
         several = {spoken[0]: spoken for spoken in names if len(spoken) > 1}
-        train, val, test = splits.parts().values()
-        return cls(card, classes, train, val, test, several, splits.drawn, splits.inventory)
+        return cls(
+            card,
+            classes,
+            **splits.parts(),
+            names=several,
+            drawn=splits.drawn,
+            inventory=splits.inventory,
+            unsplit=splits.unsplit,
+        )
 
     @property
     def name(self) -> str:

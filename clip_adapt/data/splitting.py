@@ -25,6 +25,8 @@ CLOSED = "f" * 64  # in place of the digest of a file that cannot be opened: it 
 def split_by_content(classes: list[str], items: list[Item], context: Context, where: str) -> Splits:
     """Set 30 % of each class aside for testing and 10 % for validation.
 
+    Where the data set is only measured on, all images are test images.
+
     Args:
         classes: names as they are stored.
         items: images, class by class.
@@ -34,6 +36,8 @@ def split_by_content(classes: list[str], items: list[Item], context: Context, wh
     Raises:
         InputError: when there are too few images, or groups, to set some aside.
     """
+    if context.measures:
+        return Splits(classes, [], [], items, unsplit=True)
     paths = [item.path for item in items]
     survey = scan.survey_images(paths, context.cache)
     row = {path: index for index, path in enumerate(survey.paths)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 
 from clip_adapt.config.cards import SPLITS, DataCard
 from clip_adapt.config.values import FilePath
@@ -48,10 +49,10 @@ def read(
     """
     given = {"image": image, "label": label, "split": split, "group": group}
     table = open_table(context, file, root, given, delimiter, encoding)
-    classes = _list_classes(table, card)
+    classes = _list_measured(table, card) if context.measures else _list_classes(table, card)
     items = _read_items(table, classes)
     if table.is_split:
-        return _split_by_column(table, items, classes)
+        return _split_by_column(table, items, classes, context)
     order = sorted(range(len(items)), key=lambda i: items[i].label)
     return split_by_content(classes, [items[i] for i in order], context, str(table.path))
 
@@ -67,8 +68,19 @@ def _list_classes(table: ImageTable, card: DataCard) -> list[str]:
             f"{table.path} has labels that the card's classes do not list: {', '.join(others)}"
         )
     _refuse_single(table, counts)
-    numbers = all(name.isdigit() for name in counts)
-    return list(card.classes) or sorted(counts, key=int if numbers else str)
+    return list(card.classes) or _sort_labels(counts)
+
+
+def _list_measured(table: ImageTable, card: DataCard) -> list[str]:
+    # Whatever is there, in the card's order if it names it.
+    found = _sort_labels({table.read_value(row, "label") for row in table.rows})
+    named = [name for name in card.classes if name in found]
+    return [*named, *(name for name in found if name not in named)]
+
+
+def _sort_labels(labels: Collection[str]) -> list[str]:
+    numbers = all(name.isdigit() for name in labels)
+    return sorted(labels, key=int if numbers else str)
 
 
 def _refuse_single(table: ImageTable, counts: Counter[str]) -> None:
@@ -102,10 +114,14 @@ def _read_items(table: ImageTable, classes: list[str]) -> list[Item]:
     return items
 
 
-def _split_by_column(table: ImageTable, items: list[Item], classes: list[str]) -> Splits:
+def _split_by_column(
+    table: ImageTable, items: list[Item], classes: list[str], context: Context
+) -> Splits:
     parts: dict[str, list[Item]] = {split: [] for split in SPLITS}
     for row, item in zip(table.rows, items, strict=True):
         parts[table.read_split(row)].append(item)
+    if context.measures:
+        return Splits.of(classes, parts)
     table.require_splits(parts)
     untrained = {i.label for i in items} - {i.label for i in parts["train"]}
     if untrained:

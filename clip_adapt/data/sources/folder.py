@@ -48,11 +48,32 @@ def read(
     top = context.place(root) if splits else make_path(root)
     if not os.path.isdir(top):
         raise InputError(_describe_missing(card, top))
-    folders = _find_split_folders(top, splits)
+    needed = set() if context.measures else {"train", "test"}
+    folders = _find_split_folders(top, splits, needed)
+    if context.measures:
+        return _read_measured(top, folders, card, context)
     if folders["train"] is None:
         classes = _list_classes(top, card)
         return split_by_content(classes, _list_items(top, classes), context, str(top))
     return _read_splits(top, folders, card)
+
+
+def _read_measured(
+    top: Path, folders: dict[str, Path | None], card: DataCard, context: Context
+) -> Splits:
+    # Whatever is there: some of the splits or none of them, and the classes of any.
+    there = [folder for folder in folders.values() if folder and os.path.isdir(folder)] or [top]
+    named = [p.name for folder in there for p in list_folder(folder) if _has_images(p)]
+    classes = [name for name in (card.classes or sorted(set(named))) if name in named]
+    if not classes:
+        raise InputError(_describe_empty(there[0]))
+    if there == [top]:
+        return split_by_content(classes, _list_items(top, classes), context, str(top))
+    return Splits.of(classes, {s: _list_items(f, classes) if f else [] for s, f in folders.items()})
+
+
+def _has_images(folder: Path) -> bool:
+    return folder.is_dir() and folder.name[0] != "." and bool(_list_images(folder))
 
 
 def _describe_missing(card: DataCard, top: Path) -> str:
@@ -60,11 +81,13 @@ def _describe_missing(card: DataCard, top: Path) -> str:
     return f"{text}\n{card.get}" if card.get else text
 
 
-def _find_split_folders(top: Path, splits: dict[str, str] | None) -> dict[str, Path | None]:
+def _find_split_folders(
+    top: Path, splits: dict[str, str] | None, needed: set[str]
+) -> dict[str, Path | None]:
     if splits is None:
         return {split: _find_split_folder(top, split) for split in SPLIT_NAMES}
     unknown = [key for key in splits if key not in SPLIT_NAMES]
-    if unknown or not {"train", "test"} <= splits.keys():
+    if unknown or not needed <= splits.keys():
         raise InputError(f"dataset.splits={splits}: expected {{train: FOLDER, test: FOLDER}}")
     return {s: top / splits[s] if s in splits else None for s in SPLIT_NAMES}
 
@@ -97,18 +120,22 @@ def _list_classes(folder: Path, card: DataCard) -> list[str]:
         raise InputError(f"{folder} has no folder for the card's classes {', '.join(missing)}")
     classes = [name for name in (card.classes or found) if _list_images(folder / name)]
     if not classes:
-        loose = len(_list_images(folder))
-        hint = f"{loose} images lie in it without a class folder" if loose else "it holds no images"
-        raise InputError(
-            f"{folder} has no classes: {hint}. Expected one folder a class, such as "
-            f"{folder / 'cat' / '1.jpg'} and {folder / 'dog' / '2.jpg'}."
-        )
+        raise InputError(_describe_empty(folder))
     if len(classes) == 1:
         raise InputError(
             f"{folder} has one class with images, {classes[0]!r}: expected at least two to tell "
             "apart, one folder each."
         )
     return classes
+
+
+def _describe_empty(folder: Path) -> str:
+    loose = len(_list_images(folder))
+    hint = f"{loose} images lie in it without a class folder" if loose else "it holds no images"
+    return (
+        f"{folder} has no classes: {hint}. Expected one folder a class, such as "
+        f"{folder / 'cat' / '1.jpg'} and {folder / 'dog' / '2.jpg'}."
+    )
 
 
 def _list_images(folder: Path) -> list[Path]:

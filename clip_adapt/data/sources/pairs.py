@@ -81,7 +81,8 @@ def read(
     parts: dict[str, list[Item]] = {name: [] for name in SPLITS}
     for path, rows in by_path.items():
         parts[_read_only(table, rows, "split", table.read_split)].append(items[path])
-    table.require_splits(parts)
+    if not context.measures:
+        table.require_splits(parts)
     return Splits.of([], parts)
 
 
