@@ -28,10 +28,13 @@ def adapt(
     Raises:
         InputError: with one line for each thing that does not fit.
     """
+    from clip_adapt.data.catalog import name_dataset
     from clip_adapt.runs.configuration import compose
     from clip_adapt.runs.run import run
 
-    return run(compose({"dataset": str(images), "method": method, "shots": shots, **options}))
+    return run(
+        compose({"dataset": name_dataset(images), "method": method, "shots": shots, **options})
+    )
 
 
 def load(
