@@ -144,7 +144,8 @@ class Dataset:
         pairs = leaks.find_same_pixels(self.parts(), survey)
         if self.card.on_leak == "error":
             leaks.refuse_pairs(pairs)
-        notes = [leaks.describe_pairs(pairs)] if pairs else []
+        notes = scan.describe_depths(survey)
+        notes += [leaks.describe_pairs(pairs)] if pairs else []
         same = {pair[1] for pair in pairs}
         twins = [t for t in leaks.find_near_duplicates(self.parts(), survey) if t.path not in same]
         if twins:
