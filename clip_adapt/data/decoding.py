@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
-from tqdm import tqdm
 
 from clip_adapt.errors import InputError, list_lines
+from clip_adapt.system.text.progress import make_bar
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 # What a photograph or a scan comes in, whatever the file is called. Pillow knows thirty more kinds;
@@ -225,7 +225,7 @@ def _scale_to_eight_bits(image: Image.Image) -> Image.Image:
 def find_broken(paths: Iterable[str]) -> dict[str, str]:
     """Decode every file; return the reasons of those that cannot be read, by path."""
     todo = list(dict.fromkeys(paths))
-    bar = tqdm(total=len(todo), desc="checking images", unit="img", disable=None if todo else True)
+    bar = make_bar(len(todo), "checking images", is_shown=bool(todo))
     reasons: dict[str, str] = {}
     with bar, open_decoders() as pool:
         for path, reason in zip(todo, pool.map(_explain, todo), strict=True):
