@@ -64,7 +64,8 @@ def load(card: ModelCard) -> LoadedModel:
         if read is not None:
             checkpoint.require_finite(model, plan.source)
         tokenizer = towers.build_tokenizer(card.name or plan.name, plan.config, plan.folder)
-        return LoadedModel(model, tokenizer, towers.describe_architecture(plan.config, plan.folder))
+        described = towers.describe_architecture(plan.config, plan.folder, tokenizer)
+        return LoadedModel(model, tokenizer, described)
 
 
 def require_known(card: ModelCard) -> None:
