@@ -112,6 +112,18 @@ def make_card(source: Source, written: Written, given: Mapping[str, Any]) -> Dat
     return DataCard(**checked, options=own)
 
 
+def make_whole_card(name: str, given: Mapping[str, Any]) -> DataCard:
+    """Return the card of a data set of which everything is given, ``source`` and all.
+
+    Raises:
+        InputError: with one line for each problem.
+    """
+    own = dict(given)
+    source = _find_given(own.pop("source"))
+    assert source is not None, "a whole card has a source"
+    return make_card(source, Written({"name": str(name)}, None), own)
+
+
 def find_gives(card: DataCard) -> Gives:
     """Return what a data set's source gives its images: ``classes`` or ``captions``."""
     return find_source(card.source).gives
@@ -145,9 +157,9 @@ def _read_card(name: str) -> Written | None:
     path, shipped = make_path(name), _find_shipped(name)
     if shipped is not None:
         where = locate_card("dataset", shipped)
-        return Written(yamls.read_yaml(where), None, f"{SHELF}/{shipped}.yaml")
+        return Written(yamls.read_words(where), None, f"{SHELF}/{shipped}.yaml")
     if path.suffix in (".yaml", ".yml"):
-        return Written(yamls.read_yaml(path), path.parent, name)
+        return Written(yamls.read_words(path), path.parent, name)
     return None
 
 

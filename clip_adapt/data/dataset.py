@@ -101,6 +101,8 @@ class Dataset:
         names = [card.names_of(stored) for stored in splits.classes]
         classes = [spoken[0] for spoken in names]
         _refuse_same_names(names, splits.classes)
+        if not measures:
+            _refuse_untrained(card.name, classes, splits.parts())
         _refuse_other_bytes([*splits.classes, *classes], splits.parts())
         leaks.refuse_groups(splits.parts())
         if card.on_leak == "error":
@@ -142,7 +144,8 @@ class Dataset:
         pairs = leaks.find_same_pixels(self.parts(), survey)
         if self.card.on_leak == "error":
             leaks.refuse_pairs(pairs)
-        notes = [leaks.describe_pairs(pairs)] if pairs else []
+        notes = scan.describe_depths(survey)
+        notes += [leaks.describe_pairs(pairs)] if pairs else []
         same = {pair[1] for pair in pairs}
         twins = [t for t in leaks.find_near_duplicates(self.parts(), survey) if t.path not in same]
         if twins:
@@ -160,8 +163,8 @@ class Dataset:
         """
         gone = set(broken)
         kept = {s: [i for i in getattr(self, s) if i.path not in gone] for s in SPLITS}
-        left = {item.label for item in kept["train"]}
-        empty = [name for label, name in enumerate(self.classes) if label not in left]
+        gone_from = {i.label for i in self.train} - {i.label for i in kept["train"]}
+        empty = [self.classes[label] for label in sorted(gone_from)]
         if empty:
             raise InputError(f"no readable training image is left in: {', '.join(empty)}")
         if not kept["test"]:
@@ -229,6 +232,22 @@ def _refuse_other_bytes(names: Iterable[str], parts: Mapping[str, Sequence[Item]
         raise InputError(
             f"{len(wrong)} names are not UTF-8:\n{list_lines(wrong)}\nRename them: "
             "convmv -f latin1 -t utf8 -r --notest FOLDER"
+        )
+
+
+def _refuse_untrained(
+    name: str, classes: Sequence[str], parts: Mapping[str, Sequence[Item]]
+) -> None:
+    counts = {split: Counter(item.label for item in items) for split, items in parts.items()}
+    lines = [
+        f"{spoken}: {counts['val'][label]} in val, {counts['test'][label]} in test"
+        for label, spoken in enumerate(classes)
+        if not counts["train"][label]
+    ]
+    if lines:
+        raise InputError(
+            f"the splits of {name} leave classes without training images:\n{list_lines(lines)}\n"
+            "Add training images, or leave these classes out."
         )
 
 
