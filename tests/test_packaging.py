@@ -139,9 +139,10 @@ def name_packages(requirements):
 
 
 def list_imports(path):
-    """Yield every module that a file imports, and whether the file can do without it."""
+    """Yield every module that a file imports, and whether it does so when it is first needed."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    guarded = {id(n) for t in ast.walk(tree) if isinstance(t, ast.Try) for n in ast.walk(t)}
+    inner = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Try)
+    late = {id(n) for t in ast.walk(tree) if isinstance(t, inner) for n in ast.walk(t)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -149,7 +150,7 @@ def list_imports(path):
             names = [node.module]
         else:
             continue
-        yield from ((name.partition(".")[0], id(node) in guarded) for name in names)
+        yield from ((name.partition(".")[0], id(node) in late) for name in names)
 
 
 def test_what_is_imported_is_declared():
@@ -163,9 +164,9 @@ def test_what_is_imported_is_declared():
     ours = {"clip_adapt", *sys.stdlib_module_names}
     undeclared = set()
     for path in [*(ROOT / "clip_adapt").rglob("*.py"), *(ROOT / "methods").rglob("*.py")]:
-        for module, can_do_without in list_imports(path):
+        for module, late in list_imports(path):
             packages = name_packages(brought_by.get(module, [module]))
-            declared = needed | extras if can_do_without else needed
+            declared = needed | extras if late else needed
             if module not in ours and not packages & declared:
                 undeclared.add(f"{path.relative_to(ROOT)}: {module}")
     assert sorted(undeclared) == []
