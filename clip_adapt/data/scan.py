@@ -25,12 +25,13 @@ from clip_adapt.system.text.progress import make_bar
 
 CHUNK = 512  # files between two writes; an interrupted scan goes on there
 SHA, PIXELS, LOOK, BITS, SEVERAL = slice(0, 32), slice(32, 48), slice(48, 56), 56, 57
-LENGTH = 58  # bytes of what is known of an image
+SIZE, SIDES = slice(58, 66), np.dtype(">u4")
+LENGTH = 66  # bytes of what is known of an image
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What a scan found, 58 bytes an image besides the paths.
+    """What a scan found, 66 bytes an image besides the paths.
 
     Attributes:
         paths: the files, each once.
@@ -39,6 +40,7 @@ class Survey:
         looks: (N,) uint64, the perceptual hash (pHash); 0 where a file is broken.
         bits: (N,) uint8, how many of its 16 bits a file uses; 0 where it has no 16, or uses all.
         several: (N,) bool, whether a file holds more frames or pages than the one that is read.
+        sizes: (N, 2) uint32, width and height in pixels, upright; 0 where a file is broken.
         broken: why a file cannot be read, by path.
     """
 
@@ -48,6 +50,7 @@ class Survey:
     looks: np.ndarray
     bits: np.ndarray
     several: np.ndarray
+    sizes: np.ndarray
     broken: dict[str, str] = field(default_factory=dict)
 
 
@@ -64,6 +67,7 @@ def survey_images(paths: Sequence[str], folder: Path | None = None) -> Survey:
     looks = np.zeros(len(unique), dtype=np.uint64)
     bits = np.zeros(len(unique), dtype=np.uint8)
     several = np.zeros(len(unique), dtype=bool)
+    sizes = np.zeros((len(unique), 2), dtype=np.uint32)
     broken: dict[str, str] = {}
     for row, facts in enumerate(_gather(unique, folder, _examine, "checking images", LENGTH)):
         if isinstance(facts, str):
@@ -73,7 +77,8 @@ def survey_images(paths: Sequence[str], folder: Path | None = None) -> Survey:
             pixels[row] = np.frombuffer(facts[PIXELS], dtype=np.uint8)
             looks[row] = int.from_bytes(facts[LOOK], "big")
             bits[row], several[row] = facts[BITS], facts[SEVERAL]
-    return Survey(unique, sha256, pixels, looks, bits, several, broken)
+            sizes[row] = np.frombuffer(facts[SIZE], dtype=SIDES)
+    return Survey(unique, sha256, pixels, looks, bits, several, sizes, broken)
 
 
 def describe_depths(survey: Survey) -> list[str]:
@@ -179,7 +184,8 @@ def _examine(path: str) -> bytes | str:
     pixels = hashlib.blake2b(digest_size=16, person=b"%dx%d" % image.size)
     pixels.update(np.asarray(image).data)
     look = np.packbits(imagehash.phash(image).hash)
-    return _hash_file(path) + pixels.digest() + look.tobytes() + bytes([seen.bits, seen.several])
+    more = bytes([seen.bits, seen.several]) + np.array(image.size, dtype=SIDES).tobytes()
+    return _hash_file(path) + pixels.digest() + look.tobytes() + more
 
 
 def _hash_openable(path: str) -> bytes | str:

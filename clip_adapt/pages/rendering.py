@@ -7,7 +7,7 @@ from functools import cache
 
 import jinja2
 
-from clip_adapt.pages import numbers
+from clip_adapt.pages import found, numbers
 
 
 @cache
@@ -20,6 +20,7 @@ def make_environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.filters["list_facts"] = found.list_facts
     made.filters["bytes"] = numbers.write_size
     made.filters["seconds"] = numbers.write_duration
     return made

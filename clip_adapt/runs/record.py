@@ -130,6 +130,7 @@ def _list_metrics(prepared: Prepared, outcome: Outcome, trained: Trained) -> dic
         "peak_memory_bytes": measure_peak_memory(run.backbone.device),
         **outcome.facts,
         "n_support": len(support.train),
+        "found": prepared.found,
         "notes": [*prepared.notes, *outcome.notes],
         "curve": describe_curve(trained.curve),
         **({"side_by_side": trained.runs} if trained.runs > 1 else {}),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clip_adapt.data.decoding import SUFFIXES
+from clip_adapt.data.inventory import list_counts
 from clip_adapt.errors import InputError
 from clip_adapt.system.reading import list_folder
 
@@ -37,14 +38,6 @@ class Tree:
     def describe_ignored(self) -> str:
         """Return what a folder without images holds, in words."""
         return list_counts(self.ignored) or "empty"
-
-
-def list_counts(counts: Counter[str], most: int = 6) -> str:
-    """Return counts in words, the largest first: ``6 Thumbs.db, 1 .heic``."""
-    ranked = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
-    words = [f"{count} {what}" for what, count in ranked[:most]]
-    rest = sum(count for _, count in ranked[most:])
-    return ", ".join([*words, *([f"{rest} others"] if rest else [])])
 
 
 def list_subfolders(folder: Path) -> list[Path]:
