@@ -340,7 +340,9 @@ def test_a_card_with_wrong_content_is_refused_by_line(tmp_path):
 
 def test_nothing_but_the_general_options_is_in_the_schema_of_a_run():
     assert set(FIELDS) >= {"method", "dataset", "model"}
-    assert {"method", "dataset", "model"}.isdisjoint(configuration._nest({"shots": 1})["general"])
+    assert {"method", "dataset", "model"}.isdisjoint(
+        configuration.nest_values({"shots": 1})["general"]
+    )
 
 
 def test_an_ensemble_adds_seven_templates_to_the_cards(tmp_path):

@@ -15,7 +15,6 @@ from clip_adapt.config import cards, options, yamls
 from clip_adapt.config.cards import DataCard, ModelCard
 from clip_adapt.config.run_options import RENAMED, RunOptions
 from clip_adapt.data import catalog
-from clip_adapt.data.source import Gives
 from clip_adapt.data.task import GENERAL_TEMPLATES
 from clip_adapt.errors import InputError
 from clip_adapt.method.contract import Method
@@ -92,7 +91,7 @@ def compose(given: Mapping[str, Any]) -> Config:
         InputError: with one line for each problem.
     """
     _require_utf8(given)
-    tree = _nest(given)
+    tree = nest_values(given)
     defaults = yamls.read_yaml(locate_resource("configs") / "train.yaml")
     chosen = {g: str(tree[g].pop("", defaults[g])) for g in ("method", "dataset", "model")}
     if chosen["method"] == AUTO:
@@ -111,7 +110,7 @@ def compose(given: Mapping[str, Any]) -> Config:
     if own:  # made for the objective, so a method's shorter one for a CPU is not wanted either
         recipe = {**recipe, **own, "cpu": None}
     gives = found.objective.gives
-    dataset = _try(problems, _find_dataset, chosen["dataset"], tree["dataset"], gives)
+    dataset = _try(problems, catalog.find_card, chosen["dataset"], tree["dataset"], gives)
     model = _try(problems, _find_model, chosen["model"], tree["model"])
     cpu_recipe = _shorten_recipe(recipe, {**defaults, **tree["general"]}, tree["general"])
     general = {**defaults, **recipe, **cpu_recipe, **tree["general"], **chosen}
@@ -176,9 +175,12 @@ def _require_utf8(given: Mapping[str, Any]) -> None:
         raise InputError("\n".join(wrong))
 
 
-def _nest(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    # {"shots": "4", "method": "coop", "method.n_ctx": "8"} becomes
-    # {"general": {"shots": "4"}, "method": {"": "coop", "n_ctx": "8"}, ...}
+def nest_values(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return ``key=value`` pairs by the group that they belong to, nested at their points.
+
+    {"shots": "4", "method": "coop", "method.n_ctx": "8"} becomes
+    {"general": {"shots": "4"}, "method": {"": "coop", "n_ctx": "8"}, ...}
+    """
     tree: dict[str, dict[str, Any]] = {"general": {}, "method": {}, "dataset": {}, "model": {}}
     for key, value in given.items():
         group, _, rest = key.partition(".")
@@ -197,17 +199,6 @@ def _set(tree: dict[str, Any], key: str, value: Any) -> None:
             _set(nested, rest, value)
             return
     tree[key] = value
-
-
-def _find_dataset(name: str, overrides: dict[str, Any], wants: Gives) -> DataCard:
-    nested = {k: v for k, v in overrides.items() if isinstance(v, dict)}
-    if not nested:
-        return catalog.find_dataset(name, overrides, wants=wants)
-    # dataset.per_class.train=8 changes one entry of a map and keeps the others.
-    base = catalog.find_dataset(name, wants=wants)
-    current = {**asdict(base), **base.options}
-    merged = {k: {**(current.get(k) or {}), **v} for k, v in nested.items()}
-    return catalog.find_dataset(name, {**overrides, **merged}, wants=wants)
 
 
 def _find_model(name: str, overrides: dict[str, Any]) -> ModelCard:
