@@ -6,6 +6,7 @@ import sys
 
 from clip_adapt import cli
 from clip_adapt.cli import tables, words
+from clip_adapt.config.given import nest
 from clip_adapt.errors import InputError
 
 
@@ -18,7 +19,6 @@ def read_schema() -> words.Schema:
 
 def main(argv: list[str]) -> int:
     """Run the command line; see ``--help``."""
-    from clip_adapt.runs.configuration import nest_values
     from clip_adapt.runs.deltas import measure_deltas
 
     adapters, given = words.split_words(argv)
@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
     if not adapters:
         raise InputError("expected a delta (a folder adapter/), or several")
     as_json = options.pop("json")
-    of_data = nest_values(own)["dataset"]
+    of_data = nest(own)["dataset"]
     tables.show_measured(measure_deltas(adapters, **options, dataset_options=of_data), as_json)
     return 0
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from clip_adapt.adapted.seen import SEEN, SeenImages, read_seen
+from clip_adapt.config.values import Names
 from clip_adapt.data import catalog
 from clip_adapt.data.source import Gives
 from clip_adapt.errors import InputError
@@ -38,7 +39,7 @@ def measure_deltas(
     cache: bool = True,
     cache_dir: str | None = None,
     method_file: str | None = None,
-    metrics: list[str] | str | None = None,
+    metrics: Names | None = None,
     output: str | None = None,
     dataset_options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
