@@ -308,7 +308,7 @@ def test_two_classes_with_one_spoken_name(make_folder, tmp_path):
     root = make_folder(tmp_path / "d", classes=("a_b", "a b", "c"))
     assert refusal(Dataset.load, root) == (
         "two classes have the name 'a b': 'a b', 'a_b'. "
-        "Rename one, or give each a spoken name under classes: in a card."
+        "Rename one, or give each a spoken name: dataset.classes='{a b: NAME, a_b: NAME, c: NAME}'"
     )
 
 
