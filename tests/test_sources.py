@@ -416,6 +416,7 @@ def test_the_library_datasets_gives_the_images_own_bytes(animals, tmp_path):
         ours = [(hash_file(i.path), i.label) for i in getattr(data, split)]
         assert ours == [(hash_file(i.path), i.label) for i in getattr(expected, split)]
     assert data.val == []
+    assert data.inventory.columns == {"image": "image", "label": "label"}
     card.write_text(f"name: hf\nsource: huggingface\nrepo: {tmp_path / 'hf'}\nimage: picture\n")
     with pytest.raises(InputError, match="has no column 'picture'"):
         Dataset.load(card)

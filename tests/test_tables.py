@@ -283,6 +283,17 @@ def test_a_class_whose_images_are_all_tested_on_by_its_splits(make_folder, tmp_p
     )
 
 
+def test_a_folder_says_which_class_has_no_test_image(make_folder, tmp_path):
+    root = make_folder(tmp_path / "d", splits=(), classes=("cat", "dog"), per_class=4)
+    for i in range(1, 4):
+        (root / "dog" / f"{i}.png").unlink()
+    data = Dataset.load(root)
+    assert [i.label for i in data.test] == [0] and 1 in {i.label for i in data.train}
+    assert data.inventory.notes[-1] == (
+        "no test image of dog: there are too few different images of these classes"
+    )
+
+
 # Labels
 
 

@@ -50,7 +50,7 @@ _FOLD = re.compile(r"(?:fold|part|split|set|cv|k)?[ _-]*[0-9]+(?:\.0*)?", re.IGN
 
 
 @dataclass(frozen=True)
-class Choice:
+class ColumnChoice:
     """A column, or None, and what a user should know of how it was chosen."""
 
     column: str | None
@@ -86,7 +86,9 @@ def choose_column(table: TableFile, kind: str, given: str | None) -> str:
     return usual[0]
 
 
-def choose_split(table: TableFile, given: str | None, used: Mapping[str, str | None]) -> Choice:
+def choose_split(
+    table: TableFile, given: str | None, used: Mapping[str, str | None]
+) -> ColumnChoice:
     """Return the column of the splits, if there is one.
 
     Args:
@@ -99,22 +101,24 @@ def choose_split(table: TableFile, given: str | None, used: Mapping[str, str | N
     """
     usual = [name for name in list_usual(table, "split") if name not in used.values()]
     if given is None:
-        return Choice(None, _describe_left_out("split", usual))
+        return ColumnChoice(None, _describe_left_out("split", usual))
     if given != AUTO:
-        return Choice(_require_column(table, "split", given))
+        return ColumnChoice(_require_column(table, "split", given))
     notes: list[str] = []
     for column in usual:
         values = list(dict.fromkeys(row[column].strip() for row in table.rows))
         if not all(not value or _FOLD.fullmatch(value) for value in values):
-            return Choice(column, tuple(notes))
+            return ColumnChoice(column, tuple(notes))
         notes.append(
             f"the column {column!r} holds {_list_some(values)}, which name no split (train, val, "
             "test): it is not used"
         )
-    return Choice(None, tuple(notes))
+    return ColumnChoice(None, tuple(notes))
 
 
-def choose_group(table: TableFile, given: str | None, used: Mapping[str, str | None]) -> Choice:
+def choose_group(
+    table: TableFile, given: str | None, used: Mapping[str, str | None]
+) -> ColumnChoice:
     """Return the column whose equal values keep images in one split, if there is one.
 
     Args:
@@ -127,9 +131,9 @@ def choose_group(table: TableFile, given: str | None, used: Mapping[str, str | N
     """
     units = list_units([name for name in table.columns if name not in used.values()])
     if given is None:
-        return Choice(None, _describe_left_out("group", list(units)))
+        return ColumnChoice(None, _describe_left_out("group", list(units)))
     if given != AUTO:
-        return Choice(_require_column(table, "group", given))
+        return ColumnChoice(_require_column(table, "group", given))
     flaws = {column: _find_flaw(table, column, unit, used) for column, unit in units.items()}
     fitting = [column for column, flaw in flaws.items() if flaw is None]
     notes = [f"the column {c!r} is not used as the group: {flaws[c]}" for c in units if flaws[c]]
@@ -138,7 +142,7 @@ def choose_group(table: TableFile, given: str | None, used: Mapping[str, str | N
             f"images of one {fitting[0]!r} stay in one split; {_list_some(fitting[1:])} would keep "
             "others together: dataset.group=COLUMN"
         )
-    return Choice(fitting[0] if fitting else None, tuple(notes))
+    return ColumnChoice(fitting[0] if fitting else None, tuple(notes))
 
 
 def list_units(columns: list[str]) -> dict[str, str]:

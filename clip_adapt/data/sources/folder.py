@@ -68,7 +68,8 @@ def read(
     seen = _take_stock(top, found, classes, walk)
     if not found.is_split:
         split = split_by_content(classes, parts[UNSPLIT], context, str(top))
-        return replace(split, inventory=seen)
+        notes = (*seen.notes, *split.inventory.notes)
+        return replace(split, inventory=replace(seen, notes=notes))
     if not context.measures:
         _require_images(found, parts)
         _refuse_unknown_classes(found, classes, card, walk)

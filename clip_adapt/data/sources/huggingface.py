@@ -8,11 +8,13 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from clip_adapt.config.cards import SPLITS, DataCard
 from clip_adapt.config.values import NameOrPath
+from clip_adapt.data.inventory import Inventory
 from clip_adapt.data.items import Context, Splits
 from clip_adapt.data.sources._unpacked import Row, unpack_images
 from clip_adapt.data.splitting import SPLIT_NAMES, split_by_content
@@ -64,10 +66,12 @@ def read(
     prints = " ".join(str(each._fingerprint) for each in chosen.values())
     total = sum(len(each) for each in chosen.values())
     made = unpack_images(context, card.name, prints, classes, rows, total)
+    columns = {"image": image, "label": label}
     if len(chosen) > 1 or "train" not in chosen:
-        return made
+        return replace(made, inventory=Inventory(columns))
     items = sorted(made.train, key=lambda item: (item.label, item.path))
-    return split_by_content(classes, items, context, repo)
+    split = split_by_content(classes, items, context, repo)
+    return replace(split, inventory=replace(split.inventory, columns=columns))
 
 
 def _load(repo: str, config: str | None, revision: str | None, context: Context) -> Any:
