@@ -131,6 +131,14 @@ def test_a_column_that_keeps_nothing_together(place, name, values, why):
     assert data.parts() == place().parts()
 
 
+def test_groups_that_are_too_few_to_be_patients_are_listed(place):
+    data = place(group=lambda label, i: "MF"[i % 2])
+    assert data.inventory.columns["group"] == "group" and data.inventory.notes == (
+        "all images of one 'group' stay in one split, and there are 2: 'M', 'F'; "
+        "dataset.group=null splits image by image",
+    )
+
+
 def test_images_without_a_patient_stand_for_themselves(place):
     data = place(patient=lambda label, i: "nan" if i < 2 else f"{label}{i // 3}")
     assert data.inventory.notes == ("4 rows have no 'patient': each image stands for itself",)
@@ -390,6 +398,8 @@ def test_cp1252_is_said_or_asked_for(place):
         ("t.csv", b"a/0.png,a\na/1.png,b\n", "has no column for the image: it has a/0.png, a. Name "
          "one of these 'image', or say which it is: dataset.image=COLUMN. Its first line seems to "
          "be an image: write the names of the columns above it"),
+        ("t.csv", b"image label\na/0.png a\n", " If it holds more, say what stands between the "
+         "values: dataset.delimiter=' '"),
         ("t.csv", b"image,MEL,NV\na/0.png,1.0,0.0\nb/0.png,0,1\n", "dataset.label=COLUMN. The "
          "columns 'MEL', 'NV' hold 0 and 1: write one column with the name of the class"),
         ("t.csv", b"\xff\xfe\x0a\0", "the table {t} is empty"),
@@ -454,6 +464,10 @@ def test_an_accent_may_be_one_character_or_two(own):
         ("0.bmp", "  line 2: {d}/0.bmp"),
         ("a/7", "  line 2: {d}/a/7"),
         ("1", "line 2: '1' can be 1.jpg or 1.png. Write the name with its suffix."),
+        ("C:\\me\\a\\1.png", "\na/1.png lies in {d}: take what stands before it off the paths"),
+        ("/content/drive/b/2.png", "leaves the folder {d}. If the images lie elsewhere, say where: "
+         "dataset.root=FOLDER\nb/2.png lies in {d}: take what stands before it off the paths"),
+        ("data/b/2.png", "  line 2: {d}/data/b/2.png\nb/2.png lies in {d}: take what stands"),
         ("2.png", "  line 2: {d}/2.png\n2.png lies in {d}/a: say so with dataset.root={d}/a"),
     ],
 )  # fmt: skip

@@ -45,6 +45,7 @@ _ID = (
 _BEFORE_UNIT = "(?:id|anon|anonymi[sz]ed|pseudonymi[sz]ed|unique)?"
 # How one who leaves a value out is written; Excel, pandas and R write some of these themselves.
 MISSING = frozenset({"", "nan", "none", "null", "na", "n/a", "<na>", "#n/a"})
+FEW = 4  # groups that may be none: treatments, or sides
 ONE_HOT = frozenset({"0", "1", "0.0", "1.0"})
 _FOLD = re.compile(r"(?:fold|part|split|set|cv|k)?[ _-]*[0-9]+(?:\.0*)?", re.IGNORECASE)
 
@@ -137,6 +138,12 @@ def choose_group(
     flaws = {column: _find_flaw(table, column, unit, used) for column, unit in units.items()}
     fitting = [column for column, flaw in flaws.items() if flaw is None]
     notes = [f"the column {c!r} is not used as the group: {flaws[c]}" for c in units if flaws[c]]
+    values = _list_values(table, fitting[0]) if fitting else []
+    if fitting and units[fitting[0]] not in PERSONS and len(values) <= FEW:
+        notes.append(
+            f"all images of one {fitting[0]!r} stay in one split, and there are {len(values)}: "
+            f"{_list_some(values)}; dataset.group=null splits image by image"
+        )
     if len(fitting) > 1:
         notes.append(
             f"images of one {fitting[0]!r} stay in one split; {_list_some(fitting[1:])} would keep "
@@ -176,6 +183,8 @@ def _require_column(table: TableFile, kind: str, given: str) -> str:
 def _suggest_remedy(table: TableFile, kind: str) -> str:
     if any(re.search(r"\.(jpe?g|png|tiff?|bmp|webp|dcm)$", c.lower()) for c in table.columns):
         return ". Its first line seems to be an image: write the names of the columns above it"
+    if len(table.columns) == 1:
+        return ". If it holds more, say what stands between the values: dataset.delimiter=' '"
     if kind == "label" and list_usual(table, "caption"):
         return "; or train on its captions: objective=contrastive"
     if kind == "caption" and list_usual(table, "label"):
@@ -222,6 +231,11 @@ def _collect(rows: list[Row], column: str, other: str | None) -> dict[str, set[s
     for row in rows:
         found[row[column].strip()].add(row[other].strip() if other else "")
     return found
+
+
+def _list_values(table: TableFile, column: str) -> list[str]:
+    values = (row[column].strip() for row in table.rows)
+    return list(dict.fromkeys(value for value in values if not is_missing(value)))
 
 
 def _is_one_to_one(rows: list[Row], column: str, other: str | None) -> bool:
