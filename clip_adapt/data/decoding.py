@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from tqdm import tqdm
 
 from clip_adapt.data.formats.arrays import read_array
 from clip_adapt.data.formats.conversion import Picture, convert
@@ -29,6 +28,7 @@ from clip_adapt.data.formats.kinds import FORMATS, SUFFIXES, explain_suffix, ope
 from clip_adapt.data.formats.limits import Unusable, describe_bomb, refuse_absurd
 from clip_adapt.data.formats.orientation import read_orientation, turn_pixels
 from clip_adapt.errors import InputError, list_lines
+from clip_adapt.system.text.progress import make_bar
 
 __all__ = [
     "FORMATS",
@@ -220,7 +220,7 @@ def _guard(work: Callable[[], T], source: object = None) -> str | T:
 def find_broken(paths: Iterable[str]) -> dict[str, str]:
     """Decode every file; return the reasons of those that cannot be read, by path."""
     todo = list(dict.fromkeys(paths))
-    bar = tqdm(total=len(todo), desc="checking images", unit="img", disable=None if todo else True)
+    bar = make_bar(len(todo), "checking images", is_shown=bool(todo))
     reasons: dict[str, str] = {}
     with bar, open_decoders() as pool:
         for path, reason in zip(todo, pool.map(_explain, todo), strict=True):

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from clip_adapt.data import decoding
 from clip_adapt.data.image_memory import Memory
@@ -23,6 +22,7 @@ from clip_adapt.system.files import hash_file
 from clip_adapt.system.launch import processes
 from clip_adapt.system.quiet import ignore_warnings
 from clip_adapt.system.stamps import Stamp, read_stamp
+from clip_adapt.system.text.progress import make_bar
 
 CHUNK = 512  # files between two writes; an interrupted scan goes on there
 SHA, PIXELS, LOOK, BITS, SEVERAL = slice(0, 32), slice(32, 48), slice(48, 56), 56, 57
@@ -155,7 +155,7 @@ def _gather(
     length: int,
 ) -> Iterator[bytes | str]:
     # Yields what is known of each path, in order; `length` says how much of it is wanted.
-    bar = tqdm(total=len(paths), desc=label, unit="img", disable=None, delay=1)
+    bar = make_bar(len(paths), label, delay=1)
     with Memory(folder) as memory, bar, decoding.open_decoders() as pool:
         for start in range(0, len(paths), CHUNK):
             part = paths[start : start + CHUNK]
