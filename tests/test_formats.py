@@ -363,7 +363,7 @@ def test_heic_is_read_as_by_its_own_plugin_and_pillow_stays_as_it_is(monkeypatch
             expected = decoding.load(opened)
     assert torch.equal(decoding.load(held), expected)
     seen = decoding.try_examine(held.getvalue())
-    assert np.abs(np.asarray(seen.image, int) - np.asarray(picture)).mean() < 6
+    assert np.abs(np.asarray(seen.image, int) - np.asarray(picture)).mean() < 12
     assert not seen.several and "HEIF" not in Image.OPEN
     assert decoding.try_decode(held.getvalue()[:400]).startswith("damaged: ")
 
