@@ -12,6 +12,7 @@ from clip_adapt.adapted.classifier import Classifier
 from clip_adapt.adapted.loading import load_classifier, make_zero_shot
 from clip_adapt.backbone.backbone import Backbone
 from clip_adapt.config.adapt_options import AdaptOptions
+from clip_adapt.data.catalog import name_dataset
 from clip_adapt.data.given.listing import write_list
 from clip_adapt.errors import InputError
 from clip_adapt.system.files import choose_cache_folder
@@ -78,7 +79,7 @@ def adapt(
     with hold_random_stream(), show_messages(verbose):  # logging is shared by threads as well
         tell_of_spinning()
         data = _name_data(images, labels, groups, splits, classes, options.get("cache_dir"))
-        config = compose({**data, "shots": shots, **_flatten({"method": method, **options})})
+        config = compose({**data, "method": method, "shots": shots, **_name_card_options(options)})
         if is_first():  # of the processes that a launcher has started
             log.info("%s", _describe_start(config))
         made = run(config)
@@ -102,21 +103,19 @@ def _name_data(
             f"{' and '.join(given)}: leave {'these' if len(given) > 1 else 'it'} out, or give the "
             "images as a list"
         )
-    return {"dataset": os.fspath(images)}
+    return {"dataset": name_dataset(images)}
 
 
-def _flatten(options: Mapping[str, Any]) -> dict[str, Any]:
-    # method={"name": "coop", "n_ctx": 4} becomes method=coop, method.n_ctx=4.
-    flat: dict[str, Any] = {}
-    for key, value in options.items():
-        if key in ("method", "model", "dataset") and isinstance(value, Mapping):
-            own = dict(value)
-            if key != "dataset" and "name" in own:
-                flat[key] = own.pop("name")
-            flat |= {f"{key}.{name}": one for name, one in own.items()}
-        else:
-            flat[key] = os.fspath(value) if isinstance(value, os.PathLike) else value
-    return flat
+def _name_card_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    # dataset={"templates": [...]} becomes dataset.templates=[...]: ``images`` is the data set.
+    own = options.get("dataset", {})
+    if not isinstance(own, Mapping):
+        raise InputError(
+            f"dataset={own}: images is the data set; dataset takes options of its card, "
+            'dataset={"templates": ["a photo of a {}."]}'
+        )
+    rest = {key: value for key, value in options.items() if key != "dataset"}
+    return {**rest, **{f"dataset.{key}": value for key, value in own.items()}}
 
 
 def _describe_start(config: Config) -> str:

@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 
 import clip_adapt
-from clip_adapt import api
 from clip_adapt.config import adapt_options
 from clip_adapt.config.adapt_options import AdaptOptions
 from clip_adapt.config.run_options import RunOptions
@@ -168,6 +167,19 @@ def test_a_hugging_face_data_set_is_known_by_its_features(files, read):
     assert read(datasets.DatasetDict(parts)) == expected
 
 
+def test_the_columns_of_a_frame_are_those_of_a_table(files, tmp_path, caplog):
+    paths, labels, _ = files
+    frame = pandas.DataFrame({"Path": paths, "dx": labels, "fold": [i % 3 for i in range(36)]})
+    frame["Patient ID"] = [i // 2 for i in range(36)]
+    with caplog.at_level(logging.INFO, "clip_adapt"):
+        data = Dataset.load(write_list(frame, cache=tmp_path))
+        plain = Dataset.load(write_list(frame[["Path", "dx"]], cache=tmp_path))
+    assert "columns: image 'Path', label 'dx', group 'Patient ID'\n" in caplog.text
+    assert "columns: image 'Path', label 'dx', no group\n" in caplog.text
+    assert {item.group for item in data.train} < {str(i) for i in range(18)}
+    assert {item.group for item in plain.train} == {None}
+
+
 def test_groups_stay_together(files, tmp_path):
     paths, labels, _ = files
     groups = [np.int64(i // 3) for i in range(len(paths))]
@@ -224,8 +236,8 @@ BLACK = np.zeros((8, 8, 3), np.uint8)
         (([BLACK] * 2, ["a", "bat"]), {"classes": ["a", "bad"]}, "did you mean 'bad'"),
         (([BLACK] * 2, ["a", "b"]), {"classes": ["a", "b", "c"]}, "no image is given of the c"),
         (([BLACK] * 2,), {}, r"labels are missing: images\[0\] is a ndarray"),
-        (([BLACK, 7], ["a", "b"]), {}, r"images\[1\] is 7, of the type int"),
-        (([BLACK, None], ["a", "b"]), {}, r"images\[1\] is None"),
+        (([BLACK, 7], ["a", "b"]), {}, r"images\[1\]: an image is a path, .*, not int"),
+        (([BLACK, None], ["a", "b"]), {}, r"images\[1\]: an image is a path, .*, not None"),
         (([BLACK, "gone.png"], ["a", "b"]), {}, "1 images do not exist:"),
         ((["x.png", "x.png"], ["a", "b"]), {}, "images do not exist"),
         (([BLACK] * 2, "ab"), {}, "labels='ab' names a column, and images is a list"),
@@ -237,10 +249,10 @@ BLACK = np.zeros((8, 8, 3), np.uint8)
             {"splits": ["train"] * 2},
             "no given image is in the split test",
         ),
-        (([torch.full((3, 8, 8), 2.0)] * 2, ["a", "b"]), {}, r"images\[0\]: .* between 0 and 1"),
+        (([torch.full((3, 8, 8), 2.0)] * 2, ["a", "b"]), {}, r"images\[0\]: "),
         (({"image": [BLACK]},), {}, "no column for the label: it has image"),
         (({"x": [BLACK], "label": [1]},), {}, "no column for the image: it has x, label"),
-        ((pandas.DataFrame({"image": ["x"]}), "y"), {}, "no column 'y': it has image"),
+        ((pandas.DataFrame({"image": ["x"]}), "y"), {}, "no column 'y'. It has: image"),
         (({"train": ([BLACK], [1])},), {"splits": ["train"]}, "leave splits= out"),
         (("folder", ["a"]), {}, "images=folder is a folder, a table or a name"),
     ],
@@ -265,28 +277,21 @@ def test_where_pictures_are_kept_is_said(files, tmp_path, caplog):
     assert write_list(arrays[1:], labels[1:], cache=tmp_path) != first
 
 
-def test_options_may_be_nested():
-    flat = api._flatten(
-        {"method": {"name": "coop", "n_ctx": 4}, "model": {"image_size": 64},
-         "dataset": {"templates": ["a {}"], "name": "mine"}, "output": Path("x"), "seed": 2}
-    )  # fmt: skip
-    assert flat == {
-        "method": "coop", "method.n_ctx": 4, "model.image_size": 64,
-        "dataset.templates": ["a {}"], "dataset.name": "mine", "output": "x", "seed": 2,
-    }  # fmt: skip
-
-
 def test_nested_options_reach_the_method(files, adapt_tiny):
     paths, labels, splits = files
     made = adapt_tiny(paths, labels, splits=splits, method={"n_ctx": 3}, epochs=1)
     assert made.header.method["name"] == "coop" and made.header.method["options"]["n_ctx"] == 3
+    made = adapt_tiny(paths, labels, splits=splits, dataset={"name": "mine", "templates": ["a {}"]})
+    assert made.header.dataset == "mine" and made.method.task.templates == ("a {}",)
+    with pytest.raises(InputError, match="images is the data set"):
+        adapt_tiny(paths, labels, dataset="eyes")
     with pytest.raises(InputError, match=r"method\.n_ctc"):
         adapt_tiny(paths, labels, method={"name": "coop", "n_ctc": 3})
 
 
 def test_the_types_that_an_editor_sees_are_those_that_are_checked():
-    ours = typing.get_type_hints(AdaptOptions, include_extras=True)
-    theirs = typing.get_type_hints(RunOptions, include_extras=True)
+    ours = typing.get_type_hints(AdaptOptions)
+    theirs = typing.get_type_hints(RunOptions)
     named = inspect.signature(clip_adapt.adapt).parameters.keys()
     assert named >= {"method", "shots"} and ours.keys() == (theirs.keys() | {"dataset"}) - {
         "method", "shots"

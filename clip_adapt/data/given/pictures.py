@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from clip_adapt.data import decoding
-from clip_adapt.data.given.labels import show
+from clip_adapt.data.formats.handed import read_bytes
 from clip_adapt.errors import InputError
 from clip_adapt.system.files import write_atomically
 from clip_adapt.system.reading import make_path
@@ -50,17 +50,12 @@ class PictureStore:
             image = image.get("path") if image.get("bytes") is None else image["bytes"]
         if isinstance(image, str | os.PathLike):
             return os.path.abspath(make_path(image))
-        if isinstance(image, bytes | bytearray | memoryview):
-            return self._keep(bytes(image))
         try:
-            picture = decoding.decode(_make_array(image))
+            if not isinstance(image, Image.Image | np.ndarray | torch.Tensor):
+                return self._keep(read_bytes(image))
+            picture = decoding.decode(image)
         except InputError as error:
             raise InputError(f"{where}: {error}") from error
-        except (TypeError, ValueError, AttributeError) as error:
-            raise InputError(
-                f"{where} is {show(image)}, of the type {type(image).__name__}: expected a path, a "
-                "PIL image, an array (H, W, 3) or a tensor (3, H, W)"
-            ) from error
         source = getattr(image, "filename", "")
         if source and _holds(source, picture):
             return os.path.abspath(source)
@@ -93,23 +88,6 @@ class PictureStore:
         self.count += 1
         self.size += path.stat().st_size
         return str(path.absolute())
-
-
-def _make_array(image: Any) -> Any:
-    if not isinstance(image, torch.Tensor):
-        return image
-    array = image.detach().cpu().numpy()
-    if array.ndim == 3 and array.shape[0] in (1, 3):
-        array = array.transpose(1, 2, 0)
-    array = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
-    if not np.issubdtype(array.dtype, np.floating):
-        return np.ascontiguousarray(array)
-    if array.size and (array.min() < 0 or array.max() > 1):
-        raise InputError(
-            f"a tensor of {image.dtype} must lie between 0 and 1, not {array.min():g} to "
-            f"{array.max():g}: give it before it is normalised"
-        )
-    return np.ascontiguousarray((array * 255).round().astype(np.uint8))
 
 
 def _holds(path: Any, picture: Image.Image) -> bool:

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any
 
 from clip_adapt.data.given import labels as labels_
-from clip_adapt.data.sources._columns import USUAL
+from clip_adapt.data.given.columns import choose_columns
 from clip_adapt.data.splitting import SPLIT_NAMES
 from clip_adapt.errors import InputError
 
@@ -137,32 +137,14 @@ def _zip_columns(
     splits: Any,
     features: Mapping[str, Any] = NOTHING,
 ) -> GivenRows:
-    values, classes = [], None
-    for kind, given in (("image", image), ("label", labels), ("group", groups), ("split", splits)):
-        column = _find_column(names, kind, given)
-        values.append(given if column is None else take(column))
-        if kind == "label" and column is not None:
-            classes = getattr(features.get(column), "names", None)
-    return GivenRows(_zip_rows(*values), classes)
-
-
-def _find_column(names: Sequence[Any], kind: str, given: Any) -> str | None:
-    # The column that is named, none where values are given in its place, else a usual one.
-    if isinstance(given, str):
-        if given not in names:
-            raise InputError(f"there is no column {given!r}: it has {', '.join(map(str, names))}")
-        return given
-    if given is not None:
-        return None
-    lower = {str(name).lower(): name for name in names}
-    found = next((lower[name] for name in USUAL[kind] if name in lower), None)
-    if found is None and kind in ("image", "label"):
-        remedy = "labels=COLUMN" if kind == "label" else "call it 'image'"
-        raise InputError(
-            f"there is no column for the {kind}: it has {', '.join(map(str, names))}. Say which: "
-            f"{remedy}"
-        )
-    return found
+    given = {"image": image, "label": labels, "group": groups, "split": splits}
+    columns = choose_columns(names, take, given)
+    values = {
+        kind: given[kind] if column is None else take(column) for kind, column in columns.items()
+    }
+    classes = getattr(features.get(columns["label"]), "names", None)
+    rows = _zip_rows(values["image"], values["label"], values["group"], values["split"])
+    return GivenRows(rows, classes)
 
 
 def _read_pairs(images: Any, groups: Any, splits: Any) -> GivenRows:
