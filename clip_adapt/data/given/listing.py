@@ -33,6 +33,7 @@ def write_list(
     groups: Any = None,
     splits: Any = None,
     classes: Classes = None,
+    repeats: bool = False,
     cache: Path,
 ) -> Path:
     """Write the list of images that were given, and those that lie in memory as files beside it.
@@ -43,6 +44,7 @@ def write_list(
         groups: as there.
         splits: as there.
         classes: names of the classes, by their number or their label.
+        repeats: whether a file may be given twice.
         cache: the cache folder.
 
     Returns:
@@ -56,7 +58,7 @@ def write_list(
     store = PictureStore(cache / FOLDER)
     entries = _make_entries(given.rows, classes, store)
     names = _order_classes(entries, classes)
-    _refuse_wrong(entries, names)
+    _refuse_wrong(entries, names, repeats)
     text = write_json({"classes": names, "images": entries})
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     path = cache / FOLDER / f"images-{digest[:8]}{SUFFIX}"
@@ -98,7 +100,7 @@ def _order_classes(entries: Sequence[Entry], classes: Classes) -> list[str]:
     return list(dict.fromkeys(map(str, values)))
 
 
-def _refuse_wrong(entries: Sequence[Entry], names: Sequence[str]) -> None:
+def _refuse_wrong(entries: Sequence[Entry], names: Sequence[str], repeats: bool) -> None:
     if not entries:
         raise InputError("there are no images: the list is empty")
     counts = Counter(entry["path"] for entry in entries)
@@ -106,7 +108,7 @@ def _refuse_wrong(entries: Sequence[Entry], names: Sequence[str]) -> None:
     if gone:
         raise InputError(f"{len(gone)} images do not exist:\n{list_lines(gone)}")
     twice = [path for path, count in counts.items() if count > 1]
-    if twice:
+    if twice and not repeats:
         raise InputError(f"{len(twice)} files are given twice:\n{list_lines(twice)}")
     found = {entry["label"] for entry in entries}
     if len(found) < 2:

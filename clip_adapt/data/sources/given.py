@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,14 @@ def recognises(path: Path) -> dict[str, Any] | None:
     return {"file": str(path), "name": path.name.removesuffix(SUFFIX)}
 
 
-def read(card: DataCard, context: Context, *, file: FilePath) -> Splits:
+def read(card: DataCard, context: Context, *, file: FilePath, whole: bool = False) -> Splits:
     """Read a list of images.
 
     Args:
         card: its ``classes`` give labels their spoken names.
         context: where the cache is.
         file: the list, as ``adapt`` has written it.
+        whole: every image trains, for code that measures by itself.
 
     Raises:
         InputError: when it is no such list, or has too few images of a class.
@@ -46,14 +48,16 @@ def read(card: DataCard, context: Context, *, file: FilePath) -> Splits:
             raise InputError(explain_unknown("class", name, classes))
     index = {name: label for label, name in enumerate(classes)}
     items = [Item(row["path"], index[row["label"]], row["group"]) for row in rows]
-    if rows[0]["split"] is None:
+    if whole:
+        made = Splits(classes, items, [], [])
+    elif rows[0]["split"] is None:
         order = sorted(range(len(items)), key=lambda i: items[i].label)
         made = split_by_content(classes, [items[i] for i in order], context, "the given images")
     else:
-        made = _split_as_given(classes, items, [row["split"] for row in rows])
+        made = _split_as_given(classes, items, [row["split"] for row in rows], context.measures)
     spoken = [card.names_of(name)[0] for name in classes]
     notes = (NUMBERS.format(names=", ".join(spoken)),) * all(name.isdecimal() for name in spoken)
-    return Splits.of(classes, made.parts(), Inventory(notes=notes))
+    return replace(made, inventory=Inventory(notes=notes))
 
 
 def _parse(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
@@ -66,18 +70,16 @@ def _parse(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
         raise InputError(f"{path} is no list of images that adapt() has written") from error
 
 
-def _split_as_given(classes: list[str], items: list[Item], splits: list[str]) -> Splits:
+def _split_as_given(
+    classes: list[str], items: list[Item], splits: list[str], measures: bool
+) -> Splits:
     parts: dict[str, list[Item]] = {split: [] for split in SPLITS}
     for item, split in zip(items, splits, strict=True):
         parts[split].append(item)
     for split in ("train", "test"):
-        if not parts[split]:
+        if not parts[split] and not measures:
             raise InputError(
                 f"no given image is in the split {split}: give some, or leave splits= out to have "
                 "the images split by their content"
             )
-    untrained = {i.label for i in items} - {i.label for i in parts["train"]}
-    if untrained:
-        names = ", ".join(classes[label] for label in sorted(untrained))
-        raise InputError(f"no training image is given of: {names}")
     return Splits.of(classes, parts)
