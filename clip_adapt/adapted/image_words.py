@@ -35,7 +35,7 @@ _MARKS = {
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
 _BY_NAME = ("thumbs.db", "desktop.ini")  # counted by their names, other files by their suffixes
-HIDDEN, LINKED = "hidden", "folders linked to twice"
+HIDDEN, LINKED = "hidden", "links to a folder that is read already"
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,8 @@ class _ImageFinder:
         if any(part.startswith(".") for part in parts):
             return False
         hidden = any(part.startswith(".") for part in path.relative_to(base).parts)
-        self.ignored[HIDDEN] += hidden
+        if hidden:
+            self.ignored[HIDDEN] += 1
         return hidden
 
 
