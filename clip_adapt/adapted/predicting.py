@@ -111,7 +111,7 @@ def predict_files(
             assert classes is not None, "without a delta there are classes"
             classifier = make_zero_shot(classes, prompts or [TEMPLATE], model or MODEL, **where)
         options = {"top_k": top_k, "score": score, "every": looks}
-        return _predict(classifier, paths, file, show, on_bad_image == "skip", options)
+        return predict_paths(classifier, paths, file, show, on_bad_image == "skip", options)
 
 
 def _find(
@@ -139,7 +139,7 @@ def _find(
     return found.paths
 
 
-def _predict(
+def predict_paths(
     classifier: Classifier,
     paths: list[str],
     file: Path | None,
@@ -147,6 +147,19 @@ def _predict(
     skips: bool,
     options: Mapping[str, Any],
 ) -> Summary:
+    """Predict files, write what is predicted, and say what came of them.
+
+    Args:
+        classifier: the delta, or class names.
+        paths: image files and videos.
+        file: where predictions are written; None for nowhere.
+        show: is called with each prediction.
+        skips: whether files that cannot be read are left out.
+        options: ``top_k``, ``score`` and ``every`` of ``bulk.stream_predictions``.
+
+    Raises:
+        InputError: listing the files that cannot be read, when they may not be left out.
+    """
     begin = time.perf_counter()
     counts: dict[str, int] = dict.fromkeys(classifier.classes, 0)
     broken: dict[str, str] = {}
