@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import families
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 import transformers
+from open_clip.constants import OPENAI_DATASET_STD as OPENAI_STD
+from PIL import Image
 
 from clip_adapt.backbone.backbone import Backbone
-from clip_adapt.backbone.weights import transformers_names
+from clip_adapt.backbone.weights import transformers_images
 from clip_adapt.config.cards import ModelCard
+from clip_adapt.data import decoding
 from clip_adapt.errors import InputError
+from clip_adapt.inputs import views
 
 SIZES = {
     "hidden_size": 32,
@@ -114,8 +120,90 @@ def test_the_image_transform_is_the_processors(tmp_path):
     transform = Backbone.load(str(folder), device="cpu").transform
     assert transform["mean"] == [0.5] * 3 and transform["std"] == [0.25] * 3
     assert (transform["interpolation"], transform["resize_mode"]) == ("bilinear", "squash")
-    siglip_default = transformers_names.convert_preprocessing(None, "siglip")
+    siglip_default = transformers_images.convert_preprocessing(None, "siglip", 32)
     assert siglip_default["resize_mode"] == "squash" and siglip_default["mean"] == [0.5] * 3
+
+
+def test_what_version_5_writes_comes_first(tmp_path):
+    folder = written(clip(), tmp_path / "model")
+    own = {"image_mean": [0.4] * 3, "image_std": [0.2] * 3, "image_processor_type": "CLIPX"}
+    (folder / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.1] * 3}))
+    (folder / "processor_config.json").write_text(json.dumps({"image_processor": own}))
+    transform = Backbone.load(str(folder), device="cpu").transform
+    assert transform["mean"] == [0.4] * 3 and transform["std"] == [0.2] * 3
+    (folder / "processor_config.json").write_text(json.dumps({"processor_class": "CLIPProcessor"}))
+    transform = Backbone.load(str(folder), device="cpu").transform
+    assert transform["mean"] == [0.1] * 3 and transform["std"] == pytest.approx(OPENAI_STD)
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+@pytest.mark.parametrize(
+    "own",
+    [
+        {},
+        {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4]},
+        {"resample": 2},
+        {"size": {"height": 32, "width": 32}, "do_center_crop": False},
+    ],
+)
+def test_pixels_are_the_processors_own(kind, own, tmp_path):
+    made = {"clip": transformers.CLIPImageProcessor, "siglip": transformers.SiglipImageProcessor}
+    side = {"height": 32, "width": 32}
+    sizes = {"size": {"shortest_edge": 32}, "crop_size": side} if kind == "clip" else {"size": side}
+    processor = made[kind](**{**sizes, **own})
+    folder = written(clip() if kind == "clip" else siglip(), tmp_path / "model")
+    (folder / "processor_config.json").write_text(
+        json.dumps({"image_processor": json.loads(processor.to_json_string())})
+    )
+    backbone = Backbone.load(str(folder), device="cpu")
+    wave = np.sin(np.arange(60 * 45 * 3).reshape(60, 45, 3) / 90) * 100 + 120
+    picture = Image.fromarray(wave.astype(np.uint8))
+    theirs = processor(images=picture, return_tensors="pt")["pixel_values"][0]
+    ours = views.make_centre_view(backbone, decoding.load(picture))
+    assert ours.shape == theirs.shape
+    # The libraries round at different places: two steps of 255 at most.
+    assert (ours - theirs).abs().max() <= 2.01 / 255 / min(processor.image_std)
+
+
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        ({"resample": 0}, "resample=0"),
+        ({"resample": 1}, "resample=1"),
+        ({"do_normalize": False}, "do_normalize=False"),
+        ({"do_rescale": False}, "do_rescale=False"),
+        ({"do_resize": False}, "do_resize=False"),
+        ({"do_pad": True}, "do_pad=True"),
+        ({"rescale_factor": 1 / 127.5}, "rescale_factor=0.0078"),
+        ({"size": {"shortest_edge": 36}}, "size={'shortest_edge': 36} with a centre crop of"),
+        ({"size": 36}, "size=36"),
+        ({"do_center_crop": False}, "centre crop of off"),
+        ({"crop_size": {"height": 32, "width": 24}}, "'width': 24"),
+        ({"size": {"longest_edge": 32}}, "longest_edge"),
+        ({"size": {"height": 32, "width": 64}, "do_center_crop": False}, "'width': 64"),
+        ({"image_processor_type": "ViTImageProcessor"}, "ViTImageProcessor, whose defaults are"),
+    ],
+)
+def test_what_our_transform_cannot_do_is_refused(asked, named, tmp_path):
+    with pytest.raises(InputError) as refused:
+        transformers_images.convert_preprocessing(asked, "clip", 32)
+    assert named in str(refused.value)
+
+
+@pytest.mark.parametrize("asked", [{"size": 32, "crop_size": 32}, {"size": 32, "resample": None}])
+def test_what_older_versions_wrote(asked):
+    made = transformers_images.convert_preprocessing(asked, "clip", 32)
+    assert (made["resize_mode"], made["interpolation"]) == ("shortest", "bicubic")
+
+
+def test_a_fingerprint_does_not_hold_the_place_of_a_tokenizer(tmp_path):
+    folder = written(siglip(), tmp_path / "model")
+    shutil.copytree(folder, tmp_path / "elsewhere" / "copy")
+    here, there = (
+        Backbone.load(str(place), device="cpu").fingerprint
+        for place in (folder, tmp_path / "elsewhere" / "copy")
+    )
+    assert here == there
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,49 @@ def test_a_training_checkpoint_of_a_parallel_run(tiny, state, fingerprint, tmp_p
     assert load(tiny, file).fingerprint == fingerprint
 
 
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.", "module._orig_mod.", "model.", "clip."]
+)
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_a_prefix_that_all_names_share(tiny, state, fingerprint, tmp_path, prefix, suffix):
+    held = {f"{prefix}{name}": tensor for name, tensor in state.items()}
+    file = tmp_path / f"compiled{suffix}"
+    save_file(held, file) if suffix == ".safetensors" else torch.save(held, file)
+    assert load(tiny, file).fingerprint == fingerprint
+
+
+@pytest.mark.parametrize("key", ["model", "model_state_dict", "ema", "state_dict"])
+def test_a_lone_state_dict_under_any_key(tiny, state, fingerprint, tmp_path, key):
+    adam = {"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"lr": 1e-3}]}
+    torch.save({"epoch": 3, key: state, "optimizer": adam}, tmp_path / "epoch_3.pt")
+    assert load(tiny, tmp_path / "epoch_3.pt").fingerprint == fingerprint
+
+
+def test_several_state_dicts_are_not_guessed_at(tiny, state, tmp_path):
+    torch.save({"student": state, "teacher": state}, tmp_path / "both.pt")
+    with pytest.raises(InputError, match="several state dicts, student, teacher: save the one"):
+        load(tiny, tmp_path / "both.pt")
+
+
+@pytest.mark.parametrize(
+    ("rename", "reason"),
+    [
+        ({"visual.": "vision_model.", "text.": "text_model."}, "names of transformers: give the f"),
+        ({"visual.": "student.v.", "text.": "student.t."}, "begin with the prefix 'student'"),
+        ({"text.": "text.base.lora_A."}, "LoRA weights that are not merged"),
+    ],
+)
+def test_the_names_of_another_library_are_told(tiny, state, tmp_path, rename, reason):
+    held = {}
+    for name, tensor in state.items():
+        for old, new in rename.items():
+            name = new + name.removeprefix(old) if name.startswith(old) else name
+        held[name] = tensor
+    torch.save(held, tmp_path / "other.pt")
+    with pytest.raises(InputError, match=reason):
+        load(tiny, tmp_path / "other.pt")
+
+
 def test_names_of_before_the_towers_were_apart(tiny, state, fingerprint, tmp_path):
     old = {name.removeprefix("text."): tensor for name, tensor in state.items()}
     old["logit_scale"] = old["logit_scale"].reshape(1)
@@ -322,3 +365,12 @@ def test_parts_in_several_files_are_put_together(state, tmp_path):
     index = {name: file for file, part in halves.items() for name in part}
     read = checkpoint.read_shards(tmp_path / "index.json", index).tensors
     assert read.keys() == state.keys() and all(torch.equal(read[n], state[n]) for n in names)
+
+
+def test_a_part_that_holds_one_tower_keeps_its_names(state, tmp_path):
+    towers = {"a.safetensors": "visual.", "b.safetensors": "text.", "c.safetensors": "logit"}
+    index = {n: file for file, head in towers.items() for n in state if n.startswith(head)}
+    for file in towers:
+        save_file({n: state[n] for n in state if index[n] == file}, tmp_path / file)
+    read = checkpoint.read_shards(tmp_path / "index.json", index).tensors
+    assert read.keys() == state.keys()

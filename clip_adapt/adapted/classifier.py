@@ -22,6 +22,7 @@ from clip_adapt.data.decoding import AnyImage
 from clip_adapt.data.task import Task, require_usable
 from clip_adapt.errors import InputError
 from clip_adapt.inputs import features, views
+from clip_adapt.method.class_prompts import require_different_prompts
 from clip_adapt.method.contract import Method
 
 
@@ -94,8 +95,10 @@ class Classifier:
         It gives no conformal sets: their promise is for the classes that they were calibrated on.
 
         Raises:
-            InputError: when what was trained belongs to the classes that it was trained on.
+            InputError: when what was trained belongs to the classes that it was trained on, or when
+                two classes are the same text to the backbone.
         """
+        require_different_prompts(self.backbone, task)
         moved = self.method.for_task(task)
         return Classifier(moved, temperature=self.temperature, guard=self.guard)
 

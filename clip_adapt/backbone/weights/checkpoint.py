@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import pickle  # noqa: TID251 - for the name of torch's error only
 import re
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from clip_adapt.backbone.weights import torchscript
 from clip_adapt.errors import InputError, list_lines
 
 SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+KNOWN_HEADS = ("visual", "text", "transformer")  # of open_clip's names
 OPENAI = ("input_resolution", "context_length", "vocab_size")
 
 
@@ -39,11 +41,26 @@ class Checkpoint:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Return the tensors of a file of weights, on the CPU.
+    """Return the tensors of a file of weights, on the CPU; a prefix of all names is taken off.
 
     Raises:
         InputError: when the file is damaged, or holds more than tensors.
     """
+    read = _read_file(path)
+    return replace(read, tensors=_drop_shared_prefix(read.tensors))
+
+
+def read_shards(index: Path, names: dict[str, str]) -> Checkpoint:
+    """Return the tensors of weights that lie in several files beside their index."""
+    tensors: dict[str, Tensor] = {}
+    for name in sorted(set(names.values())):
+        if Path(name).name != name:
+            raise InputError(f"{index} names {name!r}, which is not a file beside it")
+        tensors |= _read_file(index.parent / name).tensors  # one may hold a single tower
+    return Checkpoint(_drop_shared_prefix(tensors))
+
+
+def _read_file(path: Path) -> Checkpoint:
     if path.suffix == ".safetensors":
         return Checkpoint(_read_safetensors(path))
     if path.suffix not in SUFFIXES:
@@ -55,17 +72,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         openai = all(name in tensors for name in OPENAI)
         unused = (*OPENAI, "attn_mask")  # sizes, and the causal mask, which is not a weight
         return Checkpoint({k: v for k, v in tensors.items() if k not in unused}, openai)
-    return Checkpoint(_extract_state_dict(_read_torch(path), path))
-
-
-def read_shards(index: Path, names: dict[str, str]) -> Checkpoint:
-    """Return the tensors of weights that lie in several files beside their index."""
-    tensors: dict[str, Tensor] = {}
-    for name in sorted(set(names.values())):
-        if Path(name).name != name:
-            raise InputError(f"{index} names {name!r}, which is not a file beside it")
-        tensors |= read_checkpoint(index.parent / name).tensors
-    return Checkpoint(tensors)
+    held = _read_torch(path)
+    return Checkpoint(held if _is_state_dict(held) else _find_state_dict(held, path))
 
 
 def load_tensors(model: Any, tensors: dict[str, Tensor], source: str) -> None:
@@ -120,9 +128,28 @@ def _require_same(model: nn.Module, state: dict[str, Tensor], source: str) -> No
     ]
     if problems:
         raise InputError(
-            f"{source} does not fit this architecture: choose the one that it was trained with "
+            f"{source} does not fit this architecture: {_guess_reason(state)} "
             f"({len(problems)} differences)\n{list_lines(sorted(problems), 5)}"
         )
+
+
+def _guess_reason(state: dict[str, Tensor]) -> str:
+    # The architecture may be right, and the names those of another library.
+    heads = Counter(name.partition(".")[0] for name in state)
+    if any(".lora_" in name or ".lora." in name for name in state):
+        return "it holds LoRA weights that are not merged: merge them into the model first"
+    if {"vision_model", "text_model"} & heads.keys() or any(".vision_model." in n for n in state):
+        return (
+            "its tensors have the names of transformers: give the folder that holds it and its "
+            "config.json, model=DIR"
+        )
+    head, count = heads.most_common(1)[0] if heads else ("", 0)
+    if head not in KNOWN_HEADS and count > len(state) / 2:
+        return (
+            f"{count} of its {len(state)} names begin with the prefix {head!r} and others do not: "
+            "save the part that is the CLIP"
+        )
+    return "choose the one that it was trained with"
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -151,11 +178,35 @@ def _read_torch(path: Path) -> Any:
         raise InputError(f"{path} is damaged or not a file of torch ({reason})") from error
 
 
-def _extract_state_dict(held: Any, path: Path) -> dict[str, Tensor]:
-    if isinstance(held, dict) and isinstance(held.get("state_dict"), dict):
-        held = held["state_dict"]  # a training checkpoint
-    if not (isinstance(held, dict) and held and all(isinstance(v, Tensor) for v in held.values())):
+def _is_state_dict(held: Any) -> bool:
+    return (
+        isinstance(held, dict)
+        and bool(held)
+        and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in held.items())
+    )
+
+
+def _find_state_dict(held: Any, path: Path) -> dict[str, Tensor]:
+    # A training checkpoint has it under a key of its own, beside the epoch and the optimizer's.
+    found = {k: v for k, v in held.items() if _is_state_dict(v)} if isinstance(held, dict) else {}
+    if "state_dict" in found:
+        return found["state_dict"]
+    if len(found) > 1:
+        raise InputError(
+            f"{path} holds several state dicts, {', '.join(map(str, found))}: save the one that is "
+            "meant in a file of its own"
+        )
+    if not found:
         raise InputError(f"{path} holds no state dict: expected names with tensors")
-    if all(name.startswith("module.") for name in held):  # of a model that trained in parallel
-        return {name.removeprefix("module."): tensor for name, tensor in held.items()}
-    return dict(held)
+    return next(iter(found.values()))
+
+
+def _drop_shared_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    # Of a model that trained in parallel (module.), was compiled (_orig_mod.), or was an attribute
+    # of a class of one's own (model., clip.). No CLIP has all its tensors inside one module.
+    while len(heads := {name.partition(".")[0] for name in tensors}) == 1:
+        (head,) = heads
+        if not all(name.startswith(f"{head}.") for name in tensors):
+            break
+        tensors = {name.removeprefix(f"{head}."): tensor for name, tensor in tensors.items()}
+    return tensors

@@ -7,6 +7,10 @@ from pathlib import Path
 from clip_adapt.errors import InputError
 
 
+class AbsentFileError(InputError):
+    """A repository has none of the files that were asked for."""
+
+
 def fetch(repository: str, names: tuple[str, ...], remedy: str) -> Path:
     """Return the local path of the first of the named files that a repository has.
 
@@ -18,6 +22,7 @@ def fetch(repository: str, names: tuple[str, ...], remedy: str) -> Path:
     Raises:
         InputError: one line that says which file is missing, where it would be put, and how to
             fetch it elsewhere.
+        AbsentFileError: when the repository has none of them.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import (
@@ -45,7 +50,7 @@ def fetch(repository: str, names: tuple[str, ...], remedy: str) -> Path:
         except (OSError, ValueError) as error:
             unreachable = error
     if unreachable is None:
-        raise InputError(f"hf-hub:{repository} has none of the files {', '.join(names)}")
+        raise AbsentFileError(f"hf-hub:{repository} has none of the files {', '.join(names)}")
     raise InputError(_explain_offline(repository, names[0], remedy)) from unreachable
 
 

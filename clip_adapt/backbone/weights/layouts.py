@@ -6,6 +6,7 @@ open_clip's layout (``open_clip_config.json``), or CLIP and SigLIP of transforme
 from __future__ import annotations
 
 import functools
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,11 +15,13 @@ from typing import Any
 
 import open_clip
 
-from clip_adapt.backbone.weights import checkpoint, hub, transformers_names
+from clip_adapt.backbone.weights import checkpoint, hub, transformers_images, transformers_names
 from clip_adapt.backbone.weights.checkpoint import Checkpoint
 from clip_adapt.errors import InputError
 from clip_adapt.system import reading
 from clip_adapt.system.reading import list_folder, make_path
+
+log = logging.getLogger(__name__)
 
 Json = dict[str, Any]
 CONFIG = "open_clip_config.json"
@@ -67,7 +70,6 @@ def _plan_folder(folder: Path) -> ModelPlan:
             plan, read=lambda: checkpoint.read_checkpoint(_find_weights(folder, OPEN_CLIP_FILES))
         )
     if os.path.isfile(folder / "config.json"):
-        pre = folder / "preprocessor_config.json"
 
         def read() -> Checkpoint:
             index = folder / INDEX
@@ -75,10 +77,10 @@ def _plan_folder(folder: Path) -> ModelPlan:
                 return checkpoint.read_shards(index, read_json(index)["weight_map"])
             return checkpoint.read_checkpoint(_find_weights(folder, TRANSFORMERS_FILES))
 
+        files = [folder / name for name in transformers_images.FILES]
+        pre = [read_json(file) if file.is_file() else None for file in files]
         held = read_json(folder / "config.json")
-        return _make_transformers_plan(
-            str(folder), held, read_json(pre) if pre.is_file() else None, read
-        )
+        return _make_transformers_plan(str(folder), held, pre, read)
     raise InputError(
         f"{folder} is not a model's folder: expected {CONFIG} (open_clip) or config.json "
         "(transformers) beside the weights"
@@ -94,10 +96,7 @@ def _plan_repository(repository: str) -> ModelPlan:
             plan,
             read=lambda: checkpoint.read_checkpoint(hub.fetch(repository, OPEN_CLIP_FILES, remedy)),
         )
-    try:
-        pre = read_json(hub.fetch(repository, ("preprocessor_config.json",), remedy))
-    except InputError:  # not every repository has one; transformers' default is that of its kind
-        pre = None
+    pre = [_try_fetch(repository, name, remedy) for name in transformers_images.FILES]
 
     def read() -> Checkpoint:
         file = hub.fetch(repository, (*TRANSFORMERS_FILES, INDEX), remedy)
@@ -117,15 +116,35 @@ def _make_open_clip_plan(name: str, held: Json, folder: Path) -> ModelPlan:
 
 
 def _make_transformers_plan(
-    name: str, held: Json, pre: Json | None, read: Callable[[], Checkpoint]
+    name: str, held: Json, pre: list[Json | None], read: Callable[[], Checkpoint]
 ) -> ModelPlan:
     config = transformers_names.convert_configuration(held, name)
-    preprocess = transformers_names.convert_preprocessing(pre, held["model_type"])
+    preprocess = transformers_images.convert_preprocessing(
+        transformers_images.choose_processor(*pre),
+        held["model_type"],
+        config["vision_cfg"]["image_size"],
+    )
 
     def convert() -> Checkpoint:
         return Checkpoint(transformers_names.convert_tensors(held, read().tensors))
 
     return ModelPlan(name, config, preprocess, Path(name), convert, source=name)
+
+
+def _try_fetch(repository: str, name: str, remedy: str) -> Json | None:
+    # Not every repository has either; transformers' default is that of its kind.
+    try:
+        return read_json(hub.fetch(repository, (name,), remedy))
+    except hub.AbsentFileError:
+        return None
+    except InputError:
+        log.warning(
+            "whether hf-hub:%s has a %s is not known without a network: without one, the image "
+            "transform is the usual one of its kind",
+            repository,
+            name,
+        )
+        return None
 
 
 def _find_weights(folder: Path, preferred: tuple[str, ...]) -> Path:

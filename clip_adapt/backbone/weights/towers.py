@@ -22,6 +22,7 @@ from clip_adapt.errors import InputError
 from clip_adapt.system.reading import read_json
 
 Json = dict[str, Any]
+TRIED = ("a photo", "an eye with cataract", "x-ray, no finding", "melanocytic naevus 2")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "spiece.model")
 
 
@@ -132,7 +133,7 @@ def build_tokenizer(name: str, config: Json, folder: Path | None = None) -> Any:
 def _try_tokenizer(tokenizer: Any, source: Path | str, words: int | None) -> None:
     # What its files lack shows at the first text; a panic of its Rust code is no Exception.
     try:
-        largest = int(tokenizer(["a photo", "of a"]).max())
+        largest = int(tokenizer(list(TRIED)).max())
     except (KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as error:
@@ -159,11 +160,18 @@ def find_text_configuration(config: Json, folder: Path | None) -> Path:
     return file
 
 
-def describe_architecture(config: Json, folder: Path | None) -> Json:
-    """Return what a fingerprint says of an architecture: its content, whatever its files' names."""
-    if "hf_model_name" not in config["text_cfg"]:
-        return config
+def describe_architecture(config: Json, folder: Path | None, tokenizer: Any) -> Json:
+    """Return what a fingerprint says of an architecture: its content, whatever its files' names.
+
+    Args:
+        config: open_clip's model configuration.
+        folder: where a Hugging Face text tower's configuration may lie.
+        tokenizer: known by the numbers that it gives to a few texts, where it is not CLIP's own.
+    """
     config = copy.deepcopy(config)
+    named = config["text_cfg"].pop("hf_tokenizer_name", None)
+    if "hf_model_name" not in config["text_cfg"]:
+        return {**config, "tokenizer": tokenizer(list(TRIED)).tolist()} if named else config
     held = read_json(find_text_configuration(config, folder))
     for passing in (
         "transformers_version",
@@ -173,8 +181,7 @@ def describe_architecture(config: Json, folder: Path | None) -> Json:
         "architectures",
     ):
         held.pop(passing, None)
-    for place in ("hf_model_name", "hf_tokenizer_name"):
-        config["text_cfg"].pop(place, None)
+    config["text_cfg"].pop("hf_model_name", None)
     return {**config, "hf_config": held}
 
 

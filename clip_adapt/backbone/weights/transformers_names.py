@@ -117,23 +117,6 @@ def convert_tensors(written: Json, state: dict[str, Tensor]) -> dict[str, Tensor
     return made
 
 
-def convert_preprocessing(written: Json | None, kind: str) -> Json:
-    """Return open_clip's image transform of a ``preprocessor_config.json``; None is the default."""
-    default = {"interpolation": "bicubic", "resize_mode": "shortest"}
-    if kind == "siglip":
-        half = [0.5, 0.5, 0.5]
-        default = {**default, "resize_mode": "squash", "mean": half, "std": half}  # type: ignore[dict-item]
-    if written is None:
-        return default
-    made: Json = {**default, "mean": written.get("image_mean"), "std": written.get("image_std")}
-    if "resample" in written:
-        made["interpolation"] = {2: "bilinear", 3: "bicubic"}.get(written["resample"], "bicubic")
-    if isinstance(written.get("size"), dict):
-        squash = "height" in written["size"] and not written.get("do_center_crop", False)
-        made["resize_mode"] = "squash" if squash else "shortest"
-    return made
-
-
 def _convert_clip(full: Any) -> Json:
     image, text = full.vision_config, full.text_config
     if {image.hidden_act, text.hidden_act} not in ({"quick_gelu"}, {"gelu"}):
