@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
 from clip_adapt.adapted import delta, readme
@@ -131,6 +132,7 @@ def _list_metrics(prepared: Prepared, outcome: Outcome, trained: Trained) -> dic
     others = describe_others(objective.list_metrics(run.options))
     return {
         "command": prepared.config.command,
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "objective": prepared.config.options.objective,
         **outcome.measured,
         **({"metrics": others} if others else {}),
