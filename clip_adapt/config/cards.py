@@ -59,8 +59,13 @@ class DataCard:
 
     def names_of(self, stored: str) -> list[str]:
         """Return the spoken names of a class, by its folder or label."""
-        given = self.classes.get(stored, " ".join(stored.replace("_", " ").split()))
+        given = self.classes.get(stored, make_spoken(stored))
         return [given] if isinstance(given, str) else list(given)
+
+
+def make_spoken(stored: str) -> str:
+    """Return the spoken name of a folder or label that a card gives no other."""
+    return " ".join(stored.replace("_", " ").split())
 
 
 def list_cards(group: str) -> list[str]:

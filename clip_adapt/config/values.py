@@ -71,6 +71,7 @@ FilePath = Annotated[str, IsPath()]
 NameOrPath = Annotated[str, IsPath(or_name=True)]
 
 
+AUTO = "auto"  # the default of an option for which null says something of its own: none
 LARGEST = 2**63 - 1  # whole numbers beyond it fit into no seed, size or count
 
 

@@ -188,8 +188,9 @@ def _find_dataset(name: Any, overrides: dict[str, Any], wants: Gives) -> DataCar
         return catalog.find_dataset(name, overrides, wants=wants)
     # dataset.per_class.train=8 changes one entry of a map and keeps the others.
     base = catalog.find_dataset(name, wants=wants)
-    current = {**asdict(base), **base.options}
-    merged = {k: {**(current.get(k) or {}), **v} for k, v in nested.items()}
+    current = {**asdict(base), **base.options}.items()
+    maps = {k: v for k, v in current if isinstance(v, dict)}
+    merged = {k: {**maps.get(k, {}), **v} for k, v in nested.items()}
     return catalog.find_dataset(name, {**overrides, **merged}, wants=wants)
 
 
