@@ -174,7 +174,7 @@ def test_what_a_run_prints(trained):
         "64 trainable parameters",
         "saved: out/adapter",
         "page:  out/report.html",
-        "try:   python -m clip_adapt.predict out/adapter IMAGE top_k=3",
+        "try:   python -m clip_adapt.predict out/adapter /",
     ):
         assert part in out
 
@@ -377,7 +377,7 @@ def test_the_dispatcher_without_a_verb_and_with_help(capsys):
     assert cli.main(["--help"]) == 0
     assert capsys.readouterr().out == bare
     for verb, meaning in cli.VERBS.items():
-        assert f"  {verb:<10}{meaning}" in bare.splitlines()
+        assert f"  {verb:<12}{meaning}" in bare.splitlines()
 
 
 def test_the_dispatcher_with_an_unknown_verb(capsys):

@@ -1,7 +1,7 @@
-"""What a terminal or a file cannot hold is written in signs that it can, and ends nothing.
+r"""What a terminal or a file cannot hold is written in signs that it can, and ends nothing.
 
 A Windows console takes cp1252, a pipe of ``LANG=C`` ASCII. What such a stream has no sign for is
-written as JSON writes it (``\\u00e9``), so that a line of JSON stays one; bars are drawn with ``#``.
+written as JSON writes it (``\u00e9``), so that a line of JSON stays one; bars are of ``#``.
 """
 
 from __future__ import annotations
