@@ -6,7 +6,7 @@ import functools
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,27 @@ def find_dataset(
         raise InputError(_explain_unknown(name))
     source = source or _find_written(written)
     return make_card(source, written, given)
+
+
+def find_card(
+    name: str, overrides: Mapping[str, Any] | None = None, wants: Gives = "classes"
+) -> DataCard:
+    """Return what ``find_dataset`` does, where a map among the overrides changes single entries.
+
+    ``dataset.per_class.train=8`` is {"per_class": {"train": "8"}}, and leaves the other entries.
+
+    Raises:
+        InputError: when nothing of that name exists, or when the card is not valid.
+    """
+    given = dict(overrides or {})
+    nested = {key: value for key, value in given.items() if isinstance(value, dict)}
+    if not nested:
+        return find_dataset(name, given, wants)
+    base = find_dataset(name, {k: v for k, v in given.items() if k not in nested}, wants)
+    current = {**asdict(base), **base.options}
+    maps = {key: value for key, value in current.items() if isinstance(value, dict)}
+    merged = {key: {**maps.get(key, {}), **value} for key, value in nested.items()}
+    return find_dataset(name, {**given, **merged}, wants)
 
 
 def make_card(source: Source, written: Written, given: Mapping[str, Any]) -> DataCard:

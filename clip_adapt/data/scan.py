@@ -20,6 +20,7 @@ from clip_adapt.data import decoding
 from clip_adapt.data.image_memory import Memory
 from clip_adapt.system.files import hash_file
 from clip_adapt.system.launch import processes
+from clip_adapt.system.quiet import ignore_warnings
 from clip_adapt.system.stamps import Stamp, read_stamp
 from clip_adapt.system.text.progress import make_bar
 
@@ -166,12 +167,24 @@ def _gather(
             stamps = {path: _read_stamp(path) for path in part}
             known = processes.broadcast(memory.read(stamps, length))
             todo = [path for path in stamps if path not in known]
+            if todo and work is _examine:
+                import_hashing()
             found = processes.share_work(lambda paths: list(pool.map(work, paths)), todo)
             fresh = dict(zip(todo, found, strict=True))
             if processes.is_main():
                 memory.keep((path, stamps[path], facts) for path, facts in fresh.items())
             yield from ((known | fresh)[path] for path in part)
             bar.update(len(part))
+
+
+def import_hashing() -> None:
+    """Import what a perceptual hash takes, in this thread, with Python's warning filters kept.
+
+    scipy adds filters when it is imported; from a worker they would stay in the user's program.
+    """
+    with ignore_warnings():
+        import imagehash  # noqa: F401
+        import scipy.fftpack  # noqa: F401
 
 
 def _examine(path: str) -> bytes | str:

@@ -50,16 +50,20 @@ class Shared:
             lambda: _load(card, o),
         )
 
-    def dataset(self, card: DataCard, o: RunOptions) -> Dataset:
-        """Return the data set of a card, unreadable images included.
+    def dataset(self, card: DataCard, o: RunOptions, *, measures: bool = False) -> Dataset:
+        """Return the data set of a card, unreadable images included; ``measures`` as in ``load``.
 
         Raises:
             InputError: when it cannot be loaded.
         """
         return self._load_once(
-            (repr(card), str(o.cache_dir), str(o.data_dir)),
+            (repr(card), str(o.cache_dir), str(o.data_dir), str(measures)),
             lambda: Dataset.from_card(
-                card, cache_dir=o.cache_dir, data_dir=o.data_dir, download=o.download
+                card,
+                cache_dir=o.cache_dir,
+                data_dir=o.data_dir,
+                download=o.download,
+                measures=measures,
             ),
         )
 
