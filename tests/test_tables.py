@@ -366,7 +366,7 @@ def write(delimiter=",", end="\n", tail=""):
         write().replace("path,label", "path,label,,"),
         write(tail=",").replace("path,label,", ",path,label").replace("\na", "\n0,a").replace(
             "\nb", "\n1,b").replace(",\n", "\n"),
-        write().replace("path,label", '"a, b; c; d; e",path,label').replace("\na", '\n"x\n,y",a'
+        write().replace("path,label", '"a; b; c; d; e; f",path,label').replace("\na", '\n"x\n,y",a'
             ).replace("\nb/", "\nz,b/"),
     ],
 )  # fmt: skip
@@ -374,6 +374,14 @@ def write(delimiter=",", end="\n", tail=""):
 def test_a_table_reads_the_same_however_it_is_written(place, content, encoding):
     data = place(content, options={"encoding": encoding})
     assert data.parts() == place(write()).parts() and data.classes == ["a", "b"]
+
+
+def test_lines_are_counted_from_the_top_of_the_file(place):
+    for above, first in (("", 2), ("sep=,\n", 3), ("\n\n", 4)):
+        message = refused(place, above + "path,label\na/0.png,\nb/0.png,b\n")
+        assert f"label is empty in 1 rows (lines {first})" in message
+        message = refused(place, above + 'path,label\na/0.png,a\nb/0.png,"b\n')
+        assert f"line {first + 1}: unexpected end of data" in message
 
 
 def test_cp1252_is_said_or_asked_for(place):
