@@ -494,6 +494,7 @@ def test_a_run_on_captions(train_pairs, pairs, tmp_path, everything_in, run_cli)
     assert everything_in(folder) == [
         "adapter/README.md",
         "adapter/adapter.safetensors",
+        "adapter/images_seen.safetensors",
         "config.yaml",
         "images.jsonl",
         "metrics.json",
