@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from clip_adapt.data import splitting
 from clip_adapt.data.dataset import Dataset
 from clip_adapt.data.items import Context, Item
 from clip_adapt.data.sources._columns import list_units
@@ -267,6 +268,19 @@ def test_a_rare_class_is_trained_on_before_it_is_tested_on(pictures):
         changed = {name for name in where if where[name] != plain[name]}
         assert len(changed) == 1 and changed < set(pair)  # all others stay where they were
         assert spread(pictures, rare_rows(*pair)[::-1])[1] == where
+
+
+def test_the_patient_that_the_tests_miss_least_is_trained_on():
+    # Without the rare class a1 is all that is tested of one class, b1 half of another's.
+    common = [["a1", "a2", "a3"], ["b1", "b2", "b3", "b4", "b5", "b6"]]
+    assert [k for k, v in splitting._assign_units(common).items() if v == "test"] == [
+        "a1", "b1", "b2",
+    ]  # fmt: skip
+    for rare in (["a1", "b1"], ["b1", "a1"]):
+        taken = splitting._assign_units([*common, rare])
+        assert (taken["a1"], taken["b1"], taken["b2"]) == ("test", "train", "test")
+    assert splitting._assign_units([*common, ["a1", "b3"]])["a1"] == "test"  # b3 is trained on
+    assert splitting._assign_units([*common, ["b1", "b2"]])["b2"] == "train"  # the last
 
 
 def test_a_class_that_is_trained_on_changes_nothing(pictures):
