@@ -182,7 +182,7 @@ class Dataset:
         """Return the data set without the images at these paths.
 
         Raises:
-            InputError: when a class has no training image left, or nothing is left to test on.
+            InputError: when a class has no training image left, or no test image is left.
         """
         gone = set(broken)
         kept = {s: [i for i in getattr(self, s) if i.path not in gone] for s in SPLITS}
@@ -190,7 +190,7 @@ class Dataset:
         empty = [self.classes[label] for label in sorted(gone_from)]
         if empty:
             raise InputError(f"no readable training image is left in: {', '.join(empty)}")
-        if not kept["test"]:
+        if self.test and not kept["test"]:
             raise InputError(f"the test split of {self.name} is empty: nothing can be measured")
         return replace(self, train=kept["train"], val=kept["val"], test=kept["test"])
 

@@ -70,3 +70,23 @@ def write_rows(facts: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         )
         for q in list_quantities(facts)
     ]
+
+
+def explain_setback(facts: Mapping[str, Any], name: str, remedies: Iterable[str]) -> str | None:
+    """Return one line when a run ends below zero-shot; None when it does not.
+
+    Args:
+        facts: what metrics.json says of the test images.
+        name: of the metric that decides.
+        remedies: what to try.
+    """
+    pair = [facts[kind].get(name) for kind in ("test", "zero_shot")]
+    values = [None if estimate is None else estimate["value"] for estimate in pair]
+    quantity = find_quantity(name, facts)
+    if quantity.is_better(*values) is not False:
+        return None
+    ours, before = map(quantity.write_value, values)
+    return (
+        f"this ends below zero-shot: {quantity.spoken} {ours}, zero-shot {before}. "
+        f"Try {', or '.join(remedies)}"
+    )

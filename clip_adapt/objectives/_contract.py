@@ -246,6 +246,14 @@ class Objective:
         """
         raise NotImplementedError
 
+    def settle(self, run: Run, training: Training) -> tuple[Classifier, Sequence[str]]:
+        """Choose and calibrate on held-out images, once the method is trained; measure nothing.
+
+        Returns:
+            the adapted CLIP, and what a reader of its numbers should know.
+        """
+        return Classifier(training.method), ()
+
     def finish(self, run: Run, training: Training, trained: Trained) -> Outcome:
         """Choose and calibrate on held-out images, then measure on the test images.
 

@@ -116,11 +116,15 @@ class Classify(Objective):
             val = _make_part(run, method, support.val, z_val, "none")
             return fitting.solve(method, train, val, run.recipe, run.clear_events())
 
-    def finish(self, run: Run, training: Training, trained: Trained) -> Outcome:
-        """Choose the guard, calibrate, measure."""
+    def settle(self, run: Run, training: Training) -> tuple[Classifier, Sequence[str]]:
+        """Choose the guard, calibrate."""
         with run.clock.count("fit"):
             guard = _choose_guard(run, training)
-        classifier, notes = _calibrate(run, Classifier(training.method, guard=guard))
+        return _calibrate(run, Classifier(training.method, guard=guard))
+
+    def finish(self, run: Run, training: Training, trained: Trained) -> Outcome:
+        """Choose the guard, calibrate, measure."""
+        classifier, notes = self.settle(run, training)
         with run.clock.count("evaluate"):
             measured, others = _measure(run, classifier)
         facts = measured.facts()
@@ -132,7 +136,7 @@ class Classify(Objective):
                 **protocols.describe_protocol(run.options.protocol, measured, others),
                 "temperature": classifier.temperature,
             },
-            facts={"guard": guard} if run.options.guard else {},
+            facts={"guard": classifier.guard} if run.options.guard else {},
             notes=told,
             files=_list_files(run, measured),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,9 +23,11 @@ from clip_adapt.method.class_prompts import require_different_prompts
 from clip_adapt.method.contract import Method
 from clip_adapt.objectives import Data, Draw, Run
 from clip_adapt.objectives._contract import make_recipe
+from clip_adapt.pages.found import Found, write_found
 from clip_adapt.runs import selection
 from clip_adapt.runs.configuration import Config
 from clip_adapt.runs.folder import choose_folder
+from clip_adapt.runs.found import describe_found
 from clip_adapt.runs.shared import Shared
 from clip_adapt.runs.tested import choose_tested
 from clip_adapt.system.clock import Clock
@@ -43,12 +46,14 @@ class Checked:
         notes: what a user should know about them.
         twins: images that look like one of another split.
         survey: what was seen of the images.
+        found: what is in the pool of images, for metrics.json.
     """
 
     data: Data
     notes: list[str]
     twins: list[Twin]
     survey: Survey
+    found: Found
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,7 @@ class Prepared:
         notes: what a user should know about data and draw.
         twins: images that look like one of another split.
         survey: what was seen of the images.
+        found: what is in the pool of images, for metrics.json.
         seen: the images that the run learns from, by their digests.
         choice: the candidates of ``method=auto`` and which was taken; None for any other method.
     """
@@ -72,6 +78,7 @@ class Prepared:
     notes: list[str]
     twins: list[Twin]
     survey: Survey
+    found: Found
     seen: SeenImages
     choice: dict[str, Any] | None = None
 
@@ -96,6 +103,7 @@ def prepare_run(config: Config, shared: Shared, clock: Clock) -> Prepared:
     data = objective.load_data(o, dataset, load)
     backbone, cache = run_main_first(lambda: shared.backbone(config.model, o)), shared.cache(o)
     checked = check_images(data, o.on_bad_image, o.cache_dir)
+    shared.say_once(write_found(checked.found, shutil.get_terminal_size().columns))
     draw = objective.draw(o, checked.data)
     require_unchanged(checked.survey, draw, o.cache_dir)
     seen = list_seen(draw, o.cache_dir)
@@ -139,7 +147,8 @@ def prepare_run(config: Config, shared: Shared, clock: Clock) -> Prepared:
     )
     method = run.make_method()
     objective.require_fit(run, method, config.method.name)
-    return Prepared(config, run, method, notes, checked.twins, checked.survey, seen, choice)
+    twins, survey, found = checked.twins, checked.survey, checked.found
+    return Prepared(config, run, method, notes, twins, survey, found, seen, choice)
 
 
 def check_images(data: Data, on_bad_image: str, cache_dir: str | None) -> Checked:
@@ -163,7 +172,8 @@ def check_images(data: Data, on_bad_image: str, cache_dir: str | None) -> Checke
     if reasons:
         listing = list_lines(f"{path}: {reason}" for path, reason in reasons.items())
         notes.insert(0, f"{len(reasons)} images cannot be read and are left out:\n{listing}")
-    return Checked(kept, notes, twins, survey)
+    found = describe_found(kept.pool, survey, len(survey.broken))
+    return Checked(kept, [*kept.pool.inventory.notes, *notes], twins, survey, found)
 
 
 def require_unchanged(survey: Survey, draw: Draw, cache_dir: str | None) -> None:
