@@ -187,7 +187,7 @@ class Classifier:
         Raises:
             InputError: when the delta holds no thresholds, or there is no such score.
         """
-        return conformal.list_set(self.ranking(row), self.conformal, score)
+        return conformal.list_set(self.ranking(row), self.classes, self.conformal, score)
 
     def predict_files(
         self,
