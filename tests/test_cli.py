@@ -72,6 +72,7 @@ def test_a_run_writes_every_file_and_no_other(trained, everything_in):
     assert sorted(set(found) - set(events)) == [
         "adapter/README.md",
         "adapter/adapter.safetensors",
+        "adapter/images_seen.safetensors",
         "config.yaml",
         "images.jsonl",
         "metrics.json",
@@ -206,8 +207,9 @@ def test_evaluation_repeats_the_metrics_of_the_run(trained, run_cli, animals, tm
     result = json.loads(out)
     metrics = json.loads((folder / "metrics.json").read_text())
     assert {"test", "zero_shot", "difference", "per_class", "n_test"} <= set(result)
+    images = {"split": "test", "found": 18, "measured": 18, "left_out": {}}
     assert result.pop("notes") == []  # what a run ends with is advice to who trains
-    assert result == {key: metrics[key] for key in result}
+    assert result == {key: metrics[key] for key in result if key != "images"} | {"images": images}
     assert json.loads((tmp_path / "again/metrics.json").read_text()) == {**result, "notes": []}
     assert rows_of(tmp_path / "again/predictions.csv") == rows_of(folder / "predictions.csv")
     code, out, _ = run_cli(*words)

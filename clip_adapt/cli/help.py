@@ -59,6 +59,8 @@ def write_help(verb: str, given: list[str]) -> str:
             lines += [f"  {method}"] * bool(own) + _list_options(own, indent=4)
         cards_too = "options of a data set's or a model's card: dataset.KEY=, model.KEY="
         lines += ["", *_wrap("", cards_too), ""]
+    if verb == "evaluate":
+        lines += [*_wrap("", "options of the data set's card, as for train: dataset.KEY="), ""]
     lines += [
         "options:",
         *_list_options(yamls.read_help_texts(locate_resource("configs") / f"{verb}.yaml")),

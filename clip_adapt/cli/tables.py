@@ -180,12 +180,16 @@ def _show_sets(sets: dict[str, Any]) -> None:
 
 def show_measured(result: dict[str, Any], as_json: bool = False) -> None:
     """Print what deltas are worth on a test set: tables, or one line of JSON."""
+    from clip_adapt.evaluation.reading import describe_images
+
     if as_json:
         print(write_json(result))
     elif "deltas" in result:
         show_comparison(result)
     else:
         show_metrics(result, "adapted")
+    if not as_json:
+        _make_console().print(describe_images(result["images"]), soft_wrap=True)
 
 
 def _write_predict(classifier: Classifier, folder: Path, method_file: Path | None) -> str:

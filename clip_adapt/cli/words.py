@@ -20,7 +20,7 @@ _OPTION = re.compile(r"^([A-Za-z_][\w.]*)=(.*)$", re.DOTALL)
 
 VERBS = {
     "train": "adapt a backbone to images and save the delta",
-    "evaluate": "measure deltas on the test split of a data set",
+    "evaluate": "measure deltas on the images of a data set that they have not seen",
     "predict": "classify images with a delta, or with class names alone",
     "sweep": "run methods x shots x seeds and compare them in a table and a curve",
     "report": "make the page of a run, or an index over many runs",
@@ -96,7 +96,7 @@ def read_words(argv: Sequence[str], schema: Schema) -> tuple[list[str], dict[str
         InputError: with a line for each problem.
     """
     names, given = split_words(argv)
-    return names, _require_valid(add_config(given, schema), schema)
+    return names, require_valid(add_config(given, schema), schema)
 
 
 def take_own(given: dict[str, Any], schema: Schema) -> dict[str, Any]:
@@ -105,10 +105,15 @@ def take_own(given: dict[str, Any], schema: Schema) -> dict[str, Any]:
     Raises:
         InputError: with a line for each problem.
     """
-    return _require_valid({key: given.pop(key) for key in list(given) if key in schema}, schema)
+    return require_valid({key: given.pop(key) for key in list(given) if key in schema}, schema)
 
 
-def _require_valid(given: dict[str, Any], schema: Schema) -> dict[str, Any]:
+def require_valid(given: dict[str, Any], schema: Schema) -> dict[str, Any]:
+    """Return the checked options of a verb.
+
+    Raises:
+        InputError: with a line for each problem.
+    """
     checked, problems = options.validate(given, schema)
     if problems:
         raise InputError("\n".join(problems))

@@ -5,8 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from clip_adapt.adapted.seen import ROLES
 from clip_adapt.evaluation.finding import list_shipped
 from clip_adapt.evaluation.quantities import RECALLS, Quantity
+
+# Why an image was not measured on, besides the roles of one that was seen.
+GROUP, UNREADABLE = "group", "unreadable"
+OTHER_REASONS = {
+    GROUP: "of a group (patient, site) with one of these",
+    UNREADABLE: "not readable",
+}
 
 
 def list_quantities(facts: Mapping[str, Any]) -> list[Quantity]:
@@ -33,6 +41,23 @@ def describe_others(measured: Iterable[Quantity]) -> dict[str, dict[str, Any]]:
     """Return what a metrics.json says of quantities that do not ship, by name."""
     known = {q.name for q in (*list_shipped(), *RECALLS)}
     return {q.name: q.describe() for q in measured if q.name not in known}
+
+
+def describe_images(images: Mapping[str, Any]) -> str:
+    """Return what is said of which images were measured on, from what metrics.json says of it."""
+    reasons = describe_left_out(images["left_out"])
+    text = f"measured on {images['measured']} of {images['found']} images"
+    return f"{text}: {reasons}" if reasons else text
+
+
+def describe_left_out(left_out: Mapping[str, int]) -> str:
+    """Return in words why how many images were not measured on: ``3 were trained on``."""
+    return ", ".join(_describe_reason(*pair) for pair in left_out.items())
+
+
+def _describe_reason(reason: str, count: int) -> str:
+    spoken = {**ROLES, **OTHER_REASONS}.get(reason, reason)
+    return f"{count} {'was' if count == 1 else 'were'} {spoken}"
 
 
 def write_rows(facts: Mapping[str, Any]) -> list[tuple[str, str, str]]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from clip_adapt.adapted.classifier import Classifier
 from clip_adapt.backbone.devices import resolve_device
+from clip_adapt.errors import InputError
 from clip_adapt.objectives import Outcome
 from clip_adapt.runs.configuration import Config
 from clip_adapt.runs.folder import explain_folder, hold_folder
@@ -79,6 +80,7 @@ def start_run(config: Config, shared: Shared) -> Iterator[ReadyRun]:
     with hold_random_stream():
         with clock.count("total"):
             prepared = prepare_run(config, shared, clock)
+            _require_test(prepared)
         with hold_on_main(hold_folder(prepared.run.folder)):
             with clock.count("total"):
                 manifest = run_on_main(lambda: write_known(prepared))
@@ -86,6 +88,12 @@ def start_run(config: Config, shared: Shared) -> Iterator[ReadyRun]:
                 require_unchanged(prepared.survey, prepared.run.draw, config.options.cache_dir)
                 training = replace(training, checkpoint=open_checkpoint(prepared, manifest))
             yield ReadyRun(prepared, training, manifest)
+
+
+def _require_test(prepared: Prepared) -> None:
+    data = prepared.run.data.dataset
+    if not data.test:
+        raise InputError(f"the test split of {data.name} is empty: nothing can be measured")
 
 
 @dataclass(frozen=True)

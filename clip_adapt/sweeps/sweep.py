@@ -24,7 +24,7 @@ from clip_adapt.errors import InputError, explain_unknown
 from clip_adapt.system import locks
 from clip_adapt.system.files import write_text
 from clip_adapt.system.launch import joining
-from clip_adapt.system.run_files import CURVE, INDEX, RESULTS, SUMMARY
+from clip_adapt.system.run_files import CURVE, INDEX, RESULTS, SUMMARY, SWEEP_LOCK
 from clip_adapt.system.text.showing import write_command
 
 if TYPE_CHECKING:
@@ -267,7 +267,7 @@ def run_sweep(
     words += [f"metric={metric}"] * (metric is not None)
     command = write_command(["python", "-m", "clip_adapt.sweep", *words])
     sweep = Sweep(folder, cells, shown, command, leads=rank == 0, processes=processes)
-    lock = locks.hold_lock(folder / ".sweep.lock", f"the folder {folder}")
+    lock = locks.hold_lock(folder / SWEEP_LOCK, f"the folder {folder}")
     with lock if sweep.leads else contextlib.nullcontext():
         say(f"{len(cells)} runs in {folder}")
         with Shared(keep_features=True) as shared:
