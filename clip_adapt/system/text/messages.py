@@ -32,8 +32,18 @@ def make_handler() -> logging.Handler:
 
 
 def is_quiet() -> bool:
-    """Tell whether the run of this thread shows neither messages nor progress."""
+    """Tell whether this thread shows no progress."""
     return _is_quiet.get()
+
+
+@contextlib.contextmanager
+def hide_progress() -> Iterator[None]:
+    """Show no progress bars of this thread while the block runs."""
+    token = _is_quiet.set(True)
+    try:
+        yield
+    finally:
+        _is_quiet.reset(token)
 
 
 @contextlib.contextmanager
@@ -47,7 +57,7 @@ def show_messages(verbose: bool | None = None) -> Iterator[None]:
             False shows none, warnings included, and no progress bars.
     """
     logger = logging.getLogger("clip_adapt")
-    level, token = logger.level, _is_quiet.set(verbose is False)
+    level = logger.level
     handler = None if verbose is False or logger.hasHandlers() else make_handler()
     if handler is not None:
         logger.addHandler(handler)
@@ -56,9 +66,9 @@ def show_messages(verbose: bool | None = None) -> Iterator[None]:
     elif verbose or handler is not None:
         logger.setLevel(logging.INFO)
     try:
-        yield
+        with hide_progress() if verbose is False else contextlib.nullcontext():
+            yield
     finally:
         logger.setLevel(level)
         if handler is not None:
             logger.removeHandler(handler)
-        _is_quiet.reset(token)
