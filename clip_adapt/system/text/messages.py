@@ -37,6 +37,24 @@ def is_quiet() -> bool:
 
 
 @contextlib.contextmanager
+def leave_logging() -> Iterator[None]:
+    """Keep other libraries from configuring logging while the block runs.
+
+    ``logging.info`` of a module that has no logger of its own gives the root a handler where there
+    is none; the program would then seem to have configured logging.
+    """
+    root = logging.getLogger()
+    own = None if root.handlers else logging.NullHandler()
+    if own is not None:
+        root.addHandler(own)
+    try:
+        yield
+    finally:
+        if own is not None:
+            root.removeHandler(own)
+
+
+@contextlib.contextmanager
 def hide_progress() -> Iterator[None]:
     """Show no progress bars of this thread while the block runs."""
     token = _is_quiet.set(True)
@@ -66,7 +84,7 @@ def show_messages(verbose: bool | None = None) -> Iterator[None]:
     elif verbose or handler is not None:
         logger.setLevel(logging.INFO)
     try:
-        with hide_progress() if verbose is False else contextlib.nullcontext():
+        with leave_logging(), hide_progress() if verbose is False else contextlib.nullcontext():
             yield
     finally:
         logger.setLevel(level)
