@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
 from clip_adapt.adapted.classifier import Classifier
 from clip_adapt.adapted.loading import load_classifier, make_zero_shot
+from clip_adapt.adapted.notebook.arguments import read_texts
 from clip_adapt.backbone.backbone import Backbone
 from clip_adapt.config.adapt_options import AdaptOptions
 from clip_adapt.data.catalog import name_dataset
@@ -180,7 +181,7 @@ def zero_shot(
     """Return a classifier from class names alone.
 
     Args:
-        classes: at least two different names.
+        classes: at least two different names, in an order; numbers are names as written.
         template: one prompt with ``{}`` for the name, or several whose embeddings are averaged.
         model: a short name, an architecture, or a backbone that is loaded already.
         device: where to load the backbone to.
@@ -189,5 +190,5 @@ def zero_shot(
     Raises:
         InputError: when the classes or a template cannot be used.
     """
-    templates = (template,) if isinstance(template, str) else tuple(template)
+    templates = read_texts(template, "template")
     return make_zero_shot(classes, templates, model, device=device, precision=precision)

@@ -1,6 +1,7 @@
 """The page of a run and the index over runs: what stands on them, and that they stand alone."""
 
-import csv
+import base64
+import hashlib
 import json
 import re
 import shutil
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from finished_run import INJECTED, write_run
 from html_page import Page
 from PIL import Image
 
@@ -15,68 +17,12 @@ from clip_adapt.evaluation.reading import find_quantity
 from clip_adapt.pages import facts, numbers, pictures, plots, run_page, tables
 from clip_adapt.pages.facts import ImagePredictions
 from clip_adapt.runs.pages import write_index, write_page
-from clip_adapt.system.files import hash_file, write_text
-
-INJECTED = "<script>alert('x')</script>"
-CLASSES = ["cat", "dog & fox", INJECTED]
+from clip_adapt.system.files import hash_file
 
 
 @pytest.fixture
 def make_run(tmp_path):
-    """A function that writes the files of a finished run, of invented numbers."""
-
-    def make(name="run", classes=CLASSES, each=4, seed=0, **metrics):
-        folder = tmp_path / name
-        stream = np.random.default_rng(seed)
-        rows, support = [], []
-        (folder / "pictures").mkdir(parents=True)
-        for label, spoken in enumerate(classes):
-            for index in range(each):
-                path = folder / "pictures" / f"{label}-{index}.png"
-                Image.fromarray(stream.integers(0, 255, (20, 30, 3), dtype=np.uint8)).save(path)
-                shares = stream.dirichlet(np.ones(len(classes)))
-                rows.append([path, spoken, classes[shares.argmax()], *shares])
-                row = {"path": str(path), "sha256": hash_file(path)}
-                support.append({**row, "label": spoken, "split": "train"})
-        with open(folder / "predictions.csv", "w", newline="", encoding="utf-8") as file:
-            header = ["path", "label", "prediction", *(f"p:{c}" for c in classes)]
-            csv.writer(file).writerows([header, *rows])
-        text = "# python -m clip_adapt.train method=made\nmethod: {name: made}\n"
-        text += f"dataset: {{name: pets}}\nmodel: {{name: tiny}}\nshots: {each}\nseed: {seed}\n"
-        write_text(folder / "config.yaml", text)
-        write_text(folder / "support.jsonl", "".join(json.dumps(r) + "\n" for r in support))
-        write_text(folder / "metrics.json", json.dumps({**usual(len(rows), seed), **metrics}))
-        return folder
-
-    return make
-
-
-def usual(n_test, seed=0):
-    return {
-        "command": "python -m clip_adapt.train method=made",
-        "test": {
-            "accuracy": {"value": 0.5 + seed / 10, "low": 0.4, "high": 0.9},
-            "ece": {"value": 0.11, "low": 0.1, "high": 0.2},
-            "auroc": {"value": None, "low": None, "high": None},
-            "nll": {"value": 1.25, "low": 1.0, "high": 1.5},
-        },
-        "zero_shot": {
-            "accuracy": {"value": 0.25, "low": 0.2, "high": 0.3},
-            "ece": {"value": 0.05, "low": 0.01, "high": 0.2},
-            "auroc": {"value": 0.7, "low": 0.6, "high": 0.8},
-            "nll": {"value": 2.25, "low": 2.0, "high": 2.5},
-        },
-        "seconds": {"fit": 1.5, "total": 130.0},
-        "trainable_parameters": 1234,
-        "adapter_bytes": 5678,
-        "peak_memory_bytes": 1.5e9,
-        "n_test": n_test,
-        "n_support": n_test,
-        "notes": [],
-        "versions": {"torch": "9.9"},
-        "curve": {"loss": [2.0, 1.0, 0.5], "accuracy": [0.2, 0.6, 1.0], "lr": [0.1, 0.1, 0.1]},
-        "learned": [],
-    }
+    return lambda name="run", *args, **more: write_run(tmp_path / name, *args, **more)
 
 
 def test_a_page_is_whole_and_needs_nothing_else(make_run):
@@ -86,10 +32,25 @@ def test_a_page_is_whole_and_needs_nothing_else(make_run):
     for _, attributes in page.elements:
         for name in ("src", "href", "xlink:href", "action", "data"):
             value = attributes.get(name) or "#"
-            assert value.startswith(("data:image/", "#")), (name, value)
+            shown = name == "href" and (folder / value).is_file()  # a picture's own file
+            assert shown or value.startswith(("data:image/", "#")), (name, value)
     text = (folder / "report.html").read_text(encoding="utf-8")
     assert not re.search(r"url\((?!#)|@import|https?://", text)
-    assert not page.all("script") and not page.all("link")
+    assert not page.all("link")
+
+
+def test_scripts_run_by_their_hash_alone(make_run):
+    many = [f"class {i}" for i in range(26)]
+    for folder in (make_run("few"), make_run("many", many, 1)):
+        text = write_page(folder).read_text(encoding="utf-8")
+        (policy,) = (a["content"] for a in Page(text).all("meta") if "http-equiv" in a)
+        found = re.findall(r"<script>(.*?)</script>", text, flags=re.DOTALL)
+        for script in found:
+            digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+            assert f"'sha256-{digest}'" in policy
+        assert len(found) == (2 if folder.name == "many" else 1)
+        scripts = re.search(r"script-src ([^;]*)", policy)[1]
+        assert "unsafe" not in scripts and policy.startswith("default-src 'none'; ")
 
 
 def test_a_class_name_cannot_put_markup_into_a_page(make_run):
@@ -105,7 +66,7 @@ def test_every_picture_says_what_it_shows(make_run):
     page = Page(write_page(make_run()).read_text(encoding="utf-8"))
     assert len(page.all("img")) >= 12
     assert all(image["alt"] for image in page.all("img"))
-    drawn = [a for a in page.all("figure") if a.get("role") == "img"]
+    drawn = [a for a in page.all("div") if a.get("role") == "img"]
     assert len(drawn) == len(page.all("svg")) == 2
     assert all(len(a["aria-label"]) > 20 for a in drawn)
 
@@ -130,13 +91,44 @@ def test_the_numbers_of_a_page(make_run):
 
 
 def test_better_and_worse_follow_the_direction_of_a_metric():
-    interval = {"value": 0.3, "low": 0.2, "high": 0.4}
-    before = {"value": 0.2}
+    ours, before = {"value": 0.3, "low": 0.2, "high": 0.4}, {"value": 0.2}
+    sure = {"value": 0.1, "low": 0.05, "high": 0.15}
     accuracy, ece = (find_quantity(name, {}) for name in ("accuracy", "ece"))
-    assert numbers.make_row(accuracy, interval, before).better is True
-    assert numbers.make_row(ece, interval, before).better is False
-    assert numbers.make_row(accuracy, interval, {"value": 0.3}).better is None
-    assert numbers.make_row(accuracy, interval, None).better is None
+    assert numbers.make_row(accuracy, ours, before, sure).better is True
+    assert numbers.make_row(ece, ours, before, sure).better is False
+    assert numbers.make_row(accuracy, ours, before, sure).change_range == "+5.0 to +15.0"
+    assert numbers.make_row(accuracy, ours, None).better is None
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "better"),
+    [
+        (-0.01, 0.2, None),
+        (0.0, 0.2, None),
+        (0.0004, 0.2, None),  # written +0.0
+        (0.001, 0.2, True),
+        (-0.3, -0.2, False),
+        (-0.3, -0.0004, None),
+        (None, None, None),
+    ],
+)
+def test_a_change_that_may_be_chance_is_neither_better_nor_worse(low, high, better):
+    value = {"value": 0.3 if better is not False else 0.1, "low": 0.2, "high": 0.4}
+    difference = {"value": 0.1, "low": low, "high": high}
+    row = numbers.make_row(find_quantity("accuracy", {}), value, {"value": 0.2}, difference)
+    assert row.better is better
+
+
+def test_the_interval_of_a_change_stands_on_the_page(make_run):
+    difference = {
+        "accuracy": {"value": 0.25, "low": 0.05, "high": 0.4},
+        "nll": {"value": -1.0, "low": -2.5, "high": 0.25},
+    }
+    text = write_page(make_run(difference=difference)).read_text(encoding="utf-8")
+    assert '<td class="num good">+25.0<span class="sub">+5.0 to +40.0</span></td>' in text
+    assert '<td class="num muted">-1.000<span class="sub">-2.500 to +0.250</span></td>' in text
+    assert '<td class="num muted">+6.0</td>' in text  # ECE: there is no interval
+    assert 'class="num bad"' not in text
 
 
 def hand_made():
@@ -188,6 +180,33 @@ def test_pictures_that_are_gone_leave_a_word(make_run):
     page = Page(write_page(folder).read_text(encoding="utf-8"))
     assert page.all("img") == []
     assert "the picture is not there any more" in page.text
+    assert page.all("a") == [] and "0-0.png" in page.text  # names stay, links do not
+
+
+def test_every_picture_has_its_name_below_it_and_leads_to_its_file(make_run):
+    folder = make_run()
+    page = Page(write_page(folder).read_text(encoding="utf-8"))
+    links = [a for a in page.all("a") if a.get("class") == "frame"]
+    assert len(links) == len(page.all("img"))
+    for link in links:
+        name = link["href"].rpartition("/")[2]
+        assert link["href"] == f"pictures/{name}" and link["title"] == str(folder / link["href"])
+        assert name in page.text
+
+
+@pytest.mark.parametrize(
+    ("path", "href"),
+    [
+        ("RUN/a b#?.png", "a%20b%23%3F.png"),
+        ("RUN/javascript:alert(1)", "javascript%3Aalert%281%29"),
+        ("RUN/../other/\udcff.png", "../other/%FF.png"),
+        ("RUN/x%2e.png", "x%252e.png"),
+    ],
+)
+def test_the_link_to_a_file_is_an_address_below_the_page(make_run, path, href):
+    folder = make_run()
+    place = str(folder)
+    assert facts.read(folder).link_file(path.replace("RUN", place)) == href
 
 
 def test_thumbnails_are_small_and_keep_the_shape(tmp_path):

@@ -204,14 +204,14 @@ def test_the_texts_of_a_page(make_run):
         "rank image to text text to image 1 1 33.3 % 2 50.0 % 2 to 5 2 66.7 % 2 50.0 % "
         "6 to 10 0 0.0 % 0 0.0 % beyond 10 0 0.0 % 0 0.0 %",
         f"Narrowest hits The right text is the first, and a wrong one is close behind it. "
-        f"ahead by 0.400000 rank text cosine 1 a dog ✓ right 0.9000 {PIPED} 0.5000 "
+        f"0.png ahead by 0.400000 rank text cosine 1 a dog ✓ right 0.9000 {PIPED} 0.5000 "
         "a dog finds its image at rank 1",
         f"rank 3 of 3 rank text cosine 1 {PIPED} 0.6000 2 {SCRIPT} 0.4000 "
         "3 a dog ✓ right 0.4000 a dog finds its image at rank 1",
         f"rank 2 of 3 rank text cosine 1 a dog 0.8000 2 {SCRIPT} ✓ right 0.3000 "
         f"{PIPED} finds its image at rank 3 {SCRIPT} finds its image at rank 2",
         f"Training pairs What it learned from: 2 images in all, listed in support.jsonl. "
-        f"pair 0 a dog pair 1 {PIPED} {SCRIPT}",
+        f"0.png pair 0 a dog 1.png pair 1 {PIPED} {SCRIPT}",
         "the share of images that are nearest to their own caption",
         "pets.predict",
         "train me",
@@ -241,13 +241,15 @@ def test_captions_put_no_markup_into_a_page(make_run):
 
 
 def test_a_page_needs_nothing_else(make_run):
-    text = render(make_run())
+    folder = make_run()
+    text = render(folder)
     page = Page(text)
     assert not re.search(r"url\((?!#)|@import|https?://", text)
     assert not page.all("script") and not page.all("link")
+    assert all((Path(folder) / a["href"]).is_file() for a in page.all("a"))
     assert all(image["src"].startswith("data:image/") for image in page.all("img"))
     assert all(image["alt"] for image in page.all("img"))
-    (drawn,) = [a for a in page.all("figure") if a.get("role") == "img"]
+    (drawn,) = [a for a in page.all("div") if a.get("role") == "img"]
     assert "over 2 epochs, the last loss 1.500" in drawn["aria-label"]
 
 
@@ -329,7 +331,7 @@ def test_the_curve_of_captions(make_run):
 def test_notes_and_learned_words_stand_on_the_page(make_run):
     learned = [{"title": "Words", "note": "", "columns": ["word"], "rows": [["of"]] * 101}]
     text = Page(render(make_run(notes=["mind the gap"], learned=learned))).text
-    assert "mind the gap" in text and "What was learned Words word of of" in text
+    assert "mind the gap" in text and "What was learned Words Words word of of" in text
     assert "and 1 more rows in metrics.json" in text
 
 

@@ -18,7 +18,7 @@ from clip_adapt.training.fitting import Training
 from clip_adapt.training.side_by_side_loop import TogetherLoop
 
 # Of what two runs may differ in.
-COST = ("command", "seconds", "peak_memory_bytes", "side_by_side", "adapter_bytes")
+COST = ("command", "date", "seconds", "peak_memory_bytes", "side_by_side", "adapter_bytes")
 
 STEP = """
 import torch

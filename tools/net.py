@@ -154,7 +154,7 @@ def describe_run(folder: Path) -> dict[str, Any]:
 
 def without_times(metrics: Any) -> Any:
     """Return metrics.json without what differs between two equal runs."""
-    passing = {"seconds", "peak_memory_bytes", "adapter_bytes", "versions"}
+    passing = {"date", "seconds", "peak_memory_bytes", "adapter_bytes", "versions"}
     if isinstance(metrics, dict):
         kept = {k: without_times(v) for k, v in metrics.items() if k not in passing}
         if "columns" in kept and "seconds" in kept["columns"]:  # the candidates of method=auto

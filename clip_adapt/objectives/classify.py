@@ -70,7 +70,7 @@ class Classify(Objective):
         if o.protocol == "base_to_new":
             dataset, others["new"] = protocols.split_classes(pool)
         for name in _list_test_sets(o):
-            other = load(name)
+            other = load(name).to_measure()
             others[other.name] = other
         set_aside = None
         if isinstance(o.conformal_images, str):

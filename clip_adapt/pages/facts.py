@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +21,11 @@ from clip_adapt.system.run_files import (
     CONFIG,
     FINISHED,
     IMAGES,
+    INDEX,
     METRICS,
     PREDICTIONS,
     SUPPORT,
+    SWEEP_LOCK,
     TWINS,
     UNFINISHED,
 )
@@ -79,8 +83,36 @@ class Facts:
     @property
     def adapter(self) -> str:
         """Where the delta lies when the run is finished."""
-        unfinished = self.folder.name == UNFINISHED
-        return ((self.folder.parent if unfinished else self.folder) / ADAPTER).as_posix()
+        return (self.home / ADAPTER).as_posix()
+
+    @property
+    def home(self) -> Path:
+        """Where the page lies when the run is finished."""
+        return self.folder.parent if self.folder.name == UNFINISHED else self.folder
+
+    @property
+    def date(self) -> str:
+        """When the run ended, in UTC; nothing for runs that hold no date."""
+        return str(self.metrics.get("date") or "")
+
+    @property
+    def index(self) -> str | None:
+        """The address of the index over runs that this one stands in; None when there is none.
+
+        A sweep that is at work writes its index at its end.
+        """
+        for up, folder in zip(("..", "../.."), self.home.absolute().parents, strict=False):
+            if (folder / SWEEP_LOCK).is_file() or _is_ours(folder / INDEX):
+                return f"{up}/{INDEX}"
+        return None
+
+    def link_file(self, path: str) -> str:
+        """Return the address of a file as the page links to it."""
+        try:
+            near = os.path.relpath(os.path.abspath(path), self.home.absolute())
+        except ValueError:  # another drive of Windows
+            return Path(path).absolute().as_uri()
+        return quote(os.fsencode(near.replace(os.sep, "/")))
 
     @property
     def method(self) -> str:
@@ -198,6 +230,15 @@ def find_finished(folder: Path) -> list[Path]:
         for path in found
         if (path / CONFIG).is_file() and path.name not in (UNFINISHED, FINISHED)
     )
+
+
+def _is_ours(page: Path) -> bool:
+    # Any folder may hold an index.html of somebody else's.
+    try:
+        with open(page, encoding="utf-8", errors="replace") as file:
+            return 'name="generator" content="clip_adapt"' in file.read(1000)
+    except OSError:
+        return False
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ class MetricRow:
     """One row of the headline table, as text.
 
     ``low`` and ``high`` (the interval), ``point`` and ``before`` (zero-shot) place the marks on a
-    bar from 0 to 1; None draws no bar.
+    bar from 0 to 1; None draws no bar. ``better`` is None when the change may be chance.
     """
 
     name: str
@@ -24,6 +24,7 @@ class MetricRow:
     interval: str
     zero_shot: str
     change: str
+    change_range: str
     better: bool | None
     low: float | None
     high: float | None
@@ -32,9 +33,19 @@ class MetricRow:
 
 
 def make_row(
-    quantity: Quantity, ours: Estimate, zero_shot: Mapping[str, float | None] | None
+    quantity: Quantity,
+    ours: Estimate,
+    zero_shot: Mapping[str, float | None] | None,
+    difference: Estimate | None = None,
 ) -> MetricRow:
-    """Return one metric of metrics.json with zero-shot beside it."""
+    """Return one metric of metrics.json with zero-shot beside it.
+
+    Args:
+        quantity: what is measured.
+        ours: of the run.
+        zero_shot: on the same images.
+        difference: of both, with the interval over resamples that they share.
+    """
     value, before = ours["value"], (zero_shot or {}).get("value")
     marks = (ours.get("low"), ours.get("high"), value, before)
     drawn = quantity.high == 1 and all(mark is not None and 0 <= mark <= 1 for mark in marks)
@@ -46,12 +57,33 @@ def make_row(
         interval=quantity.write_range(ours),
         zero_shot=write_value(quantity, before),
         change=DASH if value is None or before is None else quantity.write_change(value - before),
-        better=quantity.is_better(value, before),
+        change_range=_write_change_range(quantity, difference or {}),
+        better=quantity.is_better(value, before) if _is_sure(quantity, difference or {}) else None,
         low=low,
         high=high,
         point=point,
         before=other,
     )
+
+
+def _is_sure(quantity: Quantity, difference: Estimate) -> bool:
+    # Whether the interval of a difference, as it is written, leaves 0 out.
+    low, high = difference.get("low"), difference.get("high")
+    if low is None or high is None:
+        return False
+    return float(quantity.write_change(low)) > 0 or float(quantity.write_change(high)) < 0
+
+
+def _write_change_range(quantity: Quantity, difference: Estimate) -> str:
+    low, high = difference.get("low"), difference.get("high")
+    if low is None or high is None:
+        return ""
+    return f"{quantity.write_change(low)} to {quantity.write_change(high)}"
+
+
+def count_of(count: int, noun: str) -> str:
+    """Return ``1 image`` or ``1,200 images``."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def write_value(quantity: Quantity, value: float | None) -> str:

@@ -17,11 +17,13 @@ from clip_adapt.pages.rendering import write_data_uri
 
 log = logging.getLogger(__name__)
 
-EDGE = 144  # pixels; shown at half of that, so that they are sharp on a phone
+EDGE = 144  # pixels
 QUALITY = 78
 
 
-def make_thumbnails(paths: Iterable[str], digests: Mapping[str, str]) -> dict[str, str]:
+def make_thumbnails(
+    paths: Iterable[str], digests: Mapping[str, str], edge: int = EDGE
+) -> dict[str, str]:
     """Return a data URI for every file that is the one that the run saw.
 
     A run's folder may be somebody else's, and its files name any path. A picture that cannot be
@@ -30,11 +32,12 @@ def make_thumbnails(paths: Iterable[str], digests: Mapping[str, str]) -> dict[st
     Args:
         paths: the files.
         digests: SHA-256 in hex, by path.
+        edge: of the longer side, in pixels.
     """
     unique = list(dict.fromkeys(paths))
 
     def make(path: str) -> str | None:
-        return _make_thumbnail(path) if _is_file_of(path, digests.get(path)) else None
+        return _make_thumbnail(path, edge) if _is_file_of(path, digests.get(path)) else None
 
     with decoding.open_decoders() as pool:
         made = dict(zip(unique, pool.map(make, unique), strict=True))
@@ -71,11 +74,11 @@ def _is_file_of(path: str, digest: str | None) -> bool:
         return False
 
 
-def _make_thumbnail(path: str) -> str | None:
-    image = decoding.try_decode(path, draft=2 * EDGE)
+def _make_thumbnail(path: str, edge: int = EDGE) -> str | None:
+    image = decoding.try_decode(path, draft=2 * edge)
     if isinstance(image, str):
         return None
-    image.thumbnail((EDGE, EDGE), Image.Resampling.LANCZOS)
+    image.thumbnail((edge, edge), Image.Resampling.LANCZOS)
     return _write_uri(image, "jpeg", quality=QUALITY)
 
 

@@ -7,6 +7,7 @@ import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
@@ -15,7 +16,6 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
-from sklearn.calibration import calibration_curve
 
 # Colours that stand for the page's own, and are replaced by them in the finished SVG.
 INK, MUTED, GRID, ACCENT, SECOND = "#010101", "#020202", "#030303", "#040404", "#050505"
@@ -27,6 +27,8 @@ VARIABLES = {
     SECOND: "var(--second)",
 }
 BINS = 10
+SPARSE = 10  # a bin with fewer images says little: it is open, and no line leads to it
+Z95 = 1.96
 ACCURACIES = {"accuracy": "support set", "val_accuracy": "val"}
 STYLE: Any = {  # matplotlib's type for this names each of its 300 keys
     "svg.fonttype": "none",
@@ -84,6 +86,62 @@ def draw_learning_curve(
         return _write_svg(figure, "curve")
 
 
+@dataclass(frozen=True)
+class Bin:
+    """The predictions of one range of confidence.
+
+    Attributes:
+        place: number of the range, from 0.
+        count: how many there are.
+        said: their mean confidence.
+        right: the share of them that is right.
+        low: of its 95 % interval.
+        high: of its 95 % interval.
+    """
+
+    place: int
+    count: int
+    said: float
+    right: float
+    low: float
+    high: float
+
+    @property
+    def sparse(self) -> bool:
+        """Whether there are too few predictions to say much."""
+        return self.count < SPARSE
+
+
+def list_bins(correct: NDArray[np.bool_], confidence: NDArray[np.float64]) -> list[Bin]:
+    """Return the ranges of confidence, each a tenth, that hold a prediction.
+
+    The interval is Wilson's: https://doi.org/10.1080/01621459.1927.10502953.
+
+    Args:
+        correct: whether each prediction is right (N,).
+        confidence: the probability that was given to it (N,).
+    """
+    places = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    found = []
+    for place in np.unique(places).tolist():
+        inside = places == place
+        n, share = int(inside.sum()), float(correct[inside].mean())
+        middle = (share + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
+        half = math.sqrt(share * (1 - share) / n + (Z95 / (2 * n)) ** 2) * Z95 / (1 + Z95**2 / n)
+        said = float(confidence[inside].mean())
+        found.append(Bin(place, n, said, share, middle - half, middle + half))
+    return found
+
+
+def list_joined(bins: Sequence[Bin]) -> list[tuple[Bin, Bin]]:
+    """Return the neighbours that a line may join: nothing between them, and neither sparse."""
+    return [
+        (a, b)
+        for a, b in itertools.pairwise(bins)
+        if b.place == a.place + 1 and not a.sparse and not b.sparse
+    ]
+
+
 def draw_reliability(correct: NDArray[np.bool_], confidence: NDArray[np.float64]) -> str:
     """Return how often predictions of a confidence are right, and how many there are.
 
@@ -91,18 +149,29 @@ def draw_reliability(correct: NDArray[np.bool_], confidence: NDArray[np.float64]
         correct: whether each prediction is right (N,).
         confidence: the probability that was given to it (N,).
     """
-    edges = np.linspace(0, 1, BINS + 1)
-    right, said = calibration_curve(correct, confidence, n_bins=BINS)
-    counts = np.histogram(confidence, edges)[0]
+    bins = list_bins(correct, confidence)
+    most = max(b.count for b in bins)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(5, 4), layout="constrained")
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3.4, 1))
         above.plot([0, 100], [0, 100], "--", color=MUTED, linewidth=1)
         above.text(4, 13, "as sure as right", color=MUTED, fontsize=9, rotation=32)
-        above.plot(100 * said, 100 * right, "-o", color=ACCENT, markersize=5)
-        above.set_ylim(0, 102)
+        for a, b in list_joined(bins):
+            above.plot([100 * a.said, 100 * b.said], [100 * a.right, 100 * b.right], color=ACCENT)
+        for b in bins:
+            above.vlines(100 * b.said, 100 * b.low, 100 * b.high, color=ACCENT, linewidth=0.8)
+            face = "none" if b.sparse else ACCENT
+            size = 3.5 + 5.5 * math.sqrt(b.count / most)
+            place = 100 * b.said, 100 * b.right
+            above.plot(*place, "o", color=ACCENT, markerfacecolor=face, markersize=size)
+        above.set_ylim(-2, 102)
         above.set_ylabel("right, in %")
-        below.bar(100 * edges[:-1], counts, 100 / BINS, align="edge", color=ACCENT, alpha=0.55)
+        edges = [100 * b.place / BINS for b in bins]
+        bars = below.bar(
+            edges, [b.count for b in bins], 100 / BINS, align="edge", color=ACCENT, alpha=0.55
+        )
+        below.bar_label(bars, fontsize=8, color=MUTED, padding=1)
+        below.set_ylim(0, 1.35 * most)
         below.set_ylabel("images")
         below.set_xlabel("probability given to the predicted class, in %")
         below.set_xlim(0, 100)

@@ -14,11 +14,20 @@ from clip_adapt.pages.rendering import make_environment
 from clip_adapt.pages.retrieval_table import Answer
 from clip_adapt.pages.run_page import cut_tables, list_headline
 from clip_adapt.system.run_files import RETRIEVAL
+from clip_adapt.system.text.showing import write_json
 
 SHOWN = 12  # misses, hits, and pairs of near-duplicates
 CAPTIONS = 6  # of an image at most
 TRAINING = 48  # training images at most
 WAYS = ("image_to_text_recall@1", "text_to_image_recall@1")
+EXAMPLE = """import clip_adapt
+
+model = clip_adapt.load({adapter})
+for pixels in model.batches(["photo.jpg"]):
+    print(model.encode_image(pixels) @ model.encode_text(["a dog", "two dogs"]).T)
+
+pets = model.for_classes(["cat", "dog"], template="a photo of a {{}}.")
+pets.predict("photo.jpg")"""
 CURVES = {"accuracy": "in the batch", "val_recall@1": "val"}
 
 Pair = tuple[str, list[str]]  # an image and its captions
@@ -52,6 +61,7 @@ def render(facts: Facts) -> str:
             n_twins=len(twins),
             pool=pictures.make_thumbnails(paths, facts.digests()),
             limit=CAPTIONS,
+            example=EXAMPLE.format(adapter=write_json(facts.adapter)),
             curve=_draw_curve(facts.metrics),
             learned=cut_tables(facts.metrics.get("learned") or []),
         )

@@ -14,15 +14,21 @@ from clip_adapt.evaluation.quantities import PER_CLASS
 from clip_adapt.evaluation.reading import list_quantities
 from clip_adapt.pages import numbers, pictures, plots, tables
 from clip_adapt.pages.facts import Facts, ImagePredictions
+from clip_adapt.pages.heat import draw_heat
 from clip_adapt.pages.rendering import make_environment
+from clip_adapt.system.text.showing import write_json
 
 CELLS = 25  # up to so many classes the confusion matrix is a table of numbers, above it a picture
-CONFUSIONS = 12
+CONFUSIONS, WORST = 12, 20  # listed beside a matrix, and above a picture of one
 SHOWN = 12  # mistakes, and hits
 SUPPORT = 160  # thumbnails in all
 A_CLASS = 6  # thumbnails of a class at most
 ROWS = 100  # of a table that a method gives
-RIGHT_RGB, WRONG_RGB = (31, 111, 235), (217, 83, 25)
+LARGE, SMALL = 224, 96  # pixels of the edge of a thumbnail
+EXAMPLE = """import clip_adapt
+
+model = clip_adapt.load({adapter})
+model.predict("photo.jpg", top_k=3)"""
 
 
 @dataclass(frozen=True)
@@ -47,10 +53,10 @@ def render(facts: Facts) -> str:
     confusion = tables.count_confusions(p)
     mistakes, hits = _choose(p)
     support = _group_by_class(facts.support(), p.classes)
-    pool = pictures.make_thumbnails(
-        [p.paths[i] for i in [*mistakes, *hits]] + [path for _, few, _ in support for path in few],
-        facts.digests(),
-    )
+    digests = facts.digests()
+    large = pictures.make_thumbnails([p.paths[i] for i in [*mistakes, *hits]], digests, LARGE)
+    small = pictures.make_thumbnails([q for _, few, _ in support for q in few], digests, SMALL)
+    few_classes = len(p.classes) <= CELLS
     return (
         make_environment()
         .get_template("run.html")
@@ -61,15 +67,19 @@ def render(facts: Facts) -> str:
             headline=list_headline(facts.metrics),
             of_class={quantity.name: quantity for quantity in PER_CLASS},
             rows=tables.list_classes(p, confusion),
-            matrix=_make_matrix(confusion),
-            heat=_draw_heat(confusion),
-            confused=tables.list_confusions(confusion, p.classes, CONFUSIONS),
+            matrix=_make_matrix(confusion) if few_classes else None,
+            heat=None if few_classes else draw_heat(confusion, p.classes),
+            confused=tables.list_confusions(
+                confusion, p.classes, CONFUSIONS if few_classes else WORST
+            ),
             reliability=Markup(plots.draw_reliability(p.predicted == p.labels, p.confidence)),
+            sparse=plots.SPARSE,
             curve=_draw_curve(facts.metrics),
-            mistakes=_list_shots(p, mistakes, pool),
-            hits=_list_shots(p, hits, pool),
-            support=[(name, [(q, pool.get(q)) for q in few], n) for name, few, n in support],
+            mistakes=_list_shots(p, mistakes, large),
+            hits=_list_shots(p, hits, large),
+            support=[(name, [(q, small.get(q)) for q in few], n) for name, few, n in support],
             learned=cut_tables(facts.metrics.get("learned") or []),
+            example=EXAMPLE.format(adapter=write_json(facts.adapter)),
         )
     )
 
@@ -77,8 +87,11 @@ def render(facts: Facts) -> str:
 def list_headline(metrics: dict[str, Any]) -> list[numbers.MetricRow]:
     """Return the metrics of the test split with zero-shot beside them, in their order."""
     test, before = metrics["test"], metrics.get("zero_shot") or {}
+    change = metrics.get("difference") or {}
     return [
-        numbers.make_row(quantity, test[quantity.name], before.get(quantity.name))
+        numbers.make_row(
+            quantity, test[quantity.name], before.get(quantity.name), change.get(quantity.name)
+        )
         for quantity in list_quantities(metrics)
     ]
 
@@ -117,21 +130,10 @@ def _group_by_class(
     return found[:SUPPORT]
 
 
-def _make_matrix(confusion: NDArray[np.int64]) -> list[list[tuple[int, float]]] | None:
-    if len(confusion) > CELLS:
-        return None
+def _make_matrix(confusion: NDArray[np.int64]) -> list[list[tuple[int, float]]]:
     shares = tables.divide_by_row(confusion)
     pairs = zip(confusion.tolist(), shares.tolist(), strict=True)
     return [list(zip(counts, part, strict=True)) for counts, part in pairs]
-
-
-def _draw_heat(confusion: NDArray[np.int64]) -> tuple[str, str] | None:
-    # Right and wrong as two pictures, one above the other, so that each has a colour of its own.
-    if len(confusion) <= CELLS:
-        return None
-    shares = tables.divide_by_row(confusion)
-    right = np.diag(shares.diagonal())
-    return pictures.draw_heat(right, RIGHT_RGB), pictures.draw_heat(shares - right, WRONG_RGB)
 
 
 def _draw_curve(metrics: dict[str, Any]) -> Markup | None:

@@ -7,6 +7,7 @@ holds the folder and writes.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,17 +17,19 @@ from clip_adapt.backbone.devices import resolve_device
 from clip_adapt.errors import InputError
 from clip_adapt.objectives import Outcome
 from clip_adapt.runs.configuration import Config
-from clip_adapt.runs.folder import hold_folder
+from clip_adapt.runs.folder import explain_folder, hold_folder
 from clip_adapt.runs.preparation import Prepared, prepare_run, require_unchanged
 from clip_adapt.runs.record import write_known, write_run
 from clip_adapt.runs.resuming import open_checkpoint
 from clip_adapt.runs.shared import Shared
 from clip_adapt.system.clock import Clock
 from clip_adapt.system.launch.joining import join_processes
-from clip_adapt.system.launch.processes import hold_on_main, run_on_main
+from clip_adapt.system.launch.processes import hold_on_main, is_main, run_on_main
 from clip_adapt.system.launch.stopping import catch_signals
 from clip_adapt.system.launch.threads import hold_random_stream
 from clip_adapt.training.fitting import Trained, Training
+
+log = logging.getLogger(__name__)
 
 
 def run(config: Config, shared: Shared | None = None) -> Classifier:
@@ -45,8 +48,12 @@ def run(config: Config, shared: Shared | None = None) -> Classifier:
     Raises:
         InputError: with the reason and the remedy.
     """
-    with catch_signals(), join_run(config), start_run(config, shared or Shared()) as ready:
-        return ready.finish(ready.training.alone())
+    with catch_signals(), join_run(config):
+        known = explain_folder(config) if is_main() else None
+        if known is not None:
+            log.warning(known)
+        with start_run(config, shared or Shared()) as ready:
+            return ready.finish(ready.training.alone())
 
 
 def join_run(config: Config) -> contextlib.AbstractContextManager[None]:

@@ -24,7 +24,7 @@ from clip_adapt.errors import InputError, explain_unknown
 from clip_adapt.system import locks
 from clip_adapt.system.files import write_text
 from clip_adapt.system.launch import joining
-from clip_adapt.system.run_files import CURVE, INDEX, RESULTS, SUMMARY
+from clip_adapt.system.run_files import CURVE, INDEX, RESULTS, SUMMARY, SWEEP_LOCK
 from clip_adapt.system.text.showing import write_command
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Sweep:
         A folder may hold an older run of another configuration that is yet to be made anew, or
         whose new run failed: its numbers are no part of this sweep.
         """
-        from clip_adapt.sweeps.grid import read_metrics
+        from clip_adapt.runs.finished import read_metrics
         from clip_adapt.sweeps.results import Result
 
         return [
@@ -218,7 +218,7 @@ class Sweep:
 
 def _find_changes(cell: Cell) -> list[str] | None:
     # None: not finished. Otherwise what is different from what is asked for now.
-    from clip_adapt.sweeps.grid import find_differences, is_finished
+    from clip_adapt.runs.finished import find_differences, is_finished
 
     return find_differences(cell.config, cell.folder) if is_finished(cell.folder) else None
 
@@ -267,7 +267,7 @@ def run_sweep(
     words += [f"metric={metric}"] * (metric is not None)
     command = write_command(["python", "-m", "clip_adapt.sweep", *words])
     sweep = Sweep(folder, cells, shown, command, leads=rank == 0, processes=processes)
-    lock = locks.hold_lock(folder / ".sweep.lock", f"the folder {folder}")
+    lock = locks.hold_lock(folder / SWEEP_LOCK, f"the folder {folder}")
     with lock if sweep.leads else contextlib.nullcontext():
         say(f"{len(cells)} runs in {folder}")
         with Shared(keep_features=True) as shared:

@@ -19,3 +19,4 @@ RESULTS = "results.csv"  # of a sweep
 SUMMARY = "results.md"
 CURVE = "curve"  # .png and .svg
 INDEX = "index.html"
+SWEEP_LOCK = ".sweep.lock"  # there while a sweep works
