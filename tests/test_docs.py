@@ -161,7 +161,7 @@ def require_words(verb, argv):
         assert len(grid.expand(given, own["output"])[1]) > 1
     else:
         names, _ = words.read_words(argv, module.read_schema())
-        assert names and all(Path(name).is_file() or name.startswith("runs") for name in names)
+        assert names and all(Path(name).exists() or name.startswith("runs") for name in names)
 
 
 def settings():
