@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clip_adapt.system.launch.spinning import let_threads_sleep
 from clip_adapt.system.lazy import export_lazily
 from clip_adapt.system.version import __version__
 
@@ -64,6 +65,7 @@ def _join_checkout() -> None:
 
 
 _join_checkout()
+let_threads_sleep()
 
 __getattr__ = export_lazily(__name__, _HOMES)
 

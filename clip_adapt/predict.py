@@ -5,24 +5,28 @@ from __future__ import annotations
 import sys
 
 from clip_adapt import cli
-from clip_adapt.cli import tables, words
+from clip_adapt.cli import words
+from clip_adapt.cli.predictions import Screen
 
 
 def read_schema() -> words.Schema:
     """Return the options."""
     from clip_adapt.adapted.predicting import predict_files
 
-    return words.make_schema(predict_files, json=(bool, False))
+    return words.make_schema(predict_files, json=(bool, False), list=(str | None, None))
 
 
 def main(argv: list[str]) -> int:
     """Run the command line; see ``--help``."""
     from clip_adapt.adapted.predicting import predict_files
+    from clip_adapt.system.launch.joining import is_first
 
     names, options = words.read_words(argv, read_schema())
-    as_json = options.pop("json")
-    for prediction in predict_files(names, **options):
-        tables.show_prediction(prediction, as_json)
+    as_json, at_once = options.pop("json"), options["on_bad_image"] == "skip"
+    with Screen(as_json, at_once) as screen:
+        summary = predict_files(names, options.pop("list"), screen.add, **options)
+        if is_first():  # of the processes of a launch
+            screen.finish(summary)
     return 0
 
 

@@ -102,10 +102,11 @@ def test_the_table_that_is_spoilt_below_is_good(place):
             "{t}, line 8: byte 0xe4 is not utf-8-sig. Save the table as UTF-8, or say what it is: "
             "dataset.encoding=cp1252",
         ),
-        # 10. UTF-16
+        # 10. UTF-16 that does not say so
         (
-            lines(*GOOD).encode("utf-16"),
-            "{t} is written in UTF-16: say so with dataset.encoding=utf-16",
+            lines(*GOOD).encode("utf-16-le"),
+            "{t}, line 1: a NUL byte; this is no text, or it is damaged. It looks like UTF-16 "
+            "without its mark: dataset.encoding=utf-16-le",
         ),
         # 11. names of columns only
         (HEAD.encode(), "{t} has column names and no rows"),
@@ -126,28 +127,44 @@ def test_the_table_that_is_spoilt_below_is_good(place):
         (
             lines(*GOOD[:-1], "dog/2.png,dog,tset"),
             "{t}, line 7: unknown split 'tset' - did you mean 'test'? There is: train, training, "
-            "val, valid, validation, test, testing.",
+            "val, valid, validation, test, testing. If 'split' holds no splits, leave it out: "
+            "dataset.split=null",
         ),
         # 16. nothing to test on
         (
             lines(*(row.replace("test", "val") for row in GOOD)),
             "{t} has no rows of the split test. Add some, or leave the column 'split' out to have "
-            "the images split by their content.",
+            "the images split by their content: dataset.split=null",
         ),
         # 17. the same image in two rows
         (
             lines(*GOOD, "cat/./1.png,dog,test"),
-            "{t}: cat/./1.png stands in two rows, lines 3 and 8",
+            "{t} gives 1 images two labels, and an image has one class:\n"
+            "  cat/1.png: 'cat' (line 3) and 'dog' (line 8)\nTake the wrong rows out.",
         ),
-        # 18. a label or a path that is missing
-        (lines(*GOOD[:-1], "dog/2.png,,test"), "{t}, line 7: label is empty"),
-        (lines(*GOOD[:-1], " ,dog,test"), "{t}, line 7: path is empty"),
+        (
+            lines(*GOOD, "cat/1.png,cat,test"),
+            "{t}: the rows of one image differ in split, lines 3 ('val') and 8 ('test')",
+        ),
+        # 18. labels or paths that are missing
+        (
+            lines(*GOOD[:-2], "dog/1.png,NaN,val", "dog/2.png,,test"),
+            "{t}: label is empty (NaN) in 2 rows (lines 6, 7). Write what the image shows, or take "
+            "these rows out.",
+        ),
+        (
+            lines(*GOOD[:-1], " ,dog,test"),
+            "{t}: path is empty in 1 rows (lines 7). Write the path of the image, or take these "
+            "rows out.",
+        ),
         # 19. one class only
         (lines(*GOOD[:3]), "{t} has one label only, 'cat': expected at least two"),
         # 20. a class without training images
         (
             lines(*GOOD[:3], "dog/1.png,dog,val", "dog/2.png,dog,test"),
-            "{t} has classes without training images: dog",
+            "{t} has classes without training images:\n  dog: 1 in val, 1 in test\nGive some of "
+            "their images the split train, or have the images split by their content: "
+            "dataset.split=null",
         ),
     ],
 )
@@ -199,16 +216,17 @@ def test_a_group_in_two_splits(place, refusal):
     message = refusal(place(lines(*rows, head="path,label,split,patient\n")))
     assert message == (
         "1 groups stand in two splits:\n  p0 (in test, train)\n"
-        "Keep all images of a group in one split."
+        "Keep all images of a group in one split. If a table's column names no group, leave it "
+        "out: dataset.group=null"
     )
 
 
 def test_too_few_groups_to_split(place, refusal):
-    rows = [",".join([*row.split(",")[:2], "one patient"]) for row in GOOD]
+    rows = [",".join([*row.split(",")[:2], f"the {row[:3]}'s"]) for row in GOOD]
     path = place(lines(*rows, head="path,label,patient\n"))
     assert refusal(path) == (
         f"{path} has too few groups to set some aside for testing: expected at least two "
-        "different groups a class"
+        "different groups a class; dataset.group=null splits a table image by image"
     )
 
 
@@ -220,9 +238,9 @@ def test_an_image_in_two_splits_of_a_table(place, refusal):
 
 
 def test_a_file_of_another_kind(tmp_path, refusal):
-    (tmp_path / "data.xlsx").write_bytes(b"PK")
-    assert refusal(tmp_path / "data.xlsx").startswith(
-        f"{tmp_path / 'data.xlsx'} is not a data set that can be read: expected a folder of "
+    (tmp_path / "data.pdf").write_bytes(b"%PDF")
+    assert refusal(tmp_path / "data.pdf").startswith(
+        f"{tmp_path / 'data.pdf'} is not a data set that can be read: expected a folder of "
         "class folders, a subset (.json or .jsonl), a split file (split_zhou_*.json), a table "
         "(.csv or .tsv), a MedMNIST file (.npz), or a card.yaml"
     )

@@ -280,7 +280,7 @@ def test_prediction_lists_all_unreadable_images(trained, run_cli, animals, tmp_p
     assert (code, out) == (2, "")
     assert "error: 2 images cannot be read:\n  a.png: the file is empty (0 bytes)\n" in err
     assert f"  b.png: no such file (looked at {tmp_path / 'b.png'})\n" in err
-    assert err.endswith("Repair or remove them.\n")
+    assert err.endswith("Repair or remove them, or go on without them: on_bad_image=skip\n")
 
 
 def test_prediction_from_class_names_alone(run_cli, animals, tiny_model):

@@ -7,6 +7,7 @@ import pytest
 
 from clip_adapt.cli import words
 from clip_adapt.config import cards, options, yamls
+from clip_adapt.config.given import nest
 from clip_adapt.config.run_options import RunOptions
 from clip_adapt.config.values import TypedText
 from clip_adapt.data import catalog
@@ -14,7 +15,6 @@ from clip_adapt.data.dataset import Dataset
 from clip_adapt.data.task import GENERAL_TEMPLATES
 from clip_adapt.errors import InputError
 from clip_adapt.method import finding
-from clip_adapt.runs import configuration
 from clip_adapt.runs.configuration import compose
 from clip_adapt.system.files import locate_resource
 
@@ -340,7 +340,7 @@ def test_a_card_with_wrong_content_is_refused_by_line(tmp_path):
 
 def test_nothing_but_the_general_options_is_in_the_schema_of_a_run():
     assert set(FIELDS) >= {"method", "dataset", "model"}
-    assert {"method", "dataset", "model"}.isdisjoint(configuration._nest({"shots": 1})["general"])
+    assert {"method", "dataset", "model"}.isdisjoint(nest({"shots": 1})["general"])
 
 
 def test_an_ensemble_adds_seven_templates_to_the_cards(tmp_path):

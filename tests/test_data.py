@@ -299,7 +299,8 @@ def test_a_group_in_two_splits_is_an_error(make_folder, tmp_path):
     shared = dataclasses.replace(alone, test=[Item(paths[2], 0, "p1")])
     assert refusal(leaks.refuse_groups, shared.parts()) == (
         "1 groups stand in two splits:\n  p1 (in test, train)\n"
-        "Keep all images of a group in one split."
+        "Keep all images of a group in one split. If a table's column names no group, leave it "
+        "out: dataset.group=null"
     )
 
 
@@ -307,7 +308,7 @@ def test_two_classes_with_one_spoken_name(make_folder, tmp_path):
     root = make_folder(tmp_path / "d", classes=("a_b", "a b", "c"))
     assert refusal(Dataset.load, root) == (
         "two classes have the name 'a b': 'a b', 'a_b'. "
-        "Rename one, or give each a spoken name under classes: in a card."
+        "Rename one, or give each a spoken name: dataset.classes='{a b: NAME, a_b: NAME, c: NAME}'"
     )
 
 

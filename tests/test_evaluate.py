@@ -156,11 +156,14 @@ def test_one_class_alone_in_the_test_split(deltas, run_cli, make_folder, tmp_pat
     assert result["test"]["auroc"] == {"value": None, "low": None, "high": None}
     assert result["test"]["accuracy"]["value"] is not None
     assert result["difference"]["auroc"]["value"] is None
-    note = "all test images are of one class, 'cat': AUROC, average precision and kappa are not "
-    assert result["notes"] == [f"{note}defined"]
+    note = (
+        "all test images are of one class, 'cat': AUROC and average precision are not defined, "
+        "kappa says nothing, and balanced accuracy is the accuracy"
+    )
+    assert result["notes"] == [note]
     code, out, _ = run_cli("evaluate", "model=tiny.yaml", deltas[0], f"dataset={root}")
     assert code == 0
-    assert f"note: {note}defined" in out and "not defined" in out
+    assert f"note: {note}" in out and "not defined" in out
     code, out, _ = run_cli("evaluate", "model=tiny.yaml", *deltas, f"dataset={root}")
     assert code == 0 and "not defined" in out
 

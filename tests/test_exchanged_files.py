@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from clip_adapt.data import decoding, image_memory, scan
+from clip_adapt.data.formats import limits
 from clip_adapt.data.items import Item
 from clip_adapt.errors import InputError
 from clip_adapt.inputs import features
@@ -265,7 +266,7 @@ def test_every_image_of_too_many_pixels_is_refused(tmp_path, monkeypatch):
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1600)
         assert decoding.find_broken(paths) == {}
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # some libraries do so
-        monkeypatch.setattr(decoding, "MOST_PIXELS", 1599)
+        monkeypatch.setattr(limits, "MOST_PIXELS", 1599)
         assert decoding.find_broken(paths) == dict.fromkeys(paths, message)
 
 

@@ -33,7 +33,7 @@ def no_decoding(monkeypatch):
     def refuse(path, *rest):
         raise AssertionError(f"{path} is decoded")
 
-    return lambda: monkeypatch.setattr(decoding, "try_decode", refuse)
+    return lambda: monkeypatch.setattr(decoding, "try_load", refuse)
 
 
 def live(backbone, path):
@@ -79,9 +79,9 @@ def test_a_warm_call_decodes_nothing(tiny_backbone, paths, cache, no_decoding):
 
 def test_an_interrupted_set_is_completed(tiny_backbone, paths, cache, monkeypatch):
     extract(tiny_backbone, paths[:4], cache)
-    decoded, real = [], decoding.try_decode
+    decoded, real = [], decoding.try_load
     monkeypatch.setattr(
-        decoding, "try_decode", lambda path, *rest: decoded.append(path) or real(path, *rest)
+        decoding, "try_load", lambda path, *rest: decoded.append(path) or real(path, *rest)
     )
     z = extract(tiny_backbone, paths, cache)
     assert sorted(decoded) == sorted(paths[4:])
@@ -107,9 +107,9 @@ def test_an_interrupted_extraction_goes_on_where_it_stopped(
         extract(tiny_backbone, paths, cache)
     # One full shard of 8, and what was done of the next.
     assert len(shards(cache)) == 2
-    decoded, decode = [], decoding.try_decode
+    decoded, decode = [], decoding.try_load
     monkeypatch.setattr(
-        decoding, "try_decode", lambda path, *rest: decoded.append(path) or decode(path, *rest)
+        decoding, "try_load", lambda path, *rest: decoded.append(path) or decode(path, *rest)
     )
     z = extract(tiny_backbone, paths, cache)
     assert sorted(decoded) == sorted(paths[12:])
@@ -147,9 +147,9 @@ def test_a_moved_image_is_known_and_a_changed_one_is_not(
 
 def test_equal_images_are_decoded_once(tiny_backbone, paths, tmp_path, cache, monkeypatch):
     copy = shutil.copy(paths[0], tmp_path / "copy.png")
-    decoded, real = [], decoding.try_decode
+    decoded, real = [], decoding.try_load
     monkeypatch.setattr(
-        decoding, "try_decode", lambda path, *rest: decoded.append(path) or real(path, *rest)
+        decoding, "try_load", lambda path, *rest: decoded.append(path) or real(path, *rest)
     )
     z = extract(tiny_backbone, [paths[0], str(copy)], cache)
     assert len(decoded) == 1

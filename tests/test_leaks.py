@@ -168,8 +168,8 @@ def test_a_group_in_two_splits_of_a_table(photos, tmp_path):
 @pytest.fixture
 def decoded(monkeypatch):
     """The paths that were decoded, in a list that grows."""
-    seen, real = [], decoding.try_decode
-    monkeypatch.setattr(decoding, "try_decode", lambda path: seen.append(path) or real(path))
+    seen, real = [], decoding.try_examine
+    monkeypatch.setattr(decoding, "try_examine", lambda path: seen.append(path) or real(path))
     return seen
 
 
@@ -199,7 +199,7 @@ def test_a_second_survey_decodes_nothing(photos, tmp_path, decoded):
 def test_an_interrupted_survey_goes_on_where_it_stopped(photos, tmp_path, monkeypatch):
     paths = [str(p) for p in sorted(photos.rglob("*.png"))]
     monkeypatch.setattr(scan, "CHUNK", 5)
-    real, seen = decoding.try_decode, []
+    real, seen = decoding.try_examine, []
 
     def stops(path):
         seen.append(path)
@@ -207,11 +207,11 @@ def test_an_interrupted_survey_goes_on_where_it_stopped(photos, tmp_path, monkey
             raise KeyboardInterrupt
         return real(path)
 
-    monkeypatch.setattr(decoding, "try_decode", stops)
+    monkeypatch.setattr(decoding, "try_examine", stops)
     with pytest.raises(KeyboardInterrupt):
         scan.survey_images(paths, tmp_path)
     seen.clear()
-    monkeypatch.setattr(decoding, "try_decode", lambda path: seen.append(path) or real(path))
+    monkeypatch.setattr(decoding, "try_examine", lambda path: seen.append(path) or real(path))
     scan.survey_images(paths, tmp_path)
     assert sorted(seen) == paths[10:]
 

@@ -169,7 +169,8 @@ def test_one_class_alone_is_said_and_not_crashed():
     assert measured.per_class["a"]["recall"] == nothing
     json.dumps(measured.table, allow_nan=False)
     assert measuring.list_notes(y, CLASSES) == [
-        "all test images are of one class, 'c': AUROC, average precision and kappa are not defined"
+        "all test images are of one class, 'c': AUROC and average precision are not defined, "
+        "kappa says nothing, and balanced accuracy is the accuracy"
     ]
 
 
@@ -209,3 +210,45 @@ def test_large_test_sets_are_resampled_less_often():
     assert resampling.count_resamples(1000, 13) == 1000
     assert resampling.count_resamples(50_000, 1000) == 200
     assert 200 < resampling.count_resamples(30_300, 101) < 1000
+
+
+def degenerate(seed):
+    """Return a test set of few images: a class or two are lost in many resamples."""
+    stream = np.random.default_rng(seed)
+    n, n_classes = int(stream.integers(2, 15)), int(stream.integers(2, 5))
+    y = stream.integers(0, n_classes, n)
+    kinds = [
+        np.full((n, n_classes), 0.1) + (1 - 0.1 * n_classes) * np.eye(n_classes)[0],
+        np.full((n, n_classes), 1 / n_classes),
+        np.eye(n_classes)[y],
+        stream.dirichlet(np.full(n_classes, 0.2), n),
+    ]
+    groups = [f"g{i}" for i in stream.integers(0, 3, n)] if seed % 2 else None
+    return y, kinds[seed // 2 % 4], groups
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_every_interval_holds_its_value_however_odd_the_test_set_is(seed, monkeypatch):
+    monkeypatch.setattr(resampling, "RESAMPLES", 300)
+    y, p, groups = degenerate(seed)
+    other = np.roll(p, 1, axis=1)
+    names = CLASSES[: p.shape[1]]
+    ours, theirs = (measuring.measure(y, q, names, groups, seed) for q in (p, other))
+    sets = resampling.estimate_mean(p.max(1) == p[:, 0], groups, seed)
+    rows = {**ours.table, "sets": sets}
+    rows |= {f"difference of {k}": row for k, row in measuring.compare(ours, theirs).items()}
+    rows |= {f"{c} {q}": ours.per_class[c][q] for c in names for q in ("recall", "f1", "auroc")}
+    for name, row in rows.items():
+        if row["value"] is not None:
+            assert row["low"] <= row["value"] <= row["high"], (name, row)
+
+
+def test_an_interval_of_resamples_that_lie_beside_the_value_ends_at_it():
+    # Nine of ten resamples have the value; moved by their mean, all percentiles lie beside it.
+    samples = np.array([0.5] * 90 + [1.0] * 10)
+    row = resampling.make_estimate(0.5, samples, 0.0, 1.0)
+    assert row == {"value": 0.5, "low": pytest.approx(0.45), "high": pytest.approx(0.95)}
+    row = resampling.make_estimate(0.5, np.array([0.5] * 990 + [1.0] * 10), 0.0, 1.0)
+    assert row == {"value": 0.5, "low": pytest.approx(0.495), "high": 0.5}
+    row = resampling.make_estimate(0.5, np.array([0.5] * 990 + [0.0] * 10), 0.0, 1.0)
+    assert row == {"value": 0.5, "low": 0.5, "high": pytest.approx(0.505)}

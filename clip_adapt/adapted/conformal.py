@@ -20,15 +20,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clip_adapt.errors import InputError
+from clip_adapt.adapted.prediction import Ranking
+from clip_adapt.errors import InputError, explain_unknown
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
+Score = Literal["lac", "aps"]
 Thresholds = dict[str, Any]  # {"alpha", "lac", "aps", "n"}: what a delta stores
 
 
@@ -94,6 +96,28 @@ def choose_sets(
 ) -> NDArray[np.bool_]:
     """Return which classes are in the set of each image (N, C)."""
     return SCORES[score](probabilities.astype(np.float64)) <= thresholds[score]
+
+
+def list_set(ranking: Ranking, thresholds: Thresholds | None, score: str) -> Ranking:
+    """Return the classes of one image that are in its set, with their probabilities.
+
+    Args:
+        ranking: all classes with their probabilities, the most probable first.
+        thresholds: of the delta.
+        score: which of them.
+
+    Raises:
+        InputError: when the delta holds no thresholds, or there is no such score.
+    """
+    if thresholds is None:
+        raise InputError(
+            "this delta has no conformal sets: train it with conformal=0.1, which promises "
+            "sets that hold the true class in 90 % of cases"
+        )
+    if score not in SCORES:
+        raise InputError(explain_unknown("score", score, SCORES))
+    inside = choose_sets(np.array([[p for _, p in ranking]]), thresholds, score)[0]
+    return [pair for pair, is_in in zip(ranking, inside, strict=True) if is_in]
 
 
 def _rank(n: int, alpha: float) -> int:

@@ -28,6 +28,7 @@ from clip_adapt.errors import InputError
 from clip_adapt.method.contract import Method
 from clip_adapt.method.finding import Found
 from clip_adapt.system.files import write_atomically, write_text
+from clip_adapt.system.launch.threads import hold_random_stream
 from clip_adapt.system.reading import make_path
 from clip_adapt.system.tensor_files import DIGEST, DamagedError, read_tensors, write_tensors
 
@@ -189,7 +190,8 @@ def _build_method(found: Found, backbone: Backbone, header: Header, file: Path) 
     if problems:
         raise InputError("\n".join(problems))
     try:
-        return found.cls.build(backbone, header.to_task(), given)
+        with hold_random_stream():  # start values are drawn, though others take their place
+            return found.cls.build(backbone, header.to_task(), given)
     except InputError as error:
         raise InputError(f"{file}: {error}") from error
     except ValueError as error:

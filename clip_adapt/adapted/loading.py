@@ -9,6 +9,7 @@ from clip_adapt.adapted import delta
 from clip_adapt.adapted.classifier import Classifier
 from clip_adapt.backbone.backbone import Backbone
 from clip_adapt.data.task import Task, require_usable
+from clip_adapt.method.class_prompts import require_different_prompts
 from clip_adapt.method.contract import Method
 
 
@@ -56,4 +57,6 @@ def make_zero_shot(
         if isinstance(model, str)
         else model
     )
-    return Classifier(Method(backbone, Task(tuple(classes), tuple(templates))))
+    task = Task(tuple(classes), tuple(templates))
+    require_different_prompts(backbone, task)
+    return Classifier(Method(backbone, task))

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import importlib
 import logging
-import os
 import sys
 from signal import SIGINT
 
 from clip_adapt.cli.words import VERBS, write_help
 from clip_adapt.errors import InputError, explain_unknown, shorten
 from clip_adapt.system.launch import joining, stopping
+from clip_adapt.system.text.messages import make_handler
 from clip_adapt.system.text.showing import show_text
 
 REFUSED, FAULT = 2, 1
@@ -48,10 +48,7 @@ def run(verb: str, argv: list[str]) -> int:
     if any(word in ("-h", "--help", "help") for word in argv):
         print(write_help(verb, argv))
         return 0
-    # Threads that spin while they wait slow each other down by a factor of 50 as soon as another
-    # program takes a core (measured on 2 cores); read when torch is first imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    logging.basicConfig(handlers=[_make_handler()], level=logging.CRITICAL)
+    logging.basicConfig(handlers=[make_handler()], level=logging.CRITICAL)
     logging.getLogger("clip_adapt").setLevel(logging.INFO)
     try:
         with stopping.catch_signals():
@@ -67,17 +64,3 @@ def run(verb: str, argv: list[str]) -> int:
         if joining.is_first():
             print(f"{ended}; {note or 'nothing half-written was left'}", file=sys.stderr)
         return SIGNALLED + number
-
-
-class _Formatter(logging.Formatter):
-    """Messages as they are, but for what a terminal would obey."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the message of a record, shown."""
-        return show_text(super().format(record))
-
-
-def _make_handler() -> logging.Handler:
-    handler = logging.StreamHandler()
-    handler.setFormatter(_Formatter("%(message)s"))
-    return handler

@@ -13,7 +13,6 @@ from clip_adapt.system.text.showing import show_line, show_text, write_command, 
 
 if TYPE_CHECKING:
     from clip_adapt.adapted.classifier import Classifier
-    from clip_adapt.adapted.predicting import Prediction
     from clip_adapt.cli.console import ShownConsole
     from clip_adapt.config.run_options import RunOptions
     from clip_adapt.runs.configuration import Config
@@ -173,23 +172,6 @@ def _show_sets(sets: dict[str, Any]) -> None:
         )
 
 
-def show_prediction(prediction: Prediction, as_json: bool = False) -> None:
-    """Print what is predicted for one image: a table, or a line of JSON."""
-    if as_json:
-        print(write_json(_describe_prediction(prediction)))
-        return
-    show_ranking(prediction.path, prediction.ranking)
-    if prediction.chosen is not None and prediction.promise is not None:
-        show_set(prediction.chosen, prediction.promise)
-
-
-def _describe_prediction(prediction: Prediction) -> dict[str, Any]:
-    best = [{"class": name, "probability": p} for name, p in prediction.ranking]
-    chosen = prediction.chosen
-    sets = {} if chosen is None else {"set": [name for name, _ in chosen]}
-    return {"path": prediction.path, "predictions": best, **sets}
-
-
 def show_measured(result: dict[str, Any], as_json: bool = False) -> None:
     """Print what deltas are worth on a test set: tables, or one line of JSON."""
     if as_json:
@@ -198,23 +180,6 @@ def show_measured(result: dict[str, Any], as_json: bool = False) -> None:
         show_comparison(result)
     else:
         show_metrics(result, "adapted")
-
-
-def show_set(chosen: list[tuple[str, float]], promise: float) -> None:
-    """Print the conformal set of one image."""
-    names = ", ".join(name for name, _ in chosen) or "no class fits"
-    _make_console().print(f"  set at {promise:.0%}: {names}", soft_wrap=True)
-
-
-def show_ranking(path: str, ranking: list[tuple[str, float]]) -> None:
-    """Print the classes of one image with their probabilities."""
-    from rich.table import Table
-
-    _make_console().print(path, soft_wrap=True)
-    table = Table(show_header=False)
-    for name, probability in ranking:
-        table.add_row(name, f"{probability:.1%}", "█" * round(20 * probability))
-    _make_console().print(table)
 
 
 def _write_predict(adapter: Path) -> str:

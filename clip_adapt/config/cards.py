@@ -59,8 +59,13 @@ class DataCard:
 
     def names_of(self, stored: str) -> list[str]:
         """Return the spoken names of a class, by its folder or label."""
-        given = self.classes.get(stored, " ".join(stored.replace("_", " ").split()))
+        given = self.classes.get(stored, make_spoken(stored))
         return [given] if isinstance(given, str) else list(given)
+
+
+def make_spoken(stored: str) -> str:
+    """Return the spoken name of a folder or label that a card gives no other."""
+    return " ".join(stored.replace("_", " ").split())
 
 
 def list_cards(group: str) -> list[str]:
@@ -76,17 +81,21 @@ def locate_card(group: str, name: str) -> Path:
 def find_model(name: str, overrides: Mapping[str, Any] | None = None) -> ModelCard:
     """Return the card of a short name, of a YAML file, or made up for an architecture.
 
+    Args:
+        name: the short name, the file, or the architecture.
+        overrides: values in place of the card's; with an architecture in them no file is read.
+
     Raises:
         InputError: when the card has an unknown key or a value of a wrong type.
     """
     if name in list_cards("model"):
-        values, where = yamls.read_yaml(locate_card("model", name)), f"configs/model/{name}.yaml"
-    elif name.endswith((".yaml", ".yml")):
-        values, where = yamls.read_yaml(Path(name)), name
+        values, where = yamls.read_words(locate_card("model", name)), f"configs/model/{name}.yaml"
+    elif name.endswith((".yaml", ".yml")) and "architecture" not in (overrides or {}):
+        values, where = yamls.read_words(Path(name)), name
     else:
         values, where = {"architecture": name}, ""
     schema = options.read_fields(ModelCard)
-    merged = {**values, **(overrides or {}), "name": name}
+    merged = {**values, **(overrides or {}), "name": str(name)}
     checked, problems = options.validate(merged, schema, "model.", where)
     if problems:
         raise InputError("\n".join(problems))

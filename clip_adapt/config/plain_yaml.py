@@ -24,6 +24,7 @@ _FLOAT = re.compile(
 )
 _BREAKS = re.compile("[\x85\u2028\u2029]")
 _TAG = "tag:yaml.org,2002:"
+_WORDS = frozenset(f"{_TAG}{kind}" for kind in ("null", "bool", "int", "float"))
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
@@ -47,6 +48,24 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
         return super().construct_mapping(node, deep=deep)
 
 
+class TypedText(str):
+    """A word as somebody typed it, unquoted: what it means is for the option that takes it to say.
+
+    To YAML ``no`` is a truth value and ``1e5`` a number, and to an option that wants text they are
+    text, letter by letter.
+    """
+
+
+class _WordLoader(_Loader):
+    """``_Loader`` that leaves unquoted numbers, truth values and nulls as ``TypedText``."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Return what a node holds; a word as it stands there."""
+        if isinstance(node, yaml.ScalarNode) and not node.style and node.tag in _WORDS:
+            return TypedText(node.value)
+        return super().construct_object(node, deep=deep)
+
+
 class _Dumper(yaml.SafeDumper):
     """PyYAML's safe dumper, which quotes what ``_Loader`` would take for a number."""
 
@@ -63,16 +82,17 @@ class _Dumper(yaml.SafeDumper):
         return self.represent_scalar(f"{_TAG}str", str(text), style=style)
 
 
-def _adjust(cls: Any) -> None:
+def _adjust(cls: Any, *without: str) -> None:
     cls.add_implicit_resolver(f"{_TAG}float", _FLOAT, list("-+0123456789."))
     cls.yaml_implicit_resolvers = {
-        first: [(tag, form) for tag, form in forms if tag != f"{_TAG}timestamp"]
+        first: [(tag, form) for tag, form in forms if tag.removeprefix(_TAG) not in without]
         for first, forms in cls.yaml_implicit_resolvers.items()
     }
 
 
-_adjust(_Loader)
-_adjust(_Dumper)
+_adjust(_Loader, "timestamp", "value")  # a value is ``=``, which others read, so it is quoted
+_adjust(_WordLoader, "timestamp", "value")
+_adjust(_Dumper, "timestamp")
 _Dumper.add_representer(str, _Dumper.represent_text)
 _Dumper.add_multi_representer(str, _Dumper.represent_text)
 for _name in ("binary", "timestamp", "omap", "pairs", "set"):
@@ -86,8 +106,23 @@ def load_plain(text: str) -> Any:
         yaml.YAMLError: when it is not YAML, or holds more than numbers, texts, lists and maps.
         ValueError: when a number has thousands of digits.
     """
+    return _load(text, _Loader)
+
+
+def load_words(text: str) -> Any:
+    """Return the same with every number, truth value and null that is not quoted as it was typed.
+
+    ``values.check`` and ``values.resolve`` read these ``TypedText``.
+
+    Raises:
+        yaml.YAMLError: when it is not YAML, or holds more than numbers, texts, lists and maps.
+    """
+    return _load(text, _WordLoader)
+
+
+def _load(text: str, loader: type) -> Any:
     try:
-        return yaml.load(text, Loader=_Loader)
+        return yaml.load(text, Loader=loader)
     except RecursionError as error:
         raise yaml.YAMLError("it is nested too deeply") from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from clip_adapt.config.values import Between
+from clip_adapt.config.values import Between, Names
 
 # For each former name of an option the present one.
 RENAMED = {"calibration": "conformal_images"}
@@ -62,8 +62,8 @@ class RunOptions:
     conformal: Annotated[float, Between(0, 0.5, strict=True)] | None
     conformal_images: Count | str | None
     protocol: Literal["few_shot", "base_to_new", "cross_dataset"]
-    test_on: list[str] | str | None
-    metrics: list[str] | str | None
+    test_on: Names | None
+    metrics: Names | None
     device: str
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     text_chunk: Literal["auto"] | Count

@@ -14,9 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-import yaml
-
-from clip_adapt.config.plain_yaml import load_plain
+from clip_adapt.config.plain_yaml import TypedText
+from clip_adapt.config.typed import (
+    is_bracketed,
+    make_plain,
+    parse,
+    parse_list,
+    parse_words,
+    resolve,
+)
 from clip_adapt.system.reading import make_path
 
 
@@ -65,6 +71,7 @@ FilePath = Annotated[str, IsPath()]
 NameOrPath = Annotated[str, IsPath(or_name=True)]
 
 
+AUTO = "auto"  # the default of an option for which null says something of its own: none
 LARGEST = 2**63 - 1  # whole numbers beyond it fit into no seed, size or count
 
 
@@ -72,8 +79,16 @@ class TooLargeError(ValueError):
     """A whole number that nothing can be made with; the message says so whatever is expected."""
 
 
-class TypedText(str):
-    """A value typed on a command line: it is read as YAML unless the option wants a string."""
+class NotQuotedError(ValueError):
+    """A text that YAML has read as something else; the message says to quote it."""
+
+
+@dataclass(frozen=True)
+class ByCommas:
+    """Marks ``Annotated`` names, of which several may be typed without brackets: ``a,b``."""
+
+
+Names = Annotated[list[str] | str, ByCommas()]
 
 
 def check(value: Any, annotation: Any) -> Any:
@@ -83,14 +98,15 @@ def check(value: Any, annotation: Any) -> Any:
         ValueError: with what was expected, when the value does not fit.
     """
     origin = get_origin(annotation)
+    value = make_plain(value)
     if origin is Annotated:
         return _check_bounds(value, annotation)
     if origin in (Union, types.UnionType):
         return _check_union(value, get_args(annotation))
     if isinstance(value, TypedText):
-        value = str(value) if annotation is str or _is_literal_text(annotation) else parse(value)
+        value = _read_typed(value, annotation)
     if annotation is Any:
-        return value
+        return resolve(value)
     if origin is Literal:
         return _check_choice(value, get_args(annotation))
     if origin in (list, tuple):
@@ -147,20 +163,12 @@ def describe(annotation: Any) -> str:
     return names.get(annotation, "any value")
 
 
-def parse(text: str) -> Any:
-    """Read one value as YAML, the way the configuration files are read; else it is plain text.
-
-    A list whose items YAML cannot read unquoted (``[a photo of {}, art of {}]``) is split at its
-    commas.
-    """
-    try:
-        value = load_plain(f"value: {text}")
-    except (ValueError, yaml.YAMLError):
-        inner = text.strip()
-        if inner.startswith("[") and inner.endswith("]"):
-            return [item.strip().strip("'\"") for item in inner[1:-1].split(",")]
+def _read_typed(text: TypedText, annotation: Any) -> Any:
+    if annotation is str or _is_literal_text(annotation):
         return str(text)
-    return value["value"] if isinstance(value, dict) and set(value) == {"value"} else str(text)
+    if get_origin(annotation) in (list, tuple):
+        return parse_list(text)
+    return parse_words(text) if get_origin(annotation) is dict else parse(text)
 
 
 def _is_literal_text(annotation: Any) -> bool:
@@ -175,10 +183,12 @@ def _find_path_mark(annotation: Any) -> IsPath | None:
 
 def _check_bounds(value: Any, annotation: Any) -> Any:
     inner, *marks = get_args(annotation)
+    if ByCommas() in marks and isinstance(value, TypedText) and "," in value:
+        value = value if is_bracketed(value) or os.path.exists(value) else parse_list(value)
     bounds = [mark for mark in marks if isinstance(mark, Between)]
     try:
         checked = check(value, inner)
-    except TooLargeError:
+    except (TooLargeError, NotQuotedError):
         raise
     except ValueError:
         raise ValueError(describe(annotation)) from None
@@ -192,14 +202,19 @@ def _check_bounds(value: Any, annotation: Any) -> Any:
 def _check_union(value: Any, args: tuple[Any, ...]) -> Any:
     if type(None) in args and (value is None or (isinstance(value, TypedText) and _is_null(value))):
         return None
-    # TypedText accepts everything, so it has the last word.
+    # Text accepts everything, so it has the last word; with commas in it, too, it is text.
     members = sorted((a for a in args if a is not type(None)), key=lambda a: a is str)
+    if str in members and isinstance(value, TypedText) and not is_bracketed(value.strip()):
+        members = [a for a in members if get_origin(a) not in (list, tuple)]
+    problem = ValueError(describe(Union[args]))  # noqa: UP007 - args is a tuple
     for member in members:
         try:
             return check(value, member)
+        except NotQuotedError as error:
+            problem = error
         except ValueError:
             continue
-    raise ValueError(describe(Union[args]))  # noqa: UP007 - args is a tuple
+    raise problem
 
 
 def _is_null(text: str) -> bool:
@@ -207,7 +222,7 @@ def _is_null(text: str) -> bool:
 
 
 def _check_choice(value: Any, allowed: tuple[Any, ...]) -> Any:
-    if value in allowed:
+    if any(value == one and type(value) is type(one) for one in allowed):
         return value
     raise ValueError("one of " + ", ".join(map(str, allowed)))
 
@@ -215,7 +230,7 @@ def _check_choice(value: Any, allowed: tuple[Any, ...]) -> Any:
 def _check_sequence(value: Any, annotation: Any) -> Any:
     if not isinstance(value, list | tuple):
         raise ValueError(describe(annotation))
-    items = [check(v, get_args(annotation)[0]) for v in value]
+    items = [_check_item(v, get_args(annotation)[0]) for v in value]
     return tuple(items) if get_origin(annotation) is tuple else items
 
 
@@ -223,10 +238,26 @@ def _check_mapping(value: Any, annotation: Any) -> Any:
     key_type, value_type = get_args(annotation)
     if not isinstance(value, Mapping):
         raise ValueError(describe(annotation))
-    return {check(k, key_type): check(v, value_type) for k, v in value.items()}
+    checked = {_check_item(k, key_type): _check_item(v, value_type) for k, v in value.items()}
+    if len(checked) < len(value):  # 1 and "1" from Python
+        raise ValueError(f"{describe(annotation)} with every key once")
+    return checked
+
+
+def _check_item(value: Any, annotation: Any) -> Any:
+    try:
+        return check(value, annotation)
+    except ValueError:
+        if isinstance(value, Mapping) and annotation is str and len(value) == 1:
+            ((key, rest),) = value.items()
+            shown = f"{key}: {{}}" if rest == {} else f"{key}: {rest or ''}".strip()
+            raise NotQuotedError(f'text, with a colon in it in quotes: "{shown}"') from None
+        raise
 
 
 def _check_scalar(value: Any, annotation: Any) -> Any:
+    if annotation is str and isinstance(value, int | float):
+        value = str(value)  # classes=[0, 1] from Python
     if isinstance(value, int) and annotation in (int, float) and abs(value) > LARGEST:
         raise TooLargeError("a number of at most 18 digits")
     if annotation is float and isinstance(value, int) and not isinstance(value, bool):

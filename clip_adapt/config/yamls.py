@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from clip_adapt.config.plain_yaml import dump_plain, load_plain
+from clip_adapt.config.plain_yaml import dump_plain, load_plain, load_words
 from clip_adapt.errors import InputError
 from clip_adapt.system.reading import refuse_devices
 
+# Said of every fault of grammar: the usual one is a text with a sign of YAML's in it.
+QUOTES = ". A text with a colon, a hash or braces in it stands in quotes"
 _KEY_WITH_HELP = re.compile(r"^(\s*)\"?([\w.]+)\"?:(?:\s+(.*?))?\s+#\s+(.*)$")
 
 
@@ -21,12 +24,29 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         InputError: when the file cannot be read, is not YAML, or holds something else.
     """
+    return _read(path, load_plain)
+
+
+def read_words(path: Path) -> dict[str, Any]:
+    """Return the mapping of a file whose values are checked by options, which say what they mean.
+
+    Numbers, truth values and nulls come as they are typed there (``TypedText``): a class called
+    ``no`` or ``007`` is called so.
+
+    Raises:
+        InputError: when the file cannot be read, is not YAML, or holds something else.
+    """
+    return _read(path, load_words)
+
+
+def _read(path: Path, load: Callable[[str], Any]) -> dict[str, Any]:
     refuse_devices(path)
     try:
-        content = load_plain(path.read_text(encoding="utf-8"))
+        content = load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"{path} is not valid YAML: {reason}") from error
+        remedy = QUOTES if isinstance(error, yaml.error.MarkedYAMLError) else ""
+        raise InputError(f"{path} is not valid YAML: {reason}{remedy}") from error
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     if not isinstance(content, dict):

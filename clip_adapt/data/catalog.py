@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from clip_adapt.config import options, values, yamls
-from clip_adapt.config.cards import DataCard, find_slotless_templates, list_cards, locate_card
+from clip_adapt.config.cards import (
+    DataCard,
+    find_slotless_templates,
+    list_cards,
+    locate_card,
+    make_spoken,
+)
 from clip_adapt.data.source import (
     Gives,
     Source,
@@ -21,6 +29,8 @@ from clip_adapt.data.source import (
 from clip_adapt.errors import InputError, nearest
 from clip_adapt.system.reading import make_path
 from clip_adapt.system.text.names import find_name_problem
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,18 @@ class Written:
     values: dict[str, Any]
     folder: Path | None
     where: str = ""
+
+
+def name_dataset(given: str | os.PathLike[str]) -> str:
+    """Return what ``dataset=`` calls a data set: a path is never the name of a card.
+
+    Args:
+        given: a name or a path as text, or a path object, which names a file or a folder.
+    """
+    if isinstance(given, str):
+        return given
+    path = os.fspath(given)
+    return os.path.join(os.curdir, path) if path in list_cards("dataset") else path
 
 
 def find_dataset(
@@ -74,13 +96,28 @@ def make_card(source: Source, written: Written, given: Mapping[str, Any]) -> Dat
     values = {**source.inherit(values), **values, "source": source.name}
     common = options.read_fields(DataCard)
     del common["options"]
+    common["classes"] = options.Option(common["classes"].annotation | list[str], {})
     schema = {**common, **source.options}
     checked, problems = options.validate(values, schema, "dataset.", written.where)
+    if isinstance(checked.get("classes"), list):  # a choice of classes, each called as ever
+        checked["classes"] = {name: make_spoken(name) for name in checked["classes"]}
     problems += _find_card_problems(checked, written.where) if not problems else []
     if problems:
         raise InputError("\n".join(problems))
     own = {key: checked.pop(key) for key in source.options}
     return DataCard(**checked, options=own)
+
+
+def make_whole_card(name: str, given: Mapping[str, Any]) -> DataCard:
+    """Return the card of a data set of which everything is given, ``source`` and all.
+
+    Raises:
+        InputError: with one line for each problem.
+    """
+    own = dict(given)
+    source = _find_given(own.pop("source"))
+    assert source is not None, "a whole card has a source"
+    return make_card(source, Written({"name": str(name)}, None), own)
 
 
 def find_gives(card: DataCard) -> Gives:
@@ -115,10 +152,26 @@ def _require_text(name: Any, where: str = "") -> str:
 def _read_card(name: str) -> Written | None:
     path = make_path(name)
     if name in list_cards("dataset"):
-        return Written(yamls.read_yaml(locate_card("dataset", name)), None, f"datasets/{name}.yaml")
+        _say_taken(name, path.absolute())
+        written = yamls.read_words(locate_card("dataset", name))
+        return Written(written, None, f"datasets/{name}.yaml")
     if path.suffix in (".yaml", ".yml"):
-        return Written(yamls.read_yaml(path), path.parent, name)
+        return Written(yamls.read_words(path), path.parent, name)
     return None
+
+
+@functools.cache
+def _say_taken(name: str, path: Path) -> None:
+    # Once a folder, however often the card is looked up.
+    if os.path.exists(path):
+        kind = "folder" if os.path.isdir(path) else "file"
+        log.warning(
+            "%s is taken for the data set of that name that ships with clip_adapt, not for the "
+            "%s of that name here: call that one %s",
+            name,
+            kind,
+            os.path.join(os.curdir, name),
+        )
 
 
 def _recognise(path: Path, source: Source | None, wants: Gives) -> Written | None:

@@ -19,7 +19,7 @@ from clip_adapt.data.inventory import Inventory
 from clip_adapt.data.items import Context, Item, Support
 from clip_adapt.data.sampling import SAMPLERS, VAL_SHOTS, Sampling
 from clip_adapt.data.source import find_source
-from clip_adapt.data.task import Prompts, Task
+from clip_adapt.data.task import Prompts, Task, find_same_names, quote_names
 from clip_adapt.errors import InputError, list_lines
 from clip_adapt.system.files import choose_cache_folder, choose_data_folder
 from clip_adapt.system.run_files import TWINS
@@ -39,6 +39,7 @@ class Dataset:
         names: every spoken name of a class that has several, by its first.
         drawn: train and val are a few-shot subset already.
         inventory: what the source used and what it passed over.
+        unsplit: it has no splits, and all its images stand in test.
     """
 
     card: DataCard
@@ -49,6 +50,7 @@ class Dataset:
     names: dict[str, list[str]] = field(default_factory=dict)
     drawn: bool = False
     inventory: Inventory = field(default_factory=Inventory)
+    unsplit: bool = False
 
     @classmethod
     def load(
@@ -59,6 +61,7 @@ class Dataset:
         cache_dir: str | None = None,
         data_dir: str | None = None,
         download: bool = False,
+        measures: bool = False,
     ) -> Dataset:
         """Load a data set by name, or what a path points at.
 
@@ -70,12 +73,16 @@ class Dataset:
             cache_dir: where caches lie.
             data_dir: where the data sets of cards that ship lie.
             download: fetch what is missing.
+            measures: the data set is only measured on: one class or one split is enough, and images
+                without splits are all tested on.
 
         Raises:
             InputError: when it does not exist, holds no classes, or leaks between its splits.
         """
-        card = catalog.find_dataset(str(name), options)
-        return cls.from_card(card, cache_dir=cache_dir, data_dir=data_dir, download=download)
+        card = catalog.find_dataset(catalog.name_dataset(name), options)
+        return cls.from_card(
+            card, cache_dir=cache_dir, data_dir=data_dir, download=download, measures=measures
+        )
 
     @classmethod
     def from_card(
@@ -85,20 +92,31 @@ class Dataset:
         cache_dir: str | None = None,
         data_dir: str | None = None,
         download: bool = False,
+        measures: bool = False,
     ) -> Dataset:
         """Load the data set that a card describes; see ``load``."""
-        context = Context(choose_cache_folder(cache_dir), choose_data_folder(data_dir), download)
+        cache = choose_cache_folder(cache_dir)
+        context = Context(cache, choose_data_folder(data_dir), download, measures)
         splits = find_source(card.source).read(card, context)
         names = [card.names_of(stored) for stored in splits.classes]
         classes = [spoken[0] for spoken in names]
-        _refuse_same_names(classes, splits.classes)
+        _refuse_same_names(names, splits.classes)
+        if not measures:
+            _refuse_untrained(card.name, classes, splits.parts())
         _refuse_other_bytes([*splits.classes, *classes], splits.parts())
         leaks.refuse_groups(splits.parts())
         if card.on_leak == "error":
             leaks.refuse_pairs(leaks.find_same_files(splits.parts(), context.cache))
         several = {spoken[0]: spoken for spoken in names if len(spoken) > 1}
-        train, val, test = splits.parts().values()
-        return cls(card, classes, train, val, test, several, splits.drawn, splits.inventory)
+        return cls(
+            card,
+            classes,
+            **splits.parts(),
+            names=several,
+            drawn=splits.drawn,
+            inventory=splits.inventory,
+            unsplit=splits.unsplit,
+        )
 
     @property
     def name(self) -> str:
@@ -126,7 +144,8 @@ class Dataset:
         pairs = leaks.find_same_pixels(self.parts(), survey)
         if self.card.on_leak == "error":
             leaks.refuse_pairs(pairs)
-        notes = [leaks.describe_pairs(pairs)] if pairs else []
+        notes = scan.describe_depths(survey)
+        notes += [leaks.describe_pairs(pairs)] if pairs else []
         same = {pair[1] for pair in pairs}
         twins = [t for t in leaks.find_near_duplicates(self.parts(), survey) if t.path not in same]
         if twins:
@@ -144,8 +163,8 @@ class Dataset:
         """
         gone = set(broken)
         kept = {s: [i for i in getattr(self, s) if i.path not in gone] for s in SPLITS}
-        left = {item.label for item in kept["train"]}
-        empty = [name for label, name in enumerate(self.classes) if label not in left]
+        gone_from = {i.label for i in self.train} - {i.label for i in kept["train"]}
+        empty = [self.classes[label] for label in sorted(gone_from)]
         if empty:
             raise InputError(f"no readable training image is left in: {', '.join(empty)}")
         if not kept["test"]:
@@ -216,10 +235,42 @@ def _refuse_other_bytes(names: Iterable[str], parts: Mapping[str, Sequence[Item]
         )
 
 
-def _refuse_same_names(classes: list[str], stored: list[str]) -> None:
-    for name in sorted({c for c in classes if classes.count(c) > 1}):
-        twins = [s for s, c in zip(stored, classes, strict=True) if c == name]
+def _refuse_untrained(
+    name: str, classes: Sequence[str], parts: Mapping[str, Sequence[Item]]
+) -> None:
+    counts = {split: Counter(item.label for item in items) for split, items in parts.items()}
+    lines = [
+        f"{spoken}: {counts['val'][label]} in val, {counts['test'][label]} in test"
+        for label, spoken in enumerate(classes)
+        if not counts["train"][label]
+    ]
+    if lines:
+        raise InputError(
+            f"the splits of {name} leave classes without training images:\n{list_lines(lines)}\n"
+            "Add training images, or leave these classes out."
+        )
+
+
+def _refuse_same_names(spoken: list[list[str]], stored: list[str]) -> None:
+    first = [names[0] for names in spoken]
+    for name in sorted({c for c in first if first.count(c) > 1}):
+        twins = [s for s, c in zip(stored, first, strict=True) if c == name]
         raise InputError(
             f"two classes have the name {name!r}: {', '.join(map(repr, twins))}. "
-            "Rename one, or give each a spoken name under classes: in a card."
+            f"Rename one, or give each a spoken name: {_suggest_classes(stored)}"
         )
+    owned = [(name, label) for label, names in enumerate(spoken) for name in names]
+    for same in find_same_names(name for name, _ in owned):
+        if len({owned[i][1] for i in same}) > 1:
+            raise InputError(
+                f"the classes {quote_names([owned[i][0] for i in same])} read the same: capitals, "
+                "accents in two codings, full-width letters, HTML entities and white space are no "
+                "difference to a text tower. Rename one, make them one class, or give each a "
+                f"spoken name: {_suggest_classes(stored)}"
+            )
+
+
+def _suggest_classes(stored: list[str]) -> str:
+    # A class that is left out of the map is left out of the data set, so it names them all.
+    few = [f"{name}: NAME" for name in stored[:4]] + ["..."] * (len(stored) > 4)
+    return f"dataset.classes='{{{', '.join(few)}}}'"

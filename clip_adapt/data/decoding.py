@@ -1,9 +1,12 @@
-"""Decoding: every common kind of image file becomes RGB, upright, or a reason why it cannot."""
+"""Decoding: every common kind of image file becomes RGB, upright, or a reason why it cannot.
+
+One file gives one result, whichever door it comes through: its path, its bytes, a file object, a
+picture that Pillow opened, or an array of its pixels.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import io
 import os
@@ -14,120 +17,71 @@ from typing import IO, Any, TypeVar
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from tqdm import tqdm
 
+from clip_adapt.data.formats.arrays import read_array
+from clip_adapt.data.formats.conversion import Picture, convert
+from clip_adapt.data.formats.handed import read_bytes
+from clip_adapt.data.formats.jpeg import try_decode_jpeg
+from clip_adapt.data.formats.kinds import FORMATS, SUFFIXES, explain_suffix, open_image
+from clip_adapt.data.formats.limits import Unusable, describe_bomb, refuse_absurd
+from clip_adapt.data.formats.orientation import read_orientation, turn_pixels
 from clip_adapt.errors import InputError, list_lines
+from clip_adapt.system.text.progress import make_bar
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-# What a photograph or a scan comes in, whatever the file is called. Pillow knows thirty more kinds;
-# one of them (EPS) starts another program, and most are read by code that nobody looks after.
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000", "AVIF", "PPM")
-SMALLEST = 4  # pixels a side
+__all__ = [
+    "FORMATS",
+    "SUFFIXES",
+    "AnyImage",
+    "Decoded",
+    "Picture",
+    "decode",
+    "explain_suffix",
+    "find_broken",
+    "load",
+    "open_decoders",
+    "refuse_broken",
+    "try_decode",
+    "try_examine",
+    "try_load",
+]
+
 BLOCKS = 3  # of 16 MB, that are kept for each thread: 12 megapixels
-MOST_PIXELS = 89_478_485  # where Pillow's own limit is taken away: a quarter of a GB as RGB
 IN_MEMORY = 1 << 28  # bytes of the largest file that is read as a whole to be checked
+# Pixels below which Pillow scales an image, as open_clip's transform does, to the last bit. Above,
+# scaling a tensor, the same within 2/255, takes a tenth of the time: a photograph's milliseconds.
+FEW = 200 * 200
+LONGEST_REASON = 300  # characters of what a reader says
 CHANGED = "it is not what it was when it was looked at: it has changed since. Run again"
-LONGEST = 50  # times the shorter side: at 224 pixels a view of more would take over 30 MB
 
-AnyImage = str | os.PathLike[str] | Image.Image | np.ndarray
+Source = str | os.PathLike[str] | bytes  # a path, or a file's content
+AnyImage = (
+    str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]
+    | Image.Image | np.ndarray | Tensor
+)  # fmt: skip
 Decoded = Image.Image | Tensor  # RGB, or uint8 (3, H, W)
 T = TypeVar("T")
-
-
-class _Refused(Exception):
-    """An image that is read and not used; the message says why."""
 
 
 def decode(image: AnyImage) -> Image.Image:
     """Return an image as RGB, upright (EXIF orientation applied).
 
-    Transparency is dropped, values of 16 bits are scaled to 8, and the first frame stands for an
-    animation.
+    Transparency is dropped, values of 16 bits are scaled to 8 by the bits that are used, and the
+    first frame stands for an animation.
 
     Args:
-        image: a path, a PIL image, or an array (H, W, 3) or (H, W) of uint8.
+        image: a path; the bytes of a file, or a file object opened with "rb"; a PIL image; an array
+            or a tensor, (H, W), (H, W, 3) or (3, H, W), of uint8, uint16 or floats from 0 to 1.
 
     Raises:
         InputError: when the file is missing, empty, truncated, no image, or absurdly large.
     """
-    if isinstance(image, np.ndarray):
-        fits = image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (3, 4))
-        if image.dtype != np.uint8 or not fits:
-            raise InputError(
-                f"an array image must be uint8 (H, W, 3) or (H, W), not {image.dtype} {image.shape}"
-            )
-        image = Image.fromarray(image)
-    if isinstance(image, Image.Image):
-        try:
-            return _make_upright_rgb(image.copy())
-        except _Refused as reason:
-            raise InputError(f"this image cannot be used: {reason}") from reason
-    decoded = try_decode(image)
-    if isinstance(decoded, str):
-        raise InputError(f"{os.fspath(image)}: {decoded}")
-    return decoded
-
-
-def try_decode(path: str | os.PathLike[str], sha256: str | None = None) -> str | Image.Image:
-    """Decode a file: the image, or in words why it cannot be read.
-
-    Args:
-        path: the file.
-        sha256: the digest that its bytes must have; what is decoded are the bytes that had it.
-    """
-    return _open(path, lambda image, source: _make_upright_rgb(image), sha256)
-
-
-def open_image(file: str | os.PathLike[str] | IO[bytes]) -> Image.Image:
-    """Open an image as one of ``FORMATS``, by its content: the only door to Pillow's readers.
-
-    Raises:
-        PIL.UnidentifiedImageError: when it is anything else.
-        OSError: when the file cannot be read.
-    """
-    return Image.open(file, formats=FORMATS)  # noqa: TID251 - the one place
-
-
-def _open(
-    path: str | os.PathLike[str], read: Callable[[Image.Image, str | bytes], T], sha256: str | None
-) -> str | T:
-    # What ``read`` makes of the opened file and of its path or its bytes.
-    try:
-        if not os.path.getsize(path):
-            return "the file is empty (0 bytes)"
-        if sha256 is None:
-            with open_image(path) as image:
-                _refuse_absurd(image)
-                return read(image, os.fspath(path))
-        with open(path, "rb") as file:
-            held = _hold(file)
-            if hashlib.file_digest(held, "sha256").hexdigest() != sha256:
-                return CHANGED
-            held.seek(0)
-            with open_image(held) as image:
-                _refuse_absurd(image)
-                source = held.getvalue() if isinstance(held, io.BytesIO) else os.fspath(path)
-                return read(image, source)
-    except FileNotFoundError:
-        return f"no such file (looked at {Path(path).absolute()})"
-    except PermissionError:
-        return "permission to read it is denied"
-    except IsADirectoryError:
-        return "this is a folder, not an image"
-    except UnidentifiedImageError:
-        return "this is no image that can be read"
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return _describe_bomb()
-    except _Refused as reason:
-        return str(reason)
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
-        return f"damaged: {error}"
+    return _take(image, try_decode)
 
 
 def load(image: AnyImage, sha256: str | None = None) -> Decoded:
-    """Return an image for ``views.make_view``: a JPEG file as uint8 (3, H, W).
+    """Return an image for ``views.make_view``: a large one as uint8 (3, H, W).
 
     Args:
         image: as for ``decode``.
@@ -136,96 +90,137 @@ def load(image: AnyImage, sha256: str | None = None) -> Decoded:
     Raises:
         InputError: as ``decode`` does.
     """
-    if not isinstance(image, str | os.PathLike):
-        return decode(image)
-    decoded = try_load(image, sha256)
-    if isinstance(decoded, str):
-        raise InputError(f"{os.fspath(image)}: {decoded}")
-    return decoded
+    loaded: Decoded = _take(image, lambda source: try_load(source, sha256))
+    return _choose_form(loaded) if isinstance(loaded, Image.Image) else loaded
 
 
-def try_load(path: str | os.PathLike[str], sha256: str | None = None) -> str | Decoded:
-    """Decode a file for ``views.make_view``: a JPEG as uint8 (3, H, W), or why it cannot be read.
-
-    Photographs of many megapixels are JPEG, and scaling a tensor takes a seventh of the time that
-    scaling a picture takes. torchcodec gives the same pixels as Pillow, and several threads do not
-    wait for one another in it; where it is not there Pillow decodes.
+def try_decode(
+    source: Source, sha256: str | None = None, draft: int | None = None
+) -> str | Image.Image:
+    """Decode a file: the image, or in words why it cannot be read.
 
     Args:
-        path: the file.
+        source: its path, or its bytes.
+        sha256: the digest that its bytes must have; what is decoded are the bytes that had it.
+        draft: the sides that will do, in pixels: a JPEG decoder can halve the size while it
+            decodes, and a photograph takes milliseconds.
+    """
+
+    def read(image: Any, file: IO[bytes]) -> Image.Image:
+        if draft is not None and _is_jpeg(image):
+            image.draft("RGB", (draft, draft))
+        return convert(image).image
+
+    return _open(source, read, sha256)
+
+
+def try_examine(source: Source) -> str | Picture:
+    """Decode a file and say what else was seen of it, or why it cannot be read."""
+    return _open(source, lambda image, file: convert(image), None)
+
+
+def try_load(source: Source, sha256: str | None = None) -> str | Decoded:
+    """Decode a file for ``views.make_view``, or say why it cannot be read.
+
+    Args:
+        source: its path, or its bytes.
         sha256: as for ``try_decode``.
     """
-    if os.fspath(path).lower().endswith((".jpg", ".jpeg")):
-        return _open(path, _decode_jpeg, sha256)
-    return try_decode(path, sha256)
+    return _open(source, _load_opened, sha256)
 
 
-def _decode_jpeg(image: Image.Image, source: str | bytes) -> Tensor:
-    decode_jpeg = _find_jpeg_decoder()
-    if decode_jpeg is not None and image.format == "JPEG":
-        with contextlib.suppress(RuntimeError):  # Pillow says what is wrong with the file
-            return decode_jpeg(source)
-    return torch.from_numpy(np.array(_make_upright_rgb(image))).permute(2, 0, 1)
+def _take(image: Any, read: Callable[[Source], str | T]) -> T | Image.Image:
+    # What ``read`` makes of a file, wherever its bytes are; anything else as a picture.
+    found: str | T | Image.Image
+    if isinstance(image, Image.Image | np.ndarray | Tensor):
+        name, found = "this image cannot be used", _guard(lambda: _read_held(image))
+    elif isinstance(image, str | os.PathLike):
+        name, found = os.fspath(image), read(image)
+    else:
+        data = read_bytes(image)
+        name, found = f"these {len(data)} bytes", read(data)
+    if isinstance(found, str):
+        raise InputError(f"{name}: {found}")
+    return found
 
 
-def _hold(file: io.BufferedReader) -> io.BufferedReader | io.BytesIO:
-    # Bytes that nobody can change; of a huge file (slides in many pages) the first page is enough.
-    large = os.fstat(file.fileno()).st_size > IN_MEMORY
-    return file if large else io.BytesIO(file.read())
+def _read_held(image: Image.Image | np.ndarray | Tensor) -> Image.Image:
+    picture = image if isinstance(image, Image.Image) else read_array(image)
+    refuse_absurd(*picture.size)
+    made = convert(picture).image
+    return made.copy() if made is image else made  # the user's own stays as it is
 
 
-@functools.cache
-def _find_jpeg_decoder() -> Callable[[str | bytes], Any] | None:
+def _load_opened(image: Image.Image, file: IO[bytes]) -> Decoded:
+    if _is_jpeg(image) and image.width * image.height >= FEW:
+        file.seek(0)
+        pixels = try_decode_jpeg(file.read())
+        if pixels is not None:
+            return turn_pixels(pixels, read_orientation(image))
+    return _choose_form(convert(image).image)
+
+
+def _choose_form(image: Image.Image) -> Decoded:
+    # The form decides how an image is scaled, so it depends on nothing but the size.
+    if image.width * image.height < FEW:
+        return image
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def _is_jpeg(image: Image.Image) -> bool:
+    return image.format in ("JPEG", "MPO")  # several of them in one file, as telephones write
+
+
+def _open(
+    source: Source, read: Callable[[Image.Image, IO[bytes]], T], sha256: str | None
+) -> str | T:
+    # What ``read`` makes of the opened image and of the file that it was opened from.
+    def work() -> str | T:
+        size = len(source) if isinstance(source, bytes) else os.path.getsize(source)
+        if not size:
+            return "the file is empty (0 bytes)"
+        with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
+            if sha256 is not None:
+                # Bytes that nobody can change; of a huge file (slides in many pages) the first
+                # page is enough.
+                file = file if size > IN_MEMORY else io.BytesIO(file.read())
+                if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                    return CHANGED
+                file.seek(0)
+            with open_image(file) as image:
+                refuse_absurd(*image.size)
+                return read(image, file)
+
+    return _guard(work, source)
+
+
+def _guard(work: Callable[[], T], source: object = None) -> str | T:
+    # A file's content decides what a reader raises; none of it may end a run of many files.
     try:
-        from torchcodec.decoders import decode_jpeg
-    except (ImportError, OSError, RuntimeError):  # or it was built for another torch
-        return None
-    return decode_jpeg
-
-
-def _refuse_absurd(image: Image.Image) -> None:
-    short, long = sorted(image.size)
-    if short * long > (Image.MAX_IMAGE_PIXELS or MOST_PIXELS):
-        raise _Refused(_describe_bomb())
-    if short < SMALLEST:
-        raise _Refused(f"{image.width} x {image.height} pixels: too small to show anything")
-    if long > LONGEST * short:
-        raise _Refused(
-            f"{image.width} x {image.height} pixels: more than {LONGEST} times as long as wide"
-        )
-
-
-def _describe_bomb() -> str:
-    limit = Image.MAX_IMAGE_PIXELS or MOST_PIXELS
-    return f"more than {limit} pixels: refused as a decompression bomb"
-
-
-def _make_upright_rgb(image: Image.Image) -> Image.Image:
-    # Nothing is copied that need not be: a copy of 6 megapixels takes a third of their decoding.
-    image.load()
-    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
-        image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):
-        return _scale_to_eight_bits(image)
-    if image.mode == "F":
-        raise _Refused("its values have no known range (32-bit float): save it with 8 or 16 bits")
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _scale_to_eight_bits(image: Image.Image) -> Image.Image:
-    # Pillow would clip: every value above 255 would be white.
-    values = np.asarray(image)
-    if values.min() < 0 or values.max() > 65535:
-        raise _Refused("its values have no known range (32-bit): save it with 8 or 16 bits")
-    return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8)).convert(
-        "RGB"
-    )
+        return work()
+    except FileNotFoundError:
+        return f"no such file (looked at {Path(os.fsdecode(source)).absolute()})"  # type: ignore[arg-type]
+    except PermissionError:
+        return "permission to read it is denied"
+    except IsADirectoryError:
+        return "this is a folder, not an image"
+    except UnidentifiedImageError:
+        return "this is no image that can be read"
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return describe_bomb()
+    except Unusable as reason:
+        return str(reason)
+    except MemoryError:
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())[:LONGEST_REASON]
+        return f"damaged: {said or type(error).__name__}"
 
 
 def find_broken(paths: Iterable[str]) -> dict[str, str]:
     """Decode every file; return the reasons of those that cannot be read, by path."""
     todo = list(dict.fromkeys(paths))
-    bar = tqdm(total=len(todo), desc="checking images", unit="img", disable=None if todo else True)
+    bar = make_bar(len(todo), "checking images", is_shown=bool(todo))
     reasons: dict[str, str] = {}
     with bar, open_decoders() as pool:
         for path, reason in zip(todo, pool.map(_explain, todo), strict=True):

@@ -14,7 +14,7 @@ from clip_adapt.system.stamps import Stamp, is_settled
 
 log = logging.getLogger(__name__)
 
-FILE = "images-2.sqlite"  # the number changes with the decoding and with what is kept
+FILE = "images-3.sqlite"  # the number changes with the decoding and with what is kept
 DAMAGED = ("malformed", "not a database", "decode")  # what SQLite then says
 SHA = slice(0, 32)  # of the facts: the digest of the file's bytes
 

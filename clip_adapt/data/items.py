@@ -33,7 +33,8 @@ class Splits:
     """What a source reads: class names as they are stored, and the items of each split.
 
     ``drawn`` says that train and val are a few-shot subset already, to be used as it is;
-    ``inventory`` says what was used and what was passed over.
+    ``inventory`` says what was used and what was passed over; ``unsplit`` says that the data set
+    has no splits and that all its images stand in test (``Context.measures``).
     """
 
     classes: list[str]
@@ -42,6 +43,7 @@ class Splits:
     test: list[Item]
     drawn: bool = False
     inventory: Inventory = field(default_factory=Inventory)
+    unsplit: bool = False
 
     @classmethod
     def of(
@@ -65,11 +67,14 @@ class Context:
         cache: where caches lie.
         data: where the data sets of cards that ship lie.
         download: whether the user allowed a download.
+        measures: whether the data set is only measured on. A source then gives what is there: one
+            class or one split is enough, and images without splits all stand in test.
     """
 
     cache: Path
     data: Path = Path("data")
     download: bool = False
+    measures: bool = False
 
     def place(self, path: str) -> Path:
         """Return a path of a card: that of a card that ships is relative to the data folder."""

@@ -64,7 +64,8 @@ def refuse_groups(parts: Parts) -> None:
     if shared:
         raise InputError(
             f"{len(shared)} groups stand in two splits:\n{list_lines(shared)}\n"
-            "Keep all images of a group in one split."
+            "Keep all images of a group in one split. If a table's column names no group, leave it "
+            "out: dataset.group=null"
         )
 
 

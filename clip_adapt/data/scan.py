@@ -9,32 +9,36 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from clip_adapt.data import decoding
 from clip_adapt.data.image_memory import Memory
 from clip_adapt.system.files import hash_file
 from clip_adapt.system.launch import processes
 from clip_adapt.system.stamps import Stamp, read_stamp
+from clip_adapt.system.text.progress import make_bar
 
 CHUNK = 512  # files between two writes; an interrupted scan goes on there
-SHA, PIXELS, LOOK = slice(0, 32), slice(32, 48), slice(48, 56)
+SHA, PIXELS, LOOK, BITS, SEVERAL = slice(0, 32), slice(32, 48), slice(48, 56), 56, 57
+LENGTH = 58  # bytes of what is known of an image
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What a scan found, 56 bytes an image besides the paths.
+    """What a scan found, 58 bytes an image besides the paths.
 
     Attributes:
         paths: the files, each once.
         sha256: (N, 32) uint8, the digest of the file's bytes; zeros where a file is broken.
         pixels: (N, 16) uint8, a digest of the decoded pixels; zeros where a file is broken.
         looks: (N,) uint64, the perceptual hash (pHash); 0 where a file is broken.
+        bits: (N,) uint8, how many of its 16 bits a file uses; 0 where it has no 16, or uses all.
+        several: (N,) bool, whether a file holds more frames or pages than the one that is read.
         broken: why a file cannot be read, by path.
     """
 
@@ -42,6 +46,8 @@ class Survey:
     sha256: np.ndarray
     pixels: np.ndarray
     looks: np.ndarray
+    bits: np.ndarray
+    several: np.ndarray
     broken: dict[str, str] = field(default_factory=dict)
 
 
@@ -56,15 +62,33 @@ def survey_images(paths: Sequence[str], folder: Path | None = None) -> Survey:
     sha256 = np.zeros((len(unique), 32), dtype=np.uint8)
     pixels = np.zeros((len(unique), 16), dtype=np.uint8)
     looks = np.zeros(len(unique), dtype=np.uint64)
+    bits = np.zeros(len(unique), dtype=np.uint8)
+    several = np.zeros(len(unique), dtype=bool)
     broken: dict[str, str] = {}
-    for row, facts in enumerate(_gather(unique, folder, _examine, "checking images", 56)):
+    for row, facts in enumerate(_gather(unique, folder, _examine, "checking images", LENGTH)):
         if isinstance(facts, str):
             broken[unique[row]] = facts
         else:
             sha256[row] = np.frombuffer(facts[SHA], dtype=np.uint8)
             pixels[row] = np.frombuffer(facts[PIXELS], dtype=np.uint8)
             looks[row] = int.from_bytes(facts[LOOK], "big")
-    return Survey(unique, sha256, pixels, looks, broken)
+            bits[row], several[row] = facts[BITS], facts[SEVERAL]
+    return Survey(unique, sha256, pixels, looks, bits, several, broken)
+
+
+def describe_depths(survey: Survey) -> list[str]:
+    """Return what a user should know of files that are read in another way than one may think."""
+    counts = Counter(int(bits) for bits in survey.bits if bits)
+    listed = ", ".join(f"{count} of {bits}" for bits, count in sorted(counts.items()))
+    notes = []
+    if counts:
+        notes.append(
+            f"{sum(counts.values())} files of 16 bits use fewer and are scaled by what they use, "
+            f"each by its own highest value: {listed} bits"
+        )
+    if several := int(survey.several.sum()):
+        notes.append(f"{several} files hold several frames or pages: the first is read")
+    return notes
 
 
 def hash_images(paths: Sequence[str], folder: Path | None = None) -> list[str]:
@@ -130,7 +154,7 @@ def _gather(
     length: int,
 ) -> Iterator[bytes | str]:
     # Yields what is known of each path, in order; `length` says how much of it is wanted.
-    bar = tqdm(total=len(paths), desc=label, unit="img", disable=None, delay=1)
+    bar = make_bar(len(paths), label, delay=1)
     with Memory(folder) as memory, bar, decoding.open_decoders() as pool:
         for start in range(0, len(paths), CHUNK):
             part = paths[start : start + CHUNK]
@@ -148,13 +172,14 @@ def _gather(
 def _examine(path: str) -> bytes | str:
     import imagehash
 
-    image = decoding.try_decode(path)
-    if isinstance(image, str):
-        return image
+    seen = decoding.try_examine(path)
+    if isinstance(seen, str):
+        return seen
+    image = seen.image
     pixels = hashlib.blake2b(digest_size=16, person=b"%dx%d" % image.size)
     pixels.update(np.asarray(image).data)
     look = np.packbits(imagehash.phash(image).hash)
-    return _hash_file(path) + pixels.digest() + look.tobytes()
+    return _hash_file(path) + pixels.digest() + look.tobytes() + bytes([seen.bits, seen.several])
 
 
 def _hash_openable(path: str) -> bytes | str:

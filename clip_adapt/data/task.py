@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import html
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -67,15 +71,47 @@ class Task:
         ]
 
 
+def read_name(name: str) -> str:
+    """Return a name as the tokenizers of CLIP read it, in small letters.
+
+    Accents that are written in two ways (NFC, NFD), full-width letters, HTML entities and white
+    space are no difference to them. https://github.com/openai/CLIP, clip/simple_tokenizer.py
+    """
+    import ftfy
+
+    clean = html.unescape(html.unescape(ftfy.fix_text(name)))
+    return " ".join(clean.split()).lower()
+
+
+def find_same_names(names: Iterable[str]) -> list[list[int]]:
+    """Return where names stand that read the same, those of each reading together."""
+    of_reading: dict[str, list[int]] = defaultdict(list)
+    for index, name in enumerate(names):
+        of_reading[read_name(name)].append(index)
+    return [same for same in of_reading.values() if len(same) > 1]
+
+
+def quote_names(names: Sequence[str]) -> str:
+    """Return names side by side, with codes where their letters look the same."""
+    look_alike = len({unicodedata.normalize("NFC", name) for name in names}) < len(set(names))
+    return " and ".join(map(ascii if look_alike else repr, names))
+
+
 def require_usable(classes: list[str], templates: tuple[str, ...]) -> None:
     """Refuse class names and templates that nothing can be told apart with.
 
     Raises:
-        InputError: when a class is given twice or is the only one, or a template has no ``{}``.
+        InputError: when a class is given twice, two read the same, or one is the only one; or a
+            template has no ``{}``.
     """
     twice = sorted({name for name in classes if classes.count(name) > 1})
     if twice:
         raise InputError(f"a class is given twice: {', '.join(twice)}")
+    for same in find_same_names(classes):
+        raise InputError(
+            f"the classes {quote_names([classes[i] for i in same])} read the same to a text tower, "
+            "which cannot tell them apart: give one of them another name"
+        )
     if len(classes) < 2:
         raise InputError(f"classes={classes}: expected at least two to tell apart")
     for template in templates:

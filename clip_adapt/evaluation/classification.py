@@ -165,12 +165,15 @@ def list_groups(items: Sequence[Item]) -> list[str | None] | None:
 
 
 def write_predictions(probabilities: Tensor, items: list[Item], classes: list[str]) -> str:
-    """Return a table: path, label, prediction, and the probability of each class."""
+    """Return a table: path, label, prediction, and the probability of each class.
+
+    Probabilities are written so that they read back as they are: rounded ones tie, and then rank
+    images otherwise than the metrics do.
+    """
     table: list[list[str]] = [["path", "label", "prediction", *(f"p:{name}" for name in classes)]]
     for row, item in zip(probabilities.tolist(), items, strict=True):
         best = max(range(len(row)), key=row.__getitem__)
-        shares = [f"{p:.6g}" for p in row]
-        table.append([item.path, classes[item.label], classes[best], *shares])
+        table.append([item.path, classes[item.label], classes[best], *map(repr, row)])
     return write_table(table)
 
 

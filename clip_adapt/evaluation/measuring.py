@@ -96,13 +96,13 @@ def list_notes(labels: Labels, classes: Sequence[str]) -> list[str]:
     if len(present) == 1:
         only = classes[next(iter(present))]
         return [
-            f"all test images are of one class, {only!r}: AUROC, average precision and kappa are "
-            "not defined"
+            f"all test images are of one class, {only!r}: AUROC and average precision are not "
+            "defined, kappa says nothing, and balanced accuracy is the accuracy"
         ]
     if absent:
         return [
             f"no test image of {', '.join(absent)}: left out of balanced accuracy, AUROC and "
-            "average precision"
+            "average precision, and 0 in macro F1 where it is predicted"
         ]
     return []
 

@@ -3,6 +3,10 @@
 Intervals are the percentiles of the resamples, moved so that their mean is the value. Without that,
 average precision and calibration error can lie outside their own interval, because repeated images
 bias both upwards.
+
+An interval holds its value. Where resamples lose a class that has few images, a metric that is
+averaged over classes can take a few values only, and their percentiles can lie beside the value:
+such an interval ends at it.
 """
 
 from __future__ import annotations
@@ -80,7 +84,7 @@ def estimate_mean(
 
 
 def make_estimate(value: float, samples: Floats, low: float, high: float) -> Estimate:
-    """Return {"value", "low", "high"}: a value with the 95 % interval of its resamples.
+    """Return {"value", "low", "high"}: a value with the 95 % interval of its resamples around it.
 
     All three are None when the test set does not define the value (NaN).
 
@@ -95,4 +99,8 @@ def make_estimate(value: float, samples: Floats, low: float, high: float) -> Est
         return {"value": None, "low": None, "high": None}
     ends = value + np.quantile(defined - defined.mean(), [0.025, 0.975])
     clipped = np.clip(ends, min(low, value), max(high, value))
-    return {"value": float(value), "low": float(clipped[0]), "high": float(clipped[1])}
+    return {
+        "value": float(value),
+        "low": float(min(clipped[0], value)),
+        "high": float(max(clipped[1], value)),
+    }

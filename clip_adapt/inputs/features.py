@@ -15,7 +15,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from clip_adapt.backbone.backbone import Backbone
 from clip_adapt.data import decoding, scan
@@ -24,6 +23,7 @@ from clip_adapt.inputs.feature_cache import FeatureCache
 from clip_adapt.inputs.views import MADE_BY, Augment, make_view
 from clip_adapt.system.launch import processes
 from clip_adapt.system.tensor_files import DIGEST
+from clip_adapt.system.text.progress import make_bar
 
 CENTRE = -1
 SHARD = 1024  # images per file; an interrupted extraction goes on after the last one
@@ -129,8 +129,7 @@ def _compute_features(
     count = processes.count_processes()
     block = choose_batch_size(backbone.device) * (count * BATCHES if count > 1 else 1)
     reasons: dict[str, str] = {}
-    is_silent = None if todo and processes.is_main() else True
-    progress = tqdm(total=len(todo), desc=label, unit="img", disable=is_silent)
+    progress = make_bar(len(todo), label, is_shown=bool(todo) and processes.is_main())
     with progress as bar, decoding.open_decoders() as pool:
         for start in range(0, len(todo), block):
             jobs = todo[start : start + block]

@@ -38,7 +38,7 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom
 # kept and the height is below twice the width. Taller ones go through Pillow.
 TALL = 1.9
 
-MADE_BY = "uint8-1"  # part of a feature's key: changes when a view's pixels do
+MADE_BY = "uint8-2"  # part of a feature's key: changes when a view's pixels do
 
 
 @dataclass(frozen=True)

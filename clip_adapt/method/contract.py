@@ -20,6 +20,7 @@ from clip_adapt.data.task import Task
 from clip_adapt.errors import InputError
 from clip_adapt.method.state import read_attributes, restore_attributes
 from clip_adapt.method.table import Table
+from clip_adapt.system.launch.threads import hold_random_stream
 
 # What is claimed of a class, and the function by which it keeps the claim.
 CLAIMS = {
@@ -159,8 +160,7 @@ class Method(nn.Module):
     def finish(self) -> None:
         """Settle what depends on the trained parameters; called once, after the last step.
 
-        The method is in eval mode; ``fit`` came before it. Without training it is called all the
-        same.
+        The method is in eval mode, after ``fit``; without training it is called as well.
         """
 
     def encode_image(self, pixels: Tensor) -> Tensor:
@@ -281,7 +281,8 @@ class Method(nn.Module):
                 f"what {type(self).__name__} trains belongs to its own classes "
                 f"({', '.join(self.task.classes)}) and cannot be used on others"
             )
-        made = type(self).build(self.backbone, task, self.options)
+        with hold_random_stream():
+            made = type(self).build(self.backbone, task, self.options)
         made.load_state_dict(self.state_dict())
         return made.eval()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import logging
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from clip_adapt.data import decoding
 from clip_adapt.pages.rendering import write_data_uri
@@ -76,22 +75,11 @@ def _is_file_of(path: str, digest: str | None) -> bool:
 
 
 def _make_thumbnail(path: str, edge: int = EDGE) -> str | None:
-    image = _decode(path, edge)
-    if image is None:
+    image = decoding.try_decode(path, draft=2 * edge)
+    if isinstance(image, str):
         return None
     image.thumbnail((edge, edge), Image.Resampling.LANCZOS)
     return _write_uri(image, "jpeg", quality=QUALITY)
-
-
-def _decode(path: str, edge: int = EDGE) -> Image.Image | None:
-    if path.lower().endswith((".jpg", ".jpeg")):
-        # A JPEG decoder can halve the size while it decodes: a photograph takes milliseconds.
-        refused = contextlib.suppress(OSError, SyntaxError, ValueError)
-        with refused, decoding.open_image(path) as image:
-            image.draft("RGB", (2 * edge, 2 * edge))
-            return ImageOps.exif_transpose(image).convert("RGB")
-    decoded = decoding.try_decode(path)
-    return None if isinstance(decoded, str) else decoded
 
 
 def _write_uri(image: Image.Image, kind: str, **options: int) -> str:

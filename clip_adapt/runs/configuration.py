@@ -11,8 +11,9 @@ from typing import Any
 
 from clip_adapt.backbone.devices import resolve_device
 from clip_adapt.backbone.weights.plan import require_known
-from clip_adapt.config import cards, options, yamls
+from clip_adapt.config import cards, options, values, yamls
 from clip_adapt.config.cards import DataCard, ModelCard
+from clip_adapt.config.given import GROUPS, CardName, flatten, nest, write_values
 from clip_adapt.config.run_options import RENAMED, RunOptions
 from clip_adapt.data import catalog
 from clip_adapt.data.source import Gives
@@ -26,7 +27,7 @@ from clip_adapt.runs.contradictions import find_contradictions
 from clip_adapt.runs.recipes import read_recipe
 from clip_adapt.system.files import hash_file, locate_resource
 from clip_adapt.system.reading import make_path
-from clip_adapt.system.text.showing import is_utf8, show_line, write_command, write_json
+from clip_adapt.system.text.showing import is_utf8, show_line, write_command
 
 WANTED = {
     "classes": "a folder of class folders, or a table with an image and a label column",
@@ -91,10 +92,12 @@ def compose(given: Mapping[str, Any]) -> Config:
     Raises:
         InputError: with one line for each problem.
     """
+    given = flatten(given)
     _require_utf8(given)
-    tree = _nest(given)
+    tree = nest(given)
     defaults = yamls.read_yaml(locate_resource("configs") / "train.yaml")
-    chosen = {g: str(tree[g].pop("", defaults[g])) for g in ("method", "dataset", "model")}
+    named = {group: tree[group].pop("", defaults[group]) for group in GROUPS}
+    chosen = {group: str(name) for group, name in named.items()}
     if chosen["method"] == AUTO:
         return _compose_auto(given, list(tree["method"]))
     problems: list[str] = []
@@ -111,7 +114,7 @@ def compose(given: Mapping[str, Any]) -> Config:
     if own:  # made for the objective, so a method's shorter one for a CPU is not wanted either
         recipe = {**recipe, **own, "cpu": None}
     gives = found.objective.gives
-    dataset = _try(problems, _find_dataset, chosen["dataset"], tree["dataset"], gives)
+    dataset = _try(problems, _find_dataset, named["dataset"], tree["dataset"], gives)
     model = _try(problems, _find_model, chosen["model"], tree["model"])
     cpu_recipe = _shorten_recipe(recipe, {**defaults, **tree["general"]}, tree["general"])
     general = {**defaults, **recipe, **cpu_recipe, **tree["general"], **chosen}
@@ -131,7 +134,7 @@ def compose(given: Mapping[str, Any]) -> Config:
     if problems:
         raise InputError("\n".join(problems))
     dataset = _override_templates(dataset, checked)
-    text = _write_values(given)
+    text = write_values(given)
     return Config(
         o,
         method,
@@ -140,8 +143,8 @@ def compose(given: Mapping[str, Any]) -> Config:
         dataset,
         model,
         text,
-        cpu_recipe,
-        {key: {**defaults, **recipe}[key] for key in cpu_recipe},
+        values.resolve(cpu_recipe),
+        values.resolve({key: {**defaults, **recipe}[key] for key in cpu_recipe}),
         others=others,
         code=_hash_code(o, method, (dataset, *others.values())),
     )
@@ -157,7 +160,7 @@ def _compose_auto(given: Mapping[str, Any], own: list[str]) -> Config:
             found.append(config)
     if problems:
         raise InputError("\n".join(dict.fromkeys(problems)))
-    first, text = found[0], _write_values(given)
+    first, text = found[0], write_values(given)
     o = replace(first.options, method=AUTO)
     problems = first.objective.find_problems(asdict(o), first.dataset)
     if problems:
@@ -176,37 +179,18 @@ def _require_utf8(given: Mapping[str, Any]) -> None:
         raise InputError("\n".join(wrong))
 
 
-def _nest(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    # {"shots": "4", "method": "coop", "method.n_ctx": "8"} becomes
-    # {"general": {"shots": "4"}, "method": {"": "coop", "n_ctx": "8"}, ...}
-    tree: dict[str, dict[str, Any]] = {"general": {}, "method": {}, "dataset": {}, "model": {}}
-    for key, value in given.items():
-        group, _, rest = key.partition(".")
-        if group in tree and group != "general":
-            _set(tree[group], rest, value)
-        else:
-            _set(tree["general"], key, value)
-    return tree
-
-
-def _set(tree: dict[str, Any], key: str, value: Any) -> None:
-    head, dot, rest = key.partition(".")
-    if dot:
-        nested = tree.setdefault(head, {})
-        if isinstance(nested, dict):
-            _set(nested, rest, value)
-            return
-    tree[key] = value
-
-
-def _find_dataset(name: str, overrides: dict[str, Any], wants: Gives) -> DataCard:
+def _find_dataset(name: Any, overrides: dict[str, Any], wants: Gives) -> DataCard:
+    if isinstance(name, CardName):
+        return catalog.make_whole_card(name, overrides)
+    name = str(name)
     nested = {k: v for k, v in overrides.items() if isinstance(v, dict)}
     if not nested:
         return catalog.find_dataset(name, overrides, wants=wants)
     # dataset.per_class.train=8 changes one entry of a map and keeps the others.
     base = catalog.find_dataset(name, wants=wants)
-    current = {**asdict(base), **base.options}
-    merged = {k: {**(current.get(k) or {}), **v} for k, v in nested.items()}
+    current = {**asdict(base), **base.options}.items()
+    maps = {k: v for k, v in current if isinstance(v, dict)}
+    merged = {k: {**maps.get(k, {}), **v} for k, v in nested.items()}
     return catalog.find_dataset(name, {**overrides, **merged}, wants=wants)
 
 
@@ -277,24 +261,3 @@ def _try(problems: list[str], function: Any, *args: Any) -> Any:
     except InputError as error:
         problems += str(error).splitlines()
         return None
-
-
-def _write_values(given: Mapping[str, Any]) -> dict[str, str]:
-    """Return values as a command line has them: text as it is, the rest as JSON.
-
-    JSON is YAML on one line, which the first line of config.yaml has to be. YAML takes some
-    characters only as their codes.
-
-    Raises:
-        InputError: when one holds a number that is not finite, or has thousands of digits.
-    """
-    return {key: _write_value(key, value) for key, value in given.items()}
-
-
-def _write_value(key: str, value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    try:
-        return write_json(value)
-    except ValueError as error:
-        raise InputError(f"{key} holds a number that cannot be written down: {error}") from error

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from clip_adapt.config.values import Names
 from clip_adapt.data import catalog
 from clip_adapt.data.source import Gives
 from clip_adapt.errors import InputError
@@ -35,7 +36,7 @@ def measure_deltas(
     cache: bool = True,
     cache_dir: str | None = None,
     method_file: str | None = None,
-    metrics: list[str] | str | None = None,
+    metrics: Names | None = None,
     output: str | None = None,
 ) -> dict[str, Any]:
     """Measure deltas on a data set's test split; configs/evaluate.yaml describes the options.

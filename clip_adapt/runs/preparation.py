@@ -16,6 +16,7 @@ from clip_adapt.data.leaks import Twin
 from clip_adapt.data.scan import Survey
 from clip_adapt.data.task import Task
 from clip_adapt.errors import InputError, list_lines
+from clip_adapt.method.class_prompts import require_different_prompts
 from clip_adapt.method.contract import Method
 from clip_adapt.objectives import Data, Draw, Run
 from clip_adapt.objectives._contract import make_recipe
@@ -96,6 +97,9 @@ def prepare_run(config: Config, shared: Shared, clock: Clock) -> Prepared:
         log.warning(note)
     require_unchanged(checked.survey, draw, o.cache_dir)
     task = objective.make_task(o, checked.data, draw)
+    require_different_prompts(backbone, task)
+    for other in checked.data.others.values():
+        require_different_prompts(backbone, other.task(prompts=o.prompts))
     choice = None
     if config.candidates:
         folder, candidates = choose_folder(config), config.candidates

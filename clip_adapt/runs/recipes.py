@@ -21,9 +21,11 @@ def read_recipe(method: Found) -> dict[str, Any]:
     if method.card is None:
         recipe, where = copy.deepcopy(dict(method.cls.recipe)), f"{method.cls.__name__}.recipe"
     else:
-        recipe, where = yamls.read_yaml(method.card), str(method.card)
+        recipe, where = yamls.read_words(method.card), str(method.card)
     if method.base is not None:
         del recipe["file"]
+    for nested in {"cpu", "method"} & recipe.keys():  # a null, or a map
+        recipe[nested] = recipe[nested] if isinstance(recipe[nested], dict) else None
     known = {*options.read_fields(RunOptions), "cpu"}
     wrong = [key for key in recipe if key not in known]
     if wrong:

@@ -24,6 +24,7 @@ from clip_adapt.system.clock import Clock
 from clip_adapt.system.launch.joining import join_processes
 from clip_adapt.system.launch.processes import hold_on_main, run_on_main
 from clip_adapt.system.launch.stopping import catch_signals
+from clip_adapt.system.launch.threads import hold_random_stream
 from clip_adapt.training.fitting import Trained, Training
 
 
@@ -57,7 +58,8 @@ def start_run(config: Config, shared: Shared) -> Iterator[ReadyRun]:
     """Begin a run: everything up to its training by steps.
 
     Its folder is held while the block runs; when the block raises, the folder is left as it was,
-    with a checkpoint of the training in it if that had lasted.
+    with a checkpoint of the training in it if that had lasted. A run of another thread waits until
+    the block is left: both would draw from torch's one stream of random numbers.
 
     Args:
         config: what to do.
@@ -67,15 +69,16 @@ def start_run(config: Config, shared: Shared) -> Iterator[ReadyRun]:
         InputError: with the reason and the remedy.
     """
     clock = Clock()
-    with clock.count("total"):
-        prepared = prepare_run(config, shared, clock)
-    with hold_on_main(hold_folder(prepared.run.folder)):
+    with hold_random_stream():
         with clock.count("total"):
-            manifest = run_on_main(lambda: write_known(prepared))
-            training = config.objective.solve(prepared.run, prepared.method)
-            require_unchanged(prepared.survey, prepared.run.draw, config.options.cache_dir)
-            training = replace(training, checkpoint=open_checkpoint(prepared, manifest))
-        yield ReadyRun(prepared, training, manifest)
+            prepared = prepare_run(config, shared, clock)
+        with hold_on_main(hold_folder(prepared.run.folder)):
+            with clock.count("total"):
+                manifest = run_on_main(lambda: write_known(prepared))
+                training = config.objective.solve(prepared.run, prepared.method)
+                require_unchanged(prepared.survey, prepared.run.draw, config.options.cache_dir)
+                training = replace(training, checkpoint=open_checkpoint(prepared, manifest))
+            yield ReadyRun(prepared, training, manifest)
 
 
 @dataclass(frozen=True)

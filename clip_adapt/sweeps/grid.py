@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from clip_adapt.config import cards, options, values, yamls
+from clip_adapt.config.given import GROUPS, flatten
 from clip_adapt.config.options import Option
 from clip_adapt.config.run_options import NEUTRAL, RunOptions
 from clip_adapt.config.values import TypedText
@@ -25,7 +27,7 @@ from clip_adapt.system.reading import make_path, read_json
 from clip_adapt.system.run_files import CONFIG, METRICS
 from clip_adapt.system.text.names import make_file_name
 
-NAMED = ("method", "dataset", "model", "shots", "seed")  # what every folder's name holds
+NAMED = (*GROUPS, "shots", "seed")  # what every folder's name holds
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ def expand(given: Mapping[str, Any], output: str | None = None) -> tuple[Path, l
     Raises:
         InputError: with a line for everything that is wrong with any of the runs.
     """
+    given = flatten(given)
     choices = {key: _list_choices(given, key) for key in given}
     varied = [key for key, values in choices.items() if values is not None]
     lists = [choices[key] or [given[key]] for key in given]
@@ -145,17 +148,23 @@ def _find_reordered(now: Any, then: Any, name: str = "") -> list[str]:
 
 def _list_choices(given: Mapping[str, Any], key: str) -> list[Any] | None:
     # None when the option has one value, be it a list that the option itself takes.
-    value = values.parse(given[key]) if isinstance(given[key], TypedText) else given[key]
-    if not isinstance(value, list):
-        return None
-    if any(_takes_list(value, option) for option in _find_options(given, key)):
+    value, found = given[key], _find_options(given, key)
+    if isinstance(value, TypedText):
+        value = _split(key, value, found)
+    if not isinstance(value, list) or any(_takes(value, option) for option in found):
         return None
     if not value:
         raise InputError(f"{key}=[]: expected at least one value")
     return value
 
 
-def _takes_list(value: list[Any], option: Option) -> bool:
+def _split(key: str, text: TypedText, found: list[Option]) -> Any:
+    # A list is typed in brackets; without them where commas cannot be part of one value.
+    is_one = os.path.exists(text) if key in GROUPS else any(_takes(text, o) for o in found)
+    return values.parse_words(text) if is_one else values.parse_list(text)
+
+
+def _takes(value: Any, option: Option) -> bool:
     try:
         values.check(value, option.annotation)
     except ValueError:
@@ -188,7 +197,7 @@ def _list_sources(given: Mapping[str, Any]) -> list[Source]:
 
 def _list_methods(given: Mapping[str, Any]) -> list[str]:
     value = given.get("method", _read_defaults()["method"])
-    parsed = values.parse(value) if isinstance(value, TypedText) else value
+    parsed = _split("method", value, []) if isinstance(value, TypedText) else value
     return [str(name) for name in (parsed if isinstance(parsed, list) else [parsed])]
 
 
@@ -219,7 +228,7 @@ def _drop_repeats(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _choose_folder(given: Mapping[str, Any]) -> Path:
     value = given.get("dataset", _read_defaults()["dataset"])
-    parsed = values.parse(value) if isinstance(value, TypedText) else value
+    parsed = _split("dataset", value, []) if isinstance(value, TypedText) else value
     if isinstance(parsed, list):
         return Path("runs") / "sweep"
     return Path("runs") / make_file_name(Path(str(parsed)).stem) / "sweep"
@@ -227,7 +236,8 @@ def _choose_folder(given: Mapping[str, Any]) -> Path:
 
 def _name(one: Mapping[str, Any]) -> str:
     defaults = _read_defaults()
-    m, d, b, shots, seed = (str(_parse_value(one.get(key, defaults[key]))) for key in NAMED)
+    m, d, b = (str(one.get(key, defaults[key])) for key in GROUPS)
+    shots, seed = (values.parse(str(one.get(key, defaults[key]))) for key in ("shots", "seed"))
     own = {k: _parse_value(v) for k, v in one.items() if k not in NAMED and k not in NEUTRAL}
     extra = [f"{key.removeprefix('method.')}={value}" for key, value in sorted(own.items())]
     stems = [Path(d).stem, Path(m).stem, Path(b).stem if b.endswith((".yaml", ".yml")) else b]
@@ -244,7 +254,7 @@ def _name(one: Mapping[str, Any]) -> str:
 
 
 def _parse_value(value: Any) -> Any:
-    return values.parse(value) if isinstance(value, TypedText) else value
+    return values.parse(value) if isinstance(value, TypedText) else values.resolve(value)
 
 
 def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:

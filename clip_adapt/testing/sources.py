@@ -36,6 +36,11 @@ class SourceCase:
     context: Context
     path: Path | None = None
 
+    @property
+    def measuring(self) -> Context:
+        """The context of a data set that is only measured on."""
+        return replace(self.context, measures=True)
+
     def read(self, **others: Any) -> Splits:
         """Return what the source reads, with other values of its options."""
         card = replace(self.card, options={**self.card.options, **others})
@@ -155,6 +160,18 @@ def no_image_stands_twice(case: SourceCase) -> None:
     assert not twice, f"{twice[0]} stands {paths.count(twice[0])} times"
 
 
+def measuring_leaves_nothing_out(case: SourceCase) -> None:
+    """A data set that is only measured on holds the same images, with or without splits."""
+    made, measured = case.read(), case.source.read(case.card, case.measuring)
+    assert measured.classes == made.classes, "it has other classes when it is only measured on"
+    every = [sorted(i.path for part in s.parts().values() for i in part) for s in (made, measured)]
+    assert every[0] == every[1], "it has other images when it is only measured on"
+    if measured.unsplit:
+        assert not measured.train and not measured.val, "an unsplit data set has a train split"
+    else:
+        assert measured.test == made.test, "it has other test images when it is only measured on"
+
+
 def recognising_fits_reading(case: SourceCase) -> None:
     """What is recognised has a name and says in words what it is; other paths are left alone."""
     ask = getattr(case.source.module, "recognises", None)
@@ -198,6 +215,7 @@ SOURCE_LAWS: tuple[Callable[[SourceCase], None], ...] = (
     reading_repeats,
     groups_stay_together,
     no_image_stands_twice,
+    measuring_leaves_nothing_out,
     recognising_fits_reading,
     what_is_missing_is_refused,
 )

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from clip_adapt.backbone.compiling import Compiled
 from clip_adapt.errors import InputError
@@ -23,6 +22,7 @@ from clip_adapt.method.state import list_tensors, restore_tensors
 from clip_adapt.system.launch import stopping
 from clip_adapt.system.launch.processes import broadcast, count_processes, is_main, read_rank
 from clip_adapt.system.quiet import ignore_warnings
+from clip_adapt.system.text.progress import make_bar
 from clip_adapt.training.checkpoint import TrainingCheckpoint
 from clip_adapt.training.event_files import open_event_file
 from clip_adapt.training.examples import Examples
@@ -122,7 +122,7 @@ class Loop:
         main = is_main()
         with (
             open_event_file(self.log_dir if main else None) as board,
-            make_bar(self.steps, main) as bar,
+            make_bar(self.steps, "training", "step", is_shown=main) as bar,
         ):
             bar.update(self.done)
             for epoch in range(self.epochs):
@@ -166,7 +166,7 @@ class Loop:
         self.step.start_epoch(self.step.epoch)
         restore_streams(self.step, state["streams"])
 
-    def _epoch(self, epoch: int, bar: tqdm[Any]) -> dict[str, float]:
+    def _epoch(self, epoch: int, bar: Any) -> dict[str, float]:
         self.shared_step.train()
         begun = self.begun = self.begun or self._begin_epoch()
         with stopping.defer_stop():  # a step is made as a whole or not at all
@@ -282,8 +282,3 @@ def make_accelerator(method: Method, recipe: Recipe) -> Any:
         gradient_accumulation_steps=recipe.accumulate,
         kwargs_handlers=[AutocastKwargs(enabled=False)],
     )
-
-
-def make_bar(steps: int, is_shown: bool) -> tqdm[Any]:
-    """Return the progress bar of a training; only one process shows it."""
-    return tqdm(total=steps, desc="training", unit="step", disable=None if is_shown else True)

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from tqdm import tqdm
 
 from clip_adapt.errors import InputError
 from clip_adapt.method.contract import Method
 from clip_adapt.method.state import list_tensors
+from clip_adapt.system.text.progress import make_bar
 from clip_adapt.training.event_files import open_event_file
 from clip_adapt.training.fitting import Training
 from clip_adapt.training.learning_curve import Curve, explain_not_finite
@@ -55,11 +55,14 @@ class TogetherLoop:
             method.train()
         with contextlib.ExitStack() as stack:
             boards = [stack.enter_context(open_event_file(t.log_dir)) for t in self.trainings]
-            for epoch in tqdm(range(self.recipes[0].epochs), title, unit="epoch", disable=None):
+            epochs = self.recipes[0].epochs
+            bar = stack.enter_context(make_bar(epochs, title, "epoch"))
+            for epoch in range(epochs):
                 for board, curve, row in zip(boards, curves, self._epoch(epoch), strict=True):
                     curve.append(row)
                     for name, value in row.items():
                         board(name, value, epoch)
+                bar.update()
         return [self._check_curve(index, curve) for index, curve in enumerate(curves)]
 
     def find_disagreement(self) -> str | None:

@@ -24,6 +24,7 @@ from clip_adapt.backbone.weights.layouts import OPEN_CLIP_FILES, Json, ModelPlan
 from clip_adapt.config.cards import ModelCard, list_cards
 from clip_adapt.errors import InputError, nearest
 from clip_adapt.system.files import locate_resource
+from clip_adapt.system.launch.threads import hold_random_stream
 from clip_adapt.system.reading import make_path
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ class LoadedModel:
     architecture: Json
 
 
+@hold_random_stream()  # towers start with random weights
 def load(card: ModelCard) -> LoadedModel:
     """Build what a model card describes and load its weights, on the CPU in float32.
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-
-from tqdm import tqdm
+from typing import Any
 
 from clip_adapt.config.cards import SPLITS
 from clip_adapt.data.items import Context, Item, Splits
 from clip_adapt.system.files import build_folder, write_text
 from clip_adapt.system.text.names import make_file_name
+from clip_adapt.system.text.progress import make_bar
 
 # A label, and a function that writes the image to a path without suffix and returns the suffix.
 Row = tuple[int, Callable[[Path], str]]
@@ -50,7 +50,7 @@ def unpack_images(
 def _write_all(folder: Path, rows: Callable[[str], Iterable[Row]], total: int | None) -> None:
     with (
         build_folder(folder) as building,
-        tqdm(total=total, desc="unpacking", unit="img", disable=None) as bar,
+        make_bar(total, "unpacking") as bar,
     ):
         for split in SPLITS:
             text = "".join(_write_split(building, split, rows, bar))
@@ -58,7 +58,7 @@ def _write_all(folder: Path, rows: Callable[[str], Iterable[Row]], total: int | 
 
 
 def _write_split(
-    building: Path, split: str, rows: Callable[[str], Iterable[Row]], bar: tqdm
+    building: Path, split: str, rows: Callable[[str], Iterable[Row]], bar: Any
 ) -> Iterator[str]:
     # A thousand files a folder: more make some file systems slow.
     for index, (label, write) in enumerate(rows(split)):

@@ -55,10 +55,10 @@ def read(
     path = context.place(file)
     if not os.path.isfile(path):
         raise InputError(_describe_missing(card, f"the split file {path} is missing"))
-    rows = _read_rows(path)
+    rows = _read_rows(path, {"test"} if context.measures else {"train", "test"})
     classes = _list_classes(rows, path)
     _refuse_unknown_names(card, classes, path)
-    first = rows["train"][0][0]
+    first = (rows["train"] or rows["test"])[0][0]
     folders = _list_folders(path, images, context)
     folder = _find_holding(folders, first)
     if folder is None and fetch and context.download:
@@ -78,9 +78,9 @@ def _describe_missing(card: DataCard, what: str) -> str:
     return f"{what}\n{card.get}" if card.get else what
 
 
-def _read_rows(path: Path) -> dict[str, list[tuple[str, int, str]]]:
+def _read_rows(path: Path, needed: set[str]) -> dict[str, list[tuple[str, int, str]]]:
     content = read_json(path)
-    if not isinstance(content, dict) or not content.get("train") or not content.get("test"):
+    if not isinstance(content, dict) or not all(map(content.get, needed)):
         raise InputError(
             f'{path} is no split file: expected {{"train": [[path, label, class name], ...], '
             '"val": [...], "test": [...]}'

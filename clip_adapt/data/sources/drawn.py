@@ -19,7 +19,6 @@ from types import ModuleType
 from typing import Annotated
 
 import joblib
-from tqdm import tqdm
 
 from clip_adapt.config.cards import SPLITS, DataCard
 from clip_adapt.config.values import Between
@@ -35,6 +34,7 @@ from clip_adapt.system.files import (
 )
 from clip_adapt.system.temporaries import make_prefix
 from clip_adapt.system.text.names import make_file_name
+from clip_adapt.system.text.progress import make_bar
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +143,7 @@ def _draw_jobs(
         for split, name, start, count in jobs
     )
     total = sum(count for *_, count in jobs)
-    with tqdm(total=total, desc="drawing", unit="img", disable=None) as bar:
+    with make_bar(total, "drawing") as bar:
         for done in parallel(tasks):
             bar.update(done)
 

@@ -1,25 +1,34 @@
 """Class folders: ``root/train/cat/1.jpg`` with train, val and test, or ``root/cat/1.jpg`` alone.
 
-A folder without splits is split by the content of its images, so the same images fall into the same
-splits on every machine, whatever their file names; copies of one image stay together.
+Below a class folder everything is read, however deep. A folder without splits is split by the
+content of its images, so the same images fall into the same splits on every machine, whatever their
+file names; copies of one image stay together.
 """
 
 from __future__ import annotations
 
+import functools
 import os
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from clip_adapt.config.cards import DataCard
 from clip_adapt.config.values import FilePath
-from clip_adapt.data.decoding import SUFFIXES
+from clip_adapt.data.folders import layout
+from clip_adapt.data.folders.layout import UNSPLIT, Layout, Walk
+from clip_adapt.data.folders.tree import look_into, walk_folder
+from clip_adapt.data.inventory import Inventory
 from clip_adapt.data.items import Context, Item, Splits
-from clip_adapt.data.splitting import SPLIT_NAMES, split_by_content
-from clip_adapt.errors import InputError
-from clip_adapt.system.reading import list_folder, make_path
+from clip_adapt.data.splitting import split_by_content
+from clip_adapt.data.task import read_name
+from clip_adapt.errors import InputError, nearest
+from clip_adapt.system.reading import make_path
 
 RECOGNISES = "a folder of class folders"
 ASKED_LAST = True  # any folder may be one
+SHOWN = 6  # classes or folders that one message names
 
 
 def recognises(path: Path) -> dict[str, Any] | None:
@@ -32,7 +41,7 @@ def read(
     context: Context,
     *,
     root: FilePath,
-    splits: dict[str, str] | None = None,
+    splits: dict[str, str] | Literal["auto"] | None = "auto",
 ) -> Splits:
     """Read a folder.
 
@@ -40,19 +49,30 @@ def read(
         card: its ``classes`` name the class folders to read, all when empty.
         context: where caches and data sets lie.
         root: the folder.
-        splits: which folder is which split, ``{train: train, test: val}``; None goes by the names.
+        splits: which folder is which split, ``{train: train, test: val}``; ``auto`` goes by the
+            names, None takes every folder for a class.
 
     Raises:
-        InputError: when it does not exist, is empty, has no class folders or one class only.
+        InputError: when it does not exist, is empty, has no class folders or one class only, when a
+            class has no image, or when it can be read in two ways.
     """
-    top = context.place(root) if splits else make_path(root)
+    top = context.place(root) if isinstance(splits, dict) else make_path(root)
     if not os.path.isdir(top):
         raise InputError(_describe_missing(card, top))
-    folders = _find_split_folders(top, splits)
-    if folders["train"] is None:
-        classes = _list_classes(top, card)
-        return split_by_content(classes, _list_items(top, classes), context, str(top))
-    return _read_splits(top, folders, card)
+    walk: Walk = functools.cache(walk_folder)
+    found = _lay_out(top, splits, walk, context.measures)
+    list_classes = _list_measured if context.measures else _list_classes
+    classes = list_classes(found, card, walk)
+    found = _match_classes(found, classes)
+    parts = {split: _list_items(part, classes, walk) for split, part in found.classes.items()}
+    seen = _take_stock(top, found, classes, walk)
+    if not found.is_split:
+        split = split_by_content(classes, parts[UNSPLIT], context, str(top))
+        return replace(split, inventory=seen)
+    if not context.measures:
+        _require_images(found, parts)
+        _refuse_unknown_classes(found, classes, card, walk)
+    return Splits.of(classes, {"train": [], "val": [], "test": [], **parts}, seen)
 
 
 def _describe_missing(card: DataCard, top: Path) -> str:
@@ -60,82 +80,163 @@ def _describe_missing(card: DataCard, top: Path) -> str:
     return f"{text}\n{card.get}" if card.get else text
 
 
-def _find_split_folders(top: Path, splits: dict[str, str] | None) -> dict[str, Path | None]:
+def _lay_out(
+    top: Path, splits: dict[str, str] | Literal["auto"] | None, walk: Walk, measures: bool
+) -> Layout:
     if splits is None:
-        return {split: _find_split_folder(top, split) for split in SPLIT_NAMES}
-    unknown = [key for key in splits if key not in SPLIT_NAMES]
-    if unknown or not {"train", "test"} <= splits.keys():
-        raise InputError(f"dataset.splits={splits}: expected {{train: FOLDER, test: FOLDER}}")
-    return {s: top / splits[s] if s in splits else None for s in SPLIT_NAMES}
+        return layout.lay_out_classes(top)
+    if isinstance(splits, dict):
+        return layout.lay_out_given(top, splits, measures)
+    return layout.find_layout(top, walk, measures)
 
 
-def _read_splits(top: Path, folders: dict[str, Path | None], card: DataCard) -> Splits:
-    train = folders["train"]
-    assert train is not None, "a folder without train is split by content"
-    if folders["test"] is None:
-        raise InputError(
-            f"{top} has a train folder and no test folder. Put the images to be tested on into "
-            f"{top / 'test'}, one folder a class; or point at {train} to have it split."
-        )
-    classes = _list_classes(train, card)
-    parts = {s: _list_items(f, classes) if f else [] for s, f in folders.items()}
-    for split in ("train", "test"):
-        if not parts[split]:
-            raise InputError(f"{folders[split]} holds no images in its class folders")
-    _refuse_unknown_classes(folders, classes, card)
-    return Splits(classes, parts["train"], parts["val"], parts["test"])
-
-
-def _find_split_folder(top: Path, split: str) -> Path | None:
-    return next((top / name for name in SPLIT_NAMES[split] if os.path.isdir(top / name)), None)
-
-
-def _list_classes(folder: Path, card: DataCard) -> list[str]:
-    found = sorted(p.name for p in list_folder(folder) if p.is_dir() and not p.name.startswith("."))
-    missing = [name for name in card.classes if name not in found]
+def _list_classes(found: Layout, card: DataCard, walk: Walk) -> list[str]:
+    # Those that are trained on.
+    split = "train" if found.is_split else UNSPLIT
+    holder, folders = found.holders[split], found.classes[split]
+    missing = [name for name in card.classes if name not in folders]
     if missing:
-        raise InputError(f"{folder} has no folder for the card's classes {', '.join(missing)}")
-    classes = [name for name in (card.classes or found) if _list_images(folder / name)]
+        raise InputError(f"{holder} has no folder for the card's classes {', '.join(missing)}")
+    names = list(card.classes or folders)
+    empty = [name for name in names if not walk(folders[name]).images]
+    classes = [name for name in names if name not in empty]
+    if empty:
+        _refuse_empty_classes(holder, {n: folders[n] for n in empty}, classes, walk)
     if not classes:
-        loose = len(_list_images(folder))
-        hint = f"{loose} images lie in it without a class folder" if loose else "it holds no images"
-        raise InputError(
-            f"{folder} has no classes: {hint}. Expected one folder a class, such as "
-            f"{folder / 'cat' / '1.jpg'} and {folder / 'dog' / '2.jpg'}."
-        )
+        raise InputError(_describe_empty(holder))
     if len(classes) == 1:
         raise InputError(
-            f"{folder} has one class with images, {classes[0]!r}: expected at least two to tell "
-            "apart, one folder each."
+            f"{holder} has one class with images, {classes[0]!r}: expected at least two to tell "
+            f"apart, one folder each.{_suggest_deeper(folders[classes[0]], walk)}"
         )
     return classes
 
 
-def _list_images(folder: Path) -> list[Path]:
-    return [
-        path
-        for path in list_folder(folder)
-        if path.suffix.lower() in SUFFIXES and path.name[0] != "." and os.path.isfile(path)
-    ]
+def _list_measured(found: Layout, card: DataCard, walk: Walk) -> list[str]:
+    # Whatever is there: the classes of any split.
+    every = {n: p for part in found.classes.values() for n, p in part.items() if walk(p).images}
+    classes = [name for name in (card.classes or sorted(every)) if name in every]
+    if not classes:
+        raise InputError(_describe_empty(next(iter(found.holders.values()))))
+    return classes
 
 
-def _list_items(folder: Path, classes: list[str]) -> list[Item]:
+def _refuse_empty_classes(
+    holder: Path, empty: dict[str, Path], classes: list[str], walk: Walk
+) -> None:
+    names = [f"{name} ({walk(path).describe_ignored()})" for name, path in empty.items()]
+    choice = f", or name the classes to read: dataset.classes='[{', '.join(classes)}]'"
+    raise InputError(
+        f"{holder} has class folders without an image that can be read: {_list_few(names, 20)}. "
+        f"Put images into them, or remove them{choice if len(classes) > 1 else ''}."
+    )
+
+
+def _describe_empty(folder: Path) -> str:
+    loose = len(look_into(folder).images)
+    hint = f"{loose} images lie in it without a class folder" if loose else "it holds no images"
+    return (
+        f"{folder} has no classes: {hint}. Expected one folder a class, such as "
+        f"{folder / 'cat' / '1.jpg'} and {folder / 'dog' / '2.jpg'}."
+    )
+
+
+def _suggest_deeper(folder: Path, walk: Walk) -> str:
+    if len(walk(folder).below) < 2:
+        return ""
+    return f" If the folders below it are the classes, point at it: dataset={folder}"
+
+
+def _match_classes(found: Layout, classes: list[str]) -> Layout:
+    # test/Cat is the class of train/cat, and a name from a Mac (NFD) that of one from elsewhere.
+    spelt = {read_name(name): name for name in classes}
+    matched: dict[str, dict[str, Path]] = {}
+    notes = list(found.notes)
+    for split, folders in found.classes.items():
+        part = matched[split] = {n: p for n, p in folders.items() if n in classes}
+        for name, path in folders.items():
+            same = spelt.get(read_name(name), name)
+            if name in classes or same in part:
+                part.setdefault(name, path)
+                continue
+            part[same] = path
+            notes += [f"{path} is read as the class {same}"] * (same != name)
+    return replace(found, classes=matched, notes=notes)
+
+
+def _list_items(folders: dict[str, Path], classes: list[str], walk: Walk) -> list[Item]:
     return [
         Item(str(path.absolute()), label)
         for label, name in enumerate(classes)
-        if os.path.isdir(folder / name)
-        for path in _list_images(folder / name)
+        if name in folders
+        for path in walk(folders[name]).images
     ]
 
 
-def _refuse_unknown_classes(
-    folders: dict[str, Path | None], classes: list[str], card: DataCard
-) -> None:
-    for folder in filter(None, folders.values()):
-        others = [p.name for p in list_folder(folder) if p.is_dir() and p.name not in classes]
-        others = [n for n in others if _list_images(folder / n)] if not card.classes else []
-        if others:
-            raise InputError(
-                f"{folder} has classes without training images: {', '.join(sorted(others))}. "
-                "Add training images, or remove these folders."
+def _require_images(found: Layout, parts: dict[str, list[Item]]) -> None:
+    for split in ("train", "test"):
+        if not parts[split]:
+            holder = found.holders[split]
+            loose = len(look_into(holder).images)
+            hint = (
+                f": {loose} images lie in it without one, so that nobody knows what they show. "
+                f"Point at {found.holders['train']} to have that split"
             )
+            raise InputError(
+                f"{holder} holds no images in its class folders{hint if loose else ''}"
+            )
+
+
+def _refuse_unknown_classes(found: Layout, classes: list[str], card: DataCard, walk: Walk) -> None:
+    for split, folders in found.classes.items():
+        others = [n for n, p in folders.items() if n not in classes and walk(p).images]
+        if others and not card.classes:
+            raise InputError(
+                f"{found.holders[split]} has classes without training images: {', '.join(others)}"
+                f"{nearest(others[0], classes)} Add training images, or remove these folders."
+            )
+
+
+def _take_stock(top: Path, found: Layout, classes: list[str], walk: Walk) -> Inventory:
+    parents = [path.parent for part in found.classes.values() for path in part.values()]
+    holders = list(dict.fromkeys([top, *found.holders.values(), *parents]))
+    ignored = sum((look_into(folder).ignored for folder in holders), Counter[str]())
+    used = [folders[n] for folders in found.classes.values() for n in classes if n in folders]
+    ignored += sum((walk(path).ignored for path in used), Counter[str]())
+    notes = [*found.notes, *_note_deeper(found, classes, walk)]
+    for folder in holders:
+        loose = len(look_into(folder).images)
+        notes += [
+            f"{loose} images lie in {folder} beside the class folders and are not used: they have "
+            "no class"
+        ] * bool(loose)
+    return Inventory(ignored=dict(ignored), notes=(*notes, *_note_unnamed(found, classes, walk)))
+
+
+def _note_deeper(found: Layout, classes: list[str], walk: Walk) -> list[str]:
+    below: dict[str, list[str]] = {}
+    for folders in found.classes.values():
+        for name in classes:
+            if name in folders:
+                below.setdefault(name, []).extend(walk(folders[name]).below)
+    deep = {name: sorted(set(names)) for name, names in below.items() if names}
+    words = [f"{name} ({_list_few(names, 3)})" for name, names in deep.items()]
+    return [
+        f"images in folders below a class are read as images of that class: "
+        f"{_list_few(words, SHOWN)}"
+    ] * bool(words)
+
+
+def _note_unnamed(found: Layout, classes: list[str], walk: Walk) -> list[str]:
+    # With dataset.classes a user chooses; what he did not choose is said all the same.
+    counts: Counter[str] = Counter()
+    for folders in found.classes.values():
+        for name, path in folders.items():
+            counts[name] += 0 if name in classes else len(walk(path).images)
+    left = [f"{name} ({count} images)" for name, count in counts.items() if count]
+    return [f"not used, because the classes were named: {_list_few(left, SHOWN)}"] * bool(left)
+
+
+def _list_few(words: list[str], most: int) -> str:
+    rest = [f"and {len(words) - most} more"] if len(words) > most else []
+    return ", ".join([*words[:most], *rest])

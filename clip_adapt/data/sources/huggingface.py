@@ -51,7 +51,7 @@ def read(
         InputError: when the library or the data set is missing, or a column is not what it should.
     """
     found = _load(repo, config, revision, context)
-    chosen = _choose_splits(found, splits, repo)
+    chosen = _choose_splits(found, splits, repo, context.measures)
     first = next(iter(chosen.values()))
     _require_columns(first, image, label, repo)
     classes = _list_classes(chosen, label)
@@ -62,7 +62,7 @@ def read(
     prints = " ".join(str(each._fingerprint) for each in chosen.values())
     total = sum(len(each) for each in chosen.values())
     made = unpack_images(context, card.name, prints, classes, rows, total)
-    if len(chosen) > 1:
+    if len(chosen) > 1 or "train" not in chosen:
         return made
     items = sorted(made.train, key=lambda item: (item.label, item.path))
     return split_by_content(classes, items, context, repo)
@@ -90,17 +90,20 @@ def _load(repo: str, config: str | None, revision: str | None, context: Context)
         raise InputError(f"{repo} cannot be loaded: {reason}{remedy}") from error
 
 
-def _choose_splits(found: Any, splits: dict[str, str] | None, repo: str) -> dict[str, Any]:
+def _choose_splits(
+    found: Any, splits: dict[str, str] | None, repo: str, measures: bool
+) -> dict[str, Any]:
     # In the order train, val, test; one split alone is called train.
     there = dict(found) if isinstance(found, dict) else {"train": found}
     if splits is None:
         names = {s: n for s in SPLITS for n in reversed(SPLIT_NAMES[s]) if n in there}
-        if "test" not in names and len(names) == 2:
+        if "test" not in names and len(names) == 2 and not measures:
             raise InputError(
                 f"{repo} has the splits {', '.join(there)}. Say which one is tested on: "
                 "dataset.splits={train: train, test: validation}"
             )
-        names = names if "test" in names else {"train": next(iter(there))}
+        known = "test" in names or (measures and len(there) > 1)
+        names = names if known else {"train": next(iter(there))}
     else:
         names = dict(splits)
     for split, name in names.items():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def read(
         )
     subset = _read_subset(path, key)
     base = catalog.find_dataset(of)
-    pools = find_source(base.source).read(base, context)
+    pools = find_source(base.source).read(base, replace(context, measures=False))
     names = [base.names_of(stored)[0] for stored in pools.classes]
     finder = _Finder(path, pools, context, names)
     train = finder.find_all(subset["train"], "train")

@@ -5,14 +5,19 @@ Where there are any, also split and group (patient, site). Only ``objective=cont
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
 from dataclasses import replace
-from typing import TypeVar
 
 from clip_adapt.config.cards import SPLITS, DataCard
-from clip_adapt.config.values import FilePath
+from clip_adapt.config.values import AUTO, FilePath
 from clip_adapt.data.items import Context, Item, Splits
-from clip_adapt.data.sources._columns import RECOGNISES, ImageTable, open_table, recognise_table
+from clip_adapt.data.sources._columns import MISSING
+from clip_adapt.data.sources._image_table import (
+    RECOGNISES,
+    ImageTable,
+    open_table,
+    recognise_table,
+)
 from clip_adapt.data.sources._table import Row
 from clip_adapt.data.splitting import split_by_content
 from clip_adapt.errors import InputError
@@ -21,8 +26,6 @@ __all__ = ["GIVES", "RECOGNISES", "Caption", "read", "recognises"]
 
 GIVES = "captions"
 recognises = recognise_table
-
-T = TypeVar("T")
 
 
 class Caption(str):
@@ -47,8 +50,8 @@ def read(
     root: FilePath | None = None,
     image: str | None = None,
     caption: str | None = None,
-    split: str | None = None,
-    group: str | None = None,
+    split: str | None = AUTO,
+    group: str | None = AUTO,
     delimiter: str | None = None,
     encoding: str = "utf-8-sig",
 ) -> Splits:
@@ -61,8 +64,10 @@ def read(
         root: folder that the paths are relative to; None is the table's own.
         image: column of the paths; None takes the first usual name (``image``, ``path``, ...).
         caption: column of the captions; None as above (``caption``, ``text``, ...).
-        split: column of train, val and test; None as above, and splits by content without one.
-        group: column of what must stay in one split; None as above (``group``, ``patient``, ...).
+        split: column of train, val and test; ``auto`` as above, and splits by content without one;
+            None uses no column.
+        group: column of what must stay in one split; ``auto`` as above (``patient``, ``subject``,
+            ``lesion_id``, ``site``, ...); None uses no column.
         delimiter: None takes the most frequent of , ; | and tab in the first line.
         encoding: of the file.
 
@@ -71,41 +76,23 @@ def read(
     """
     given = {"image": image, "caption": caption, "split": split, "group": group}
     table = open_table(context, file, root, given, delimiter, encoding)
-    _refuse_empty(table)
-    by_path = _group_by_path(table)
-    table.refuse_missing({path: rows[0].line for path, rows in by_path.items()})
-    items = {path: _make_item(table, path, rows) for path, rows in by_path.items()}
+    table.refuse_empty("caption", MISSING, "Write what the images show")
+    by_path = table.group_by_path()
+    items = [_make_item(table, path, rows) for path, rows in by_path.items()]
+    notes = _note_captions(table, items)
     if not table.is_split:
-        made = split_by_content([""], list(items.values()), context, str(table.path))
-        return replace(made, classes=[])
+        made = split_by_content([""], items, context, str(table.path))
+        return replace(made, classes=[], inventory=table.take_inventory(*notes))
     parts: dict[str, list[Item]] = {name: [] for name in SPLITS}
-    for path, rows in by_path.items():
-        parts[_read_only(table, rows, "split", table.read_split)].append(items[path])
-    table.require_splits(parts)
-    return Splits.of([], parts)
-
-
-def _refuse_empty(table: ImageTable) -> None:
-    column = table.columns["caption"] or ""
-    empty = [str(row.line) for row in table.rows if not row[column].strip()]
-    if empty:
-        shown = ", ".join(empty[:20]) + (f" and {len(empty) - 20} more" if len(empty) > 20 else "")
-        raise InputError(
-            f"{table.path}: {column} is empty in {len(empty)} rows (lines {shown}). Write what the "
-            "images show, or take these rows out."
-        )
-
-
-def _group_by_path(table: ImageTable) -> dict[str, list[Row]]:
-    found: dict[str, list[Row]] = {}
-    for row in table.rows:
-        found.setdefault(table.read_path(row), []).append(row)
-    return found
+    for item in items:
+        parts[table.read_only_split(by_path[item.path])].append(item)
+    if not context.measures:
+        table.require_splits(parts)
+    return Splits.of([], parts, table.take_inventory(*notes))
 
 
 def _make_item(table: ImageTable, path: str, rows: list[Row]) -> Item:
-    group = _read_only(table, rows, "group", table.read_group) if table.columns["group"] else None
-    return Item(path, 0, group, _list_captions(table, rows))
+    return Item(path, 0, table.read_only_group(rows), _list_captions(table, rows))
 
 
 def _list_captions(table: ImageTable, rows: list[Row]) -> tuple[Caption, ...]:
@@ -116,14 +103,19 @@ def _list_captions(table: ImageTable, rows: list[Row]) -> tuple[Caption, ...]:
     return tuple(Caption(text, line) for text, line in first.items())
 
 
-def _read_only(table: ImageTable, rows: list[Row], kind: str, read: Callable[[Row], T]) -> T:
-    # What all rows of one image say.
-    first = read(rows[0])
-    for row in rows[1:]:
-        if read(row) != first:
-            column = table.columns[kind] or ""
-            raise InputError(
-                f"{table.path}: the rows of one image differ in {column}, lines {rows[0].line} "
-                f"({rows[0][column]!r}) and {row.line} ({row[column]!r})"
-            )
-    return first
+def _note_captions(table: ImageTable, items: list[Item]) -> list[str]:
+    owners = Counter(str(text) for item in items for text in item.captions)
+    shared = {text: count for text, count in owners.items() if count > 1}
+    if len(owners) < 2 and len(items) > 1:
+        raise InputError(
+            f"{table.path}: all {len(items)} images have the caption {next(iter(owners))[:100]!r}, "
+            "and nothing tells them apart. Write what each shows."
+        )
+    if not shared:
+        return []
+    images = sum(any(text in shared for text in item.captions) for item in items)
+    most = max(shared, key=shared.__getitem__)
+    return [
+        f"{images} of {len(items)} images share a caption with another; the most common, "
+        f"{most[:60]!r}, stands at {shared[most]}"
+    ]

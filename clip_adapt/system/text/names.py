@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 
 from clip_adapt.system.text.showing import is_plain
 
+_NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?")
 LONGEST = 200  # bytes; file systems take 255, and something may be put behind
 
 
@@ -21,6 +23,15 @@ def find_name_problem(text: str) -> str | None:
     if len(text.encode()) > LONGEST:
         return f"it is longer than {LONGEST} bytes"
     return None
+
+
+def sort_names(names: Iterable[str]) -> list[str]:
+    """Return names by their value where all are numbers, 9 before 10, and as text otherwise.
+
+    Digits of other kinds (a circled one, a superscript) are text.
+    """
+    found = sorted(names)
+    return sorted(found, key=float) if all(map(_NUMBER.fullmatch, found)) else found
 
 
 def make_file_name(text: str) -> str:
