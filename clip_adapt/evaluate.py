@@ -1,4 +1,4 @@
-"""python -m clip_adapt.evaluate: one delta or several on the test split of a data set."""
+"""python -m clip_adapt.evaluate: one delta or several on the images of a data set."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 
 from clip_adapt import cli
 from clip_adapt.cli import tables, words
+from clip_adapt.config.given import nest
 from clip_adapt.errors import InputError
 
 
@@ -13,18 +14,21 @@ def read_schema() -> words.Schema:
     """Return the options."""
     from clip_adapt.runs.deltas import measure_deltas
 
-    return words.make_schema(measure_deltas, json=(bool, False))
+    return words.make_schema(measure_deltas, without=("dataset_options",), json=(bool, False))
 
 
 def main(argv: list[str]) -> int:
     """Run the command line; see ``--help``."""
     from clip_adapt.runs.deltas import measure_deltas
 
-    adapters, options = words.read_words(argv, read_schema())
+    adapters, given = words.split_words(argv)
+    own = {key: given.pop(key) for key in list(given) if key.startswith("dataset.")}
+    options = words.require_valid(given, read_schema())
     if not adapters:
         raise InputError("expected a delta (a folder adapter/), or several")
     as_json = options.pop("json")
-    tables.show_measured(measure_deltas(adapters, **options), as_json)
+    of_data = nest(own)["dataset"]
+    tables.show_measured(measure_deltas(adapters, **options, dataset_options=of_data), as_json)
     return 0
 
 

@@ -23,7 +23,7 @@ def main(argv: list[str]) -> int:
             tables.show_config(config, choose_folder(config))
         classifier = run(config)
         if is_main():
-            tables.show_run(classifier)
+            tables.show_run(classifier, config.method.file)
     return 0
 
 

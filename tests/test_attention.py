@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 from functools import partial
 
@@ -76,7 +77,6 @@ FORMS = {
     ),
     "resnet pooling": (lambda: AttentionPool2d(4, 32, 4, 24), (MAP,)),
     "timm": (lambda: Attention(32, 4, qkv_bias=True, qk_norm=True, norm_layer=NORM), (X,)),
-    "timm gated": (lambda: Attention(32, 4, gated=True, scale_norm=True, norm_layer=NORM), (X,)),
     "timm rotary": (lambda: AttentionRope(32, 4), (X, tokens(16, 16))),
     "timm EVA": (lambda: EvaAttention(32, 4, norm_layer=NORM), (X, tokens(16, 16))),
     "timm EVA, separate": (lambda: EvaAttention(32, 4, qkv_fused=False, norm_layer=NORM), (X,)),
@@ -85,6 +85,9 @@ FORMS = {
     "timm relative": (lambda: RelPosAttention(32, 4, rel_pos_cls=WINDOW), (tokens(2, 16, 32),)),
     "timm pooling": (lambda: AttentionPoolLatent(32, num_heads=4, norm_layer=NORM), (X,)),
 }
+if "gated" in inspect.signature(Attention).parameters:  # since timm 1.0.28
+    gated = partial(Attention, 32, 4, gated=True, scale_norm=True, norm_layer=NORM)
+    FORMS["timm gated"] = (gated, (X,))
 
 
 @pytest.fixture(params=FORMS)

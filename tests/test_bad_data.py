@@ -338,24 +338,43 @@ def test_a_subset_of_nothing(tmp_path, refusal):
     ("name", "content", "expected"),
     [
         ("pathmnist.npz", b"no archive", "is damaged, or no file of MedMNIST: File is not a zip"),
-        ("other.npz", {"x": np.zeros(3)}, "is damaged, or no file of MedMNIST: "),
-        ("pathmnist.npz", {"labels": [[1, 0]]}, "a set with several labels an image cannot be "),
-        ("pathmnist.npz", {"images": np.float32}, "images of float32 (2, 4, 4) cannot be read: "),
+        ("pathmnist.npz", {"labels": [[1, 0]]}, ": a set with several labels an image cannot be "),
+        ("pathmnist.npz", {"images": np.float32}, ": images of float32 (2, 4, 4) cannot be read: "),
         ("breastmnist.npz", {"labels": [0, 0]}, "has the labels 0 to 0, not '1'"),
+        ("a.npz", {"shape": (28, 27, 26)}, ": train_images holds volumes (28 x 27 x 26), which "),
+        ("a.npz", {"shape": (9, 9, 9, 3)}, ": train_images holds volumes (9 x 9 x 9), which "),
+        ("a.npz", {"shape": (3, 9, 9)}, ": images of uint8 (2, 3, 9, 9) cannot be read: expected "),
+        ("a.npz", {"shape": (9,)}, ": images of uint8 (2, 9) cannot be read: expected uint8 (N, H"),
+        ("a.npz", {"shape": (0, 9)}, ": images of uint8 (2, 0, 9) cannot be read: expected uint8"),
+        ("a.npz", {"images": object}, ": images of Python objects (2, 4, 4) cannot be read: "),
+        ("a.npz", {"labels": ["a", "b"]}, ": train_labels holds text of the shape (2,): expected "),
+        ("a.npz", {"labels": [0.0, 1.0]}, ": train_labels holds float64 of the shape (2,): expect"),
+        ("a.npz", {"labels": [{}, None]}, ": train_labels holds Python objects of the shape (2,)"),
+        ("a.npz", {"labels": [-1, 1]}, ": train_labels holds -1: expected whole numbers from 0."),
+        ("a.npz", {"labels": [0, 10**12]}, "has 6 images and labels up to 1000000000000: a class"),
+        ("a.npz", {"labels": [0, 1, 1]}, ": train_images holds 2 images, train_labels 3 labels"),
     ],
 )
 def test_a_bad_medmnist_file(tmp_path, refusal, name, content, expected):
+    path = tmp_path / name
     if isinstance(content, bytes):
-        (tmp_path / name).write_bytes(content)
+        path.write_bytes(content)
     else:
-        kind = content.pop("images", np.uint8)
-        labels = np.array(content.pop("labels", np.arange(2) if "path" not in name else range(9)))
-        labels = labels.astype(np.uint8)
-        for split in () if content else ("train", "val", "test"):
-            content[f"{split}_images"] = np.zeros((2, 4, 4), dtype=kind)
-            content[f"{split}_labels"] = labels
-        np.savez(tmp_path / name, **content)
-    assert expected in refusal(tmp_path / name)
+        labels = np.array(content.get("labels", np.arange(9) if "path" in name else [0, 1]))
+        images = np.zeros((2, *content.get("shape", (4, 4))), dtype=content.get("images", np.uint8))
+        arrays = {f"{s}_images": images for s in ("train", "val", "test")}
+        np.savez(path, **arrays, **{f"{s}_labels": labels for s in ("train", "val", "test")})
+    message = refusal(path)
+    assert message.startswith(f"{path}") and expected in message and "\n" not in message
+
+
+def test_an_npz_of_something_else(tmp_path, refusal):
+    np.savez(tmp_path / "mnist_64.npz", x_train=np.zeros(3), y_train=np.zeros(3))
+    assert refusal(tmp_path / "mnist_64.npz") == (
+        f"{tmp_path / 'mnist_64.npz'} is no file of MedMNIST: it has no train_images, "
+        "train_labels, val_images, val_labels, test_images, test_labels, but x_train, y_train. "
+        "Write the images as files, one folder a class."
+    )
 
 
 def test_a_run_on_a_bad_table_leaves_nothing(train_tiny, place, tmp_path):

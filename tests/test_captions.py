@@ -28,6 +28,7 @@ from clip_adapt.data.task import Task
 from clip_adapt.errors import InputError
 from clip_adapt.evaluation import retrieval
 from clip_adapt.method.contract import Method
+from clip_adapt.objectives import Data
 from clip_adapt.runs.configuration import compose
 from clip_adapt.system.files import locate_resource
 from clip_adapt.training import contrastive
@@ -294,6 +295,9 @@ def test_groups_stay_in_one_split(pairs):
         ("4.png,picture 4,train", "../4.png,picture 4,train", "line 11: '../4.png' leaves"),
         ("picture 4,train", "picture 4,trian", "did you mean 'train'?"),
         (",test", ",val", "has no rows of the split test"),
+        ("picture 4,", "NaN,", "caption is empty (NaN) in 1 rows (lines 11)"),
+        ("picture 4,", "None,", "caption is empty (None) in 1 rows (lines 11)"),
+        ("image,caption,split", "image,caption,set", ""),
     ],
 )
 def test_a_table_that_cannot_be_used(pairs, old, new, message):
@@ -301,7 +305,83 @@ def test_a_table_that_cannot_be_used(pairs, old, new, message):
     changed = text.replace(old, new) if old == ",test" else text.replace(old, new, 1)
     assert changed != text
     pairs.write_text(changed)
-    assert message in refused(pairs)
+    if message:
+        assert message in refused(pairs)
+    else:
+        assert load(pairs).inventory.columns["split"] == "set"
+
+
+def write_captions(pairs, *captions, split=("train", "train", "test")):
+    """Write a table of the pictures with these captions, one a picture."""
+    rows = [f"{i}.png,{text},{split[i % len(split)]}" for i, text in enumerate(captions)]
+    pairs.write_text("\n".join(["image,caption,split", *rows]) + "\n")
+    return pairs
+
+
+def test_one_caption_for_all_images_is_refused(pairs):
+    write_captions(pairs, *["a fundus  photograph"] * 9)
+    assert refused(pairs) == (
+        f"{pairs}: all 9 images have the caption 'a fundus photograph', and nothing tells them "
+        "apart. Write what each shows."
+    )
+
+
+def test_captions_of_several_images_are_counted(pairs):
+    write_captions(pairs, "a", "b", "a", "c", "c", "a", "d", "e", "f")
+    assert load(pairs).inventory.notes == (
+        "5 of 9 images share a caption with another; the most common, 'a', stands at 3",
+    )
+    assert load(pairs).inventory.columns == {
+        "image": "image", "caption": "caption", "split": "split", "group": None,
+    }  # fmt: skip
+    write_captions(pairs, *"abcdefghi")
+    assert load(pairs).inventory.notes == ()
+
+
+def test_rows_of_an_image_repeat_its_path_and_no_group(pairs):
+    lines = pairs.read_text().splitlines()
+    rows = [f"{line.rsplit(',', 1)[0]},{i // 2}" for i, line in enumerate(lines[1:])]
+    pairs.write_text("\n".join(["image,caption,patient", *rows]))
+    (note, _) = load(pairs).inventory.notes
+    assert note == (
+        "the column 'patient' is not used as the group: it is another one for every image"
+    )
+
+
+def draw(pairs, **given):
+    config = compose({"method": "lora", "objective": "contrastive", "dataset": str(pairs), **given})
+    dataset = load(pairs)
+    return config.objective.draw(config.options, Data(dataset, dataset)).support.notes
+
+
+def test_batches_in_which_a_caption_has_no_other_beside_it(pairs):
+    message = problems(dataset=str(pairs), batch_size=1)
+    assert message.startswith("batch_size=1 cannot be used with objective=contrastive: a caption ")
+    assert "Give at least 2" in message
+    write_captions(pairs, *"abcdefghijklmno", split=("train", "train", "train", "test", "test"))
+    assert draw(pairs, batch_size=4, drop_last=True) == draw(pairs, batch_size=3) == []
+    assert draw(pairs, batch_size=4, drop_last=False) == [
+        "the last batch of every epoch holds one image with its caption, which teaches nothing: "
+        "drop_last=true leaves it out"
+    ]
+    assert draw(pairs) == [
+        "9 training images are fewer than batch_size=128: a batch holds all of them"
+    ]
+
+
+def test_one_caption_in_a_split_is_refused(pairs):
+    for split, captions in (("test", "abxcdxefx"), ("train", "xxaxxbxxc")):
+        with pytest.raises(InputError) as caught:
+            draw(write_captions(pairs, *captions))
+        count = captions.count("x")
+        assert str(caught.value) == (
+            f"all {count} images of the {split} split have the caption 'x', and nothing tells them "
+            "apart. Write what each shows."
+        )
+    alone = write_captions(pairs, *"abcdef", split=["train"] * 5 + ["test"])
+    assert draw(alone, batch_size=4) == [
+        "there is one test image: its captions are found whatever is learned"
+    ]
 
 
 def problems(**given):
@@ -414,6 +494,7 @@ def test_a_run_on_captions(train_pairs, pairs, tmp_path, everything_in, run_cli)
     assert everything_in(folder) == [
         "adapter/README.md",
         "adapter/adapter.safetensors",
+        "adapter/images_seen.safetensors",
         "config.yaml",
         "images.jsonl",
         "metrics.json",
@@ -481,6 +562,9 @@ def test_evaluate_measures_retrieval_as_the_run_did(train_pairs, pairs, animals,
     assert code == 0, err
     result = json.loads(out)
     assert (result["test"], result["n_texts"]) == (written["test"], written["n_texts"])
+    other = write_captions(pairs, *"xyxyx", split=("test", "train"))
+    code, _, err = run_cli("evaluate", "model=tiny.yaml", "out/adapter", f"dataset={other}")
+    assert code == 2 and "all 3 images of the test split have the caption 'x'" in err
     code, _, err = run_cli("evaluate", "model=tiny.yaml", "out/adapter", f"dataset={animals}")
     assert code == 2 and "add classes=dataset" in err
     code, out, err = run_cli(

@@ -72,6 +72,7 @@ def test_a_run_writes_every_file_and_no_other(trained, everything_in):
     assert sorted(set(found) - set(events)) == [
         "adapter/README.md",
         "adapter/adapter.safetensors",
+        "adapter/images_seen.safetensors",
         "config.yaml",
         "images.jsonl",
         "metrics.json",
@@ -102,7 +103,8 @@ def test_the_metrics_of_a_run(trained):
     assert metrics["peak_memory_bytes"] > 1e6
     assert metrics["n_test"] == 18
     assert metrics["n_support"] == 6
-    assert metrics["notes"] == []
+    (note,) = metrics["notes"]  # two epochs of a tiny CLIP
+    assert note.startswith("this ends below zero-shot: accuracy ") and "method=auto" in note
     assert metrics["versions"]["torch"] == torch.__version__.split("+")[0]
     assert {"clip-adapt", "open_clip_torch", "peft", "accelerate"} <= set(metrics["versions"])
 
@@ -173,7 +175,7 @@ def test_what_a_run_prints(trained):
         "64 trainable parameters",
         "saved: out/adapter",
         "page:  out/report.html",
-        "try:   python -m clip_adapt.predict out/adapter IMAGE top_k=3",
+        "try:   python -m clip_adapt.predict out/adapter /",
     ):
         assert part in out
 
@@ -205,8 +207,10 @@ def test_evaluation_repeats_the_metrics_of_the_run(trained, run_cli, animals, tm
     result = json.loads(out)
     metrics = json.loads((folder / "metrics.json").read_text())
     assert {"test", "zero_shot", "difference", "per_class", "n_test"} <= set(result)
-    assert result == {key: metrics[key] for key in result}
-    assert json.loads((tmp_path / "again/metrics.json").read_text()) == result
+    images = {"split": "test", "found": 18, "measured": 18, "left_out": {}}
+    assert result.pop("notes") == []  # what a run ends with is advice to who trains
+    assert result == {key: metrics[key] for key in result if key != "images"} | {"images": images}
+    assert json.loads((tmp_path / "again/metrics.json").read_text()) == {**result, "notes": []}
     assert rows_of(tmp_path / "again/predictions.csv") == rows_of(folder / "predictions.csv")
     code, out, _ = run_cli(*words)
     assert code == 0
@@ -375,7 +379,7 @@ def test_the_dispatcher_without_a_verb_and_with_help(capsys):
     assert cli.main(["--help"]) == 0
     assert capsys.readouterr().out == bare
     for verb, meaning in cli.VERBS.items():
-        assert f"  {verb:<10}{meaning}" in bare.splitlines()
+        assert f"  {verb:<12}{meaning}" in bare.splitlines()
 
 
 def test_the_dispatcher_with_an_unknown_verb(capsys):

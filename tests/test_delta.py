@@ -41,7 +41,7 @@ def test_the_file_describes_itself(tmp_path, tiny_backbone):
     save(tmp_path / "a", tiny_backbone, n_ctx=4, position="front")
     header, tensors = delta.read(tmp_path / "a" / delta.FILE)
     assert list(tensors) == ["ctx"] and tensors["ctx"].shape == (4, 32)
-    assert header.format == 2
+    assert header.format == 3
     options = {"n_ctx": 4, "ctx_init": None, "csc": False, "position": "front"}
     assert header.method == {"name": "coop", "options": options}
     assert header.backbone["fingerprint"] == tiny_backbone.fingerprint
@@ -128,8 +128,8 @@ def test_a_truncated_file_is_refused(tmp_path, tiny_backbone, keep):
 
 def test_a_newer_format_is_refused(tmp_path, tiny_backbone):
     save(tmp_path / "a", tiny_backbone, n_ctx=4)
-    rewrite(tmp_path / "a", change_header=lambda h: h | {"format": 3, "new": {}})
-    with pytest.raises(InputError, match=r"has format 3.*reads up to 2.*pip install -U clip-adapt"):
+    rewrite(tmp_path / "a", change_header=lambda h: h | {"format": 4, "new": {}})
+    with pytest.raises(InputError, match=r"has format 4.*reads up to 3.*pip install -U clip-adapt"):
         clip_adapt.load(tmp_path / "a", backbone=tiny_backbone)
 
 

@@ -86,6 +86,8 @@ WRONG = {
     "guard": (5, -0.25, "0", None, {}),
     "dataset": (None, 3, ["toy"]),
     "support_sha256": (None, 1),
+    "seen_sha256": (None, 1),
+    "stored": ([], {"c1": 1}, "cat"),
     "versions": ([], {"torch": 2}, "2.15"),
     "metrics": ([], {"test": 1}, {"test": {"accuracy": "high"}}, {"test": {"a": {"value": "1"}}}),
     "method": (..., None, "coop", [], {}),
@@ -185,6 +187,6 @@ def test_a_delta_that_lost_its_digest_is_not_taken_for_an_old_one(saved, tiny_ba
         metadata = opened.metadata()
     digest = metadata.pop("sha256")
     save_file(load_file(saved), saved, metadata)
-    assert "is damaged: its format is 2, and its metadata holds" in refuse(saved, tiny_backbone)
+    assert "is damaged: its format is 3, and its metadata holds" in refuse(saved, tiny_backbone)
     make_old(saved, shb256=digest)
     assert "is damaged: its format is 1, and its metadata holds" in refuse(saved, tiny_backbone)

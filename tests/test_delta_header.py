@@ -60,8 +60,8 @@ def test_a_header_that_cannot_be_read_is_refused(saved, tiny_backbone, change, r
 
 
 def test_a_newer_delta_that_names_no_versions_is_said_to_be_newer(saved, tiny_backbone):
-    rewrite_delta(saved, with_fields(format=3, versions=None))
-    with pytest.raises(InputError, match=r"format 3, made by clip_adapt of a newer version; this"):
+    rewrite_delta(saved, with_fields(format=4, versions=None))
+    with pytest.raises(InputError, match=r"format 4, made by clip_adapt of a newer version; this"):
         delta.load(saved, backbone=tiny_backbone)
 
 

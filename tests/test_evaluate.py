@@ -190,7 +190,8 @@ def test_a_test_split_of_nothing_that_can_be_read(deltas, run_cli, make_folder, 
     code, _, err = run_cli(*words, "on_bad_image=skip", "output=no")
     assert (code, err) == (
         2,
-        "error: the test split of bad is empty: there is nothing to measure\n",
+        "error: no image of bad is left to measure on: of 6 images 6 were not readable. Give "
+        "images that the delta has not seen.\n",
     )
     assert not (tmp_path / "no").exists()
     code, _, err = run_cli(*words)

@@ -4,6 +4,7 @@ import pytest
 
 from clip_adapt.config.values import TypedText
 from clip_adapt.errors import InputError
+from clip_adapt.runs import finished
 from clip_adapt.sweeps import grid
 
 
@@ -98,9 +99,9 @@ def test_differences_name_what_changed_and_leave_out_what_changes_no_number(expa
     before.folder.mkdir(parents=True)
     (before.folder / "config.yaml").write_text(before.config.to_yaml())
     _, (same,) = expand("method=coop", "method.n_ctx=2", "cache=false", "report=false", output="h")
-    assert grid.find_differences(same.config, before.folder) == []
+    assert finished.find_differences(same.config, before.folder) == []
     _, (other,) = expand("method=coop", "method.n_ctx=4", "lr=0.5", "epochs={1: 7}", output="here")
-    assert grid.find_differences(other.config, before.folder) == [
+    assert finished.find_differences(other.config, before.folder) == [
         "epochs.1: 50, now 7",
         "epochs.16: 200, now nothing",
         "epochs.2: 100, now nothing",

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tarfile
+import tomllib
 import venv
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -27,16 +32,21 @@ def run(words, cwd, **env):
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """The wheel, built from a copy of the checkout without the network."""
-    folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"
+def built(tmp_path_factory):
+    """A folder with the wheel and the source distribution, built without the network."""
+    folder = tmp_path_factory.mktemp("built")
+    source = tmp_path_factory.mktemp("checkout") / "source"
     ignored = shutil.ignore_patterns(".git", "*.egg-info", "build", ".venv", "__pycache__")
     shutil.copytree(ROOT, source, ignore=ignored)
-    words = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, source]
-    done = run(words, folder)
+    kinds = ["--wheel", "--sdist", "--no-isolation"]
+    done = run([sys.executable, "-m", "build", *kinds, "--outdir", folder, source], folder)
     assert done.returncode == 0, done.stderr[-3000:]
-    return next(folder.glob("*.whl"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(built):
+    return next(built.glob("*.whl"))
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +126,65 @@ def test_a_bare_clone_runs_without_an_install(tmp_path):
     assert done.stdout.strip() == str(clone / "methods" / "coop.py"), done.stderr
     done = run([sys.executable, "-m", "clip_adapt.train", "--help"], clone)
     assert "coop" in done.stdout and done.returncode == 0
+
+
+def read_project():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def name_packages(requirements):
+    """Return the packages of requirement lines, in the spelling that tells them apart."""
+    names = (re.match(r"[\w.-]+", line).group() for line in requirements)
+    return {re.sub(r"[-_.]+", "-", name).lower() for name in names}
+
+
+def list_imports(path):
+    """Yield every module that a file imports, and whether it does so when it is first needed."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    inner = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Try)
+    late = {id(n) for t in ast.walk(tree) if isinstance(t, inner) for n in ast.walk(t)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names = [node.module]
+        else:
+            continue
+        yield from ((name.partition(".")[0], id(node) in late) for name in names)
+
+
+def test_what_is_imported_is_declared():
+    project = read_project()
+    needed = name_packages(project["dependencies"])
+    optional = project["optional-dependencies"]
+    users = [line for name in optional.keys() - {"test", "docs"} for line in optional[name]]
+    extras = name_packages(users)
+    brought_by = metadata.packages_distributions()
+    brought_by |= {m: [m] for m in ("datasets", "medmnist", "pydicom", "pillow_heif", "pyarrow")}
+    ours = {"clip_adapt", *sys.stdlib_module_names}
+    undeclared = set()
+    for path in [*(ROOT / "clip_adapt").rglob("*.py"), *(ROOT / "methods").rglob("*.py")]:
+        for module, late in list_imports(path):
+            packages = name_packages(brought_by.get(module, [module]))
+            declared = needed | extras if late else needed
+            if module not in ours and not packages & declared:
+                undeclared.add(f"{path.relative_to(ROOT)}: {module}")
+    assert sorted(undeclared) == []
+
+
+def test_what_a_source_distribution_holds(built):
+    with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    kept = ["README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "SECURITY.md", ".ci/run"]
+    kept += ["docs/data.md", "tests/conftest.py", "benchmarks/RESULTS.md", "tools/net.py"]
+    kept += ["methods/coop.py", "datasets/eyes.yaml", "clip_adapt/lite/lite.safetensors"]
+    assert sorted(set(kept) - names) == []
+    assert not [name for name in names if "__pycache__" in name or name.startswith("runs/")]
+
+
+def test_a_package_index_would_take_both(built):
+    done = run([sys.executable, "-m", "twine", "check", "--strict", *built.iterdir()], built)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_engine_names_no_method_and_no_data_set():

@@ -13,12 +13,11 @@ import pytest
 from clip_adapt.adapted import delta
 from clip_adapt.errors import InputError
 from clip_adapt.objectives.classify import Classify
-from clip_adapt.runs import folder as folders
 from clip_adapt.runs import record, replacement
 from clip_adapt.runs import run as runs
 from clip_adapt.runs.configuration import Config
+from clip_adapt.runs.finished import is_finished, repair_folder
 from clip_adapt.runs.pages import write_pages
-from clip_adapt.sweeps.grid import is_finished
 from clip_adapt.system.clock import Clock
 from clip_adapt.system.run_files import FINISHED, UNFINISHED
 
@@ -143,7 +142,7 @@ def test_killed_before_any_change_of_its_end_a_run_is_whole(
             require_mine(finished)
             # The next start, killed as well, and then the one after that.
             with killed(finished, number % 7):
-                folders.repair_folder(finished)
+                repair_folder(finished)
             assert judge(finished, old, new) != "less" or (finished / FINISHED).is_dir()
             assert is_finished(finished)
             assert judge(finished, old, new) == ("new" if ended or found == "new" else "old")
@@ -231,7 +230,7 @@ def test_a_list_of_old_files_names_none_outside(tmp_path):
     (tmp_path / "precious.txt").write_text("mine")
     listed = ["../precious.txt", str(tmp_path / "precious.txt"), "metrics.json"]
     (whole / replacement.OLD).write_text(json.dumps(listed))
-    folders.repair_folder(tmp_path / "run")
+    repair_folder(tmp_path / "run")
     assert (tmp_path / "precious.txt").read_text() == "mine"
     with pytest.raises(InputError, match="names files of other folders"):
         replacement.begin_run(tmp_path / "run")
@@ -266,7 +265,7 @@ def test_no_link_of_a_folder_moves_deletes_or_writes_files_elsewhere(foreign, tm
     (tmp_path / link).symlink_to(tmp_path / "mine")
     with pytest.raises(InputError, match="is a link that leads elsewhere"):
         replacement.begin_run(tmp_path / "run")
-    folders.repair_folder(tmp_path / "run")  # and what reports and sweeps do says nothing of it
+    repair_folder(tmp_path / "run")  # and what reports and sweeps do says nothing of it
     assert look(tmp_path / "mine") == {"thesis.txt": b"mine"}
 
 

@@ -18,7 +18,7 @@ from html_page import Page
 from clip_adapt.cli.console import ShownConsole
 from clip_adapt.errors import InputError
 from clip_adapt.pages import facts
-from clip_adapt.system.text import csv_text, names, showing
+from clip_adapt.system.text import csv_text, messages, names, showing
 
 CLASSES = ("\x1b]0;owned\x07cat", "=1+2 \u202edog", "${oc.env:HOME} [/x] <blink>|`*[x](y)*")
 TEMPLATE = "a photo of {}\nin a ${clinic} \x1b[31m"
@@ -84,7 +84,7 @@ def test_errors_and_messages_are_shown(run_cli, capsys):
     assert showing.show_text(err) == err
     from clip_adapt import cli
 
-    handler = cli._make_handler()
+    handler = messages.make_handler()
     record = logging.makeLogRecord({"msg": "at %s\nand on", "args": ("\x1b[1m",)})
     assert handler.format(record) == "at \\x1b[1m\nand on"
     assert cli.main(["\x1b[1m"]) == 2

@@ -13,6 +13,7 @@ from clip_adapt.config import cards, yamls
 from clip_adapt.config.values import TypedText
 from clip_adapt.data import Dataset, source
 from clip_adapt.data.catalog import find_dataset
+from clip_adapt.data.given import listing
 from clip_adapt.system import plugins
 from clip_adapt.testing import check_source
 
@@ -78,6 +79,12 @@ def write_hub(root):
     return str(root.parent / "hub")
 
 
+def write_given(root):
+    paths = sorted(root.rglob("*.png"))
+    labels, splits = [p.parent.name for p in paths], [p.parts[-3] for p in paths]
+    return listing.write_list(paths, labels, splits=splits, cache=root.parent)
+
+
 def drawn_values():
     card = yamls.read_yaml(cards.locate_card("dataset", "eyes"))
     kept = {key: card[key] for key in ("generator",)}
@@ -94,6 +101,7 @@ CASES = {
     "medmnist": lambda root: (write_npz(root), {}),
     "huggingface": lambda root: (None, {"repo": write_hub(root)}),
     "drawn": lambda root: (None, drawn_values()),
+    "given": lambda root: (write_given(root), {}),
 }
 
 

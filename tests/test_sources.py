@@ -416,9 +416,30 @@ def test_the_library_datasets_gives_the_images_own_bytes(animals, tmp_path):
         ours = [(hash_file(i.path), i.label) for i in getattr(data, split)]
         assert ours == [(hash_file(i.path), i.label) for i in getattr(expected, split)]
     assert data.val == []
+    assert data.inventory.columns == {"image": "image", "label": "label"}
     card.write_text(f"name: hf\nsource: huggingface\nrepo: {tmp_path / 'hf'}\nimage: picture\n")
     with pytest.raises(InputError, match="has no column 'picture'"):
         Dataset.load(card)
+
+
+def test_a_split_of_which_the_labels_are_kept_back_is_refused(animals, tmp_path):
+    pytest.importorskip("datasets.features")
+    datasets = pytest.importorskip("datasets")
+    kinds = datasets.ClassLabel(names=["cat", "dog", "eel"])
+    features = datasets.Features({"image": datasets.Image(), "label": kinds})
+    made = {}
+    for split, label in (("train", None), ("validation", None), ("test", -1)):
+        paths = sorted((animals / split.removesuffix("idation")).rglob("*.png"))
+        labels = [kinds.str2int(p.parent.name) if label is None else label for p in paths]
+        rows = {"image": [str(p) for p in paths], "label": labels}
+        made[split] = datasets.Dataset.from_dict(rows, features=features)
+    datasets.DatasetDict(made).save_to_disk(tmp_path / "hf")
+    card = tmp_path / "card.yaml"
+    card.write_text(f"name: hf\nsource: huggingface\nrepo: {tmp_path / 'hf'}\n")
+    with pytest.raises(InputError, match=r"without a label in what is test here \(label is -1\)"):
+        Dataset.load(card)
+    card.write_text(card.read_text() + "splits: {train: train, test: validation}\n")
+    assert len(Dataset.load(card).test) == len(Dataset.load(animals).val)
 
 
 def test_a_missing_library_datasets_says_how_to_install_it(tmp_path, monkeypatch):

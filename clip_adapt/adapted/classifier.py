@@ -1,13 +1,19 @@
-"""An adapted CLIP as other people's code uses it: images in, classes with probabilities out."""
+"""An adapted CLIP as other people's code uses it: images in, classes with probabilities out.
+
+This file is long because it holds the one object that people use, and says how with each method;
+what is done is done elsewhere.
+"""
 
 from __future__ import annotations
 
 import copy
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, overload
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +21,13 @@ from clip_adapt.adapted import bulk, conformal, guard
 from clip_adapt.adapted.conformal import Score, Thresholds
 from clip_adapt.adapted.frames import parse_every
 from clip_adapt.adapted.header import Header
+from clip_adapt.adapted.notebook.arguments import (
+    read_count,
+    read_names,
+    read_texts,
+    split_images,
+)
+from clip_adapt.adapted.notebook.showing import describe_line, write_table
 from clip_adapt.adapted.prediction import Prediction, Ranking
 from clip_adapt.backbone.backbone import Backbone
 from clip_adapt.data import decoding
@@ -61,6 +74,12 @@ class Classifier:
         self.folder: Path | None = None
         self.metrics: dict[str, Any] | None = header.metrics if header else None
 
+    def __repr__(self) -> str:
+        return describe_line(self)
+
+    def _repr_html_(self) -> str:
+        return write_table(self)
+
     def adjust(self, **facts: Any) -> Classifier:
         """Return a classifier of the same method with other facts (``temperature=2.0``)."""
         unknown_names = sorted(facts.keys() - vars(self).keys())
@@ -75,7 +94,7 @@ class Classifier:
         """Return a classifier of other classes with the same trained part.
 
         Args:
-            classes: at least two different names.
+            classes: at least two different names, in an order; numbers are names as written.
             template: one prompt with ``{}`` for the name, or several; None takes this one's own.
 
         Raises:
@@ -83,10 +102,10 @@ class Classifier:
                 belongs to the classes that it was trained on.
         """
         task = self.method.task
-        given = (template,) if isinstance(template, str) else template
-        templates = task.templates if given is None else tuple(given)
-        require_usable(list(classes), templates)
-        asked = Task(tuple(classes), templates, shots=task.shots, seed=task.seed)
+        given = task.templates if template is None else read_texts(template, "template")
+        names, templates = read_names(classes), tuple(given)
+        require_usable(names, templates)
+        asked = Task(tuple(names), templates, shots=task.shots, seed=task.seed)
         return self.for_task(asked)
 
     def for_task(self, task: Task) -> Classifier:
@@ -103,28 +122,41 @@ class Classifier:
         return Classifier(moved, temperature=self.temperature, guard=self.guard)
 
     @overload
-    def predict(self, images: list[AnyImage], top_k: int = 5) -> list[Ranking]: ...
+    def predict(self, images: list[AnyImage], top_k: int | None = 5) -> list[Ranking]: ...
     @overload
-    def predict(self, images: AnyImage, top_k: int = 5) -> Ranking: ...
+    def predict(self, images: AnyImage, top_k: int | None = 5) -> Ranking: ...
 
-    def predict(self, images: Any, top_k: int = 5) -> Any:
+    def predict(self, images: Any, top_k: int | None = 5) -> Any:
         """Classify an image, or several.
 
         Args:
-            images: a path, a PIL image or an array (H, W, 3) of uint8; or a list of these.
-            top_k: how many classes to return, the most probable first.
+            images: an image, or several. An image is a path; the bytes of a file, or a file object
+                opened with "rb"; a PIL image; an array or a tensor, (H, W), (H, W, 3) or (3, H, W),
+                of uint8, uint16 or floats from 0 to 1. Several are a list, a generator, a column of
+                a table, or an array of four axes.
+            top_k: how many classes to return, the most probable first; None gives all.
 
         Returns:
-            [(class, probability), ...] for one image; a list of these for a list.
+            [(class, probability), ...] for one image; a list of these for several.
 
         Raises:
             InputError: when an image cannot be read, or ``top_k`` is below 1.
         """
-        if top_k < 1:
-            raise InputError(f"top_k={top_k}: expected a whole number, at least 1")
-        if isinstance(images, list | tuple):
-            return list(self.stream(images, top_k))
-        return next(iter(self.stream([images], top_k)))
+        several, given = split_images(images)
+        found = list(self.stream(given, top_k))
+        return found if several else found[0]
+
+    def predict_proba(self, images: Any) -> np.ndarray:
+        """Return the probabilities (N, C), the columns in the order of ``classes``.
+
+        Args:
+            images: as for ``predict``; one image gives (1, C).
+
+        Raises:
+            InputError: when an image cannot be read.
+        """
+        rows = [row.cpu() for row in self.rows(split_images(images)[1])]
+        return torch.stack(rows).numpy() if rows else np.empty((0, len(self.classes)), np.float32)
 
     @overload
     def predict_sets(self, images: list[AnyImage], score: Score = "lac") -> list[Ranking]: ...
@@ -145,9 +177,9 @@ class Classifier:
         Raises:
             InputError: when the delta holds no thresholds, or an image cannot be read.
         """
-        many = isinstance(images, list | tuple)
-        found = [self.set_of(row, score) for row in self.rows(images if many else [images])]
-        return found if many else found[0]
+        several, given = split_images(images)
+        found = [self.set_of(row, score) for row in self.rows(given)]
+        return found if several else found[0]
 
     def set_of(self, row: Tensor, score: Score = "lac") -> Ranking:
         """Return the conformal set of one image from its probabilities (C,).
@@ -161,7 +193,7 @@ class Classifier:
         self,
         paths: Iterable[str | os.PathLike[str]],
         *,
-        top_k: int = 5,
+        top_k: int | None = 5,
         score: Score = "lac",
         every: str | None = None,
         on_bad_image: Literal["error", "skip"] = "error",
@@ -174,7 +206,7 @@ class Classifier:
 
         Args:
             paths: image files; with ``every`` videos as well.
-            top_k: how many classes a ranking has.
+            top_k: how many classes a ranking has; None gives all.
             score: of conformal sets, as for ``predict_sets``.
             every: how often videos are looked at, ``1s`` or ``10`` (one frame in ten).
             on_bad_image: ``skip`` gives the reason as ``Prediction.error`` and goes on.
@@ -185,11 +217,12 @@ class Classifier:
             InputError: when a file cannot be read, or an option is none.
         """
         self._require_classes()
+        count = read_count(top_k, len(self.classes))
         looks = None if every is None else parse_every(every)
         for prediction in bulk.stream_predictions(
             self,
             (os.fspath(path) for path in paths),
-            top_k=top_k,
+            top_k=count,
             score=score,
             every=looks,
             filled=filled,
@@ -198,16 +231,17 @@ class Classifier:
                 raise InputError(f"{prediction.path}: {prediction.error}")
             yield prediction
 
-    def stream(self, images_: Sequence[AnyImage], top_k: int = 5) -> Iterator[Ranking]:
+    def stream(self, images_: Iterable[AnyImage], top_k: int | None = 5) -> Iterator[Ranking]:
         """Yield the ranking of one image after the other; memory does not grow with their number.
 
         Raises:
-            InputError: when an image cannot be read.
+            InputError: when an image cannot be read, or ``top_k`` is below 1.
         """
+        count = read_count(top_k, len(self.classes))
         for row in self.rows(images_):
-            yield self.ranking(row, top_k)
+            yield self.ranking(row, count)
 
-    def rows(self, images_: Sequence[AnyImage]) -> Iterator[Tensor]:
+    def rows(self, images_: Iterable[AnyImage]) -> Iterator[Tensor]:
         """Yield the probabilities (C,) of one image after the other.
 
         Raises:
@@ -217,11 +251,11 @@ class Classifier:
         for pixels in self.batches(images_):
             yield from bulk.require_finite(self.probabilities(pixels), self.backbone)
 
-    def batches(self, images_: Sequence[AnyImage]) -> Iterator[Tensor]:
+    def batches(self, images_: Iterable[AnyImage]) -> Iterator[Tensor]:
         """Yield the transformed pixels (n, 3, S, S) of images, some at a time."""
         size = features.choose_batch_size(self.backbone.device)
-        for start in range(0, len(images_), size):
-            part = images_[start : start + size]
+        given = iter(split_images(images_)[1])
+        while part := list(islice(given, size)):
             yield torch.stack(
                 [views.make_centre_view(self.backbone, decoding.load(i)) for i in part]
             )
@@ -255,15 +289,39 @@ class Classifier:
         """Return the probabilities (N, C) of logits (N, C) at the temperature."""
         return (logits.float() / self.temperature).softmax(dim=1)
 
-    def encode_image(self, pixels: Tensor) -> Tensor:
-        """Return the unit features (N, D) of pixels (N, 3, S, S), as the method sees them."""
+    def encode_image(self, images: Any) -> Tensor:
+        """Return the unit features (N, D) of images, as the method sees them.
+
+        Args:
+            images: as for ``predict``, one image giving (1, D); or a float tensor (N, 3, S, S) of
+                pixels that went through ``backbone.preprocess``.
+
+        Raises:
+            InputError: when an image cannot be read.
+        """
+        if isinstance(images, Tensor) and images.ndim == 4 and images.is_floating_point():
+            return self._encode_pixels(images)
+        found = [self._encode_pixels(pixels) for pixels in self.batches(images)]
+        return torch.cat(found) if found else self._make_empty()
+
+    def encode_text(self, texts: str | Sequence[str]) -> Tensor:
+        """Return the unit features (N, D) of one text or several, as the method sees them.
+
+        Raises:
+            InputError: when they are not texts.
+        """
+        given = read_texts(texts, "texts")
+        if not given:
+            return self._make_empty()
+        with torch.no_grad():
+            return self.method.text_features(self.method.encode_text(given))
+
+    def _encode_pixels(self, pixels: Tensor) -> Tensor:
         with torch.no_grad():
             return self.method.image_features(self.method.encode_image(pixels))
 
-    def encode_text(self, texts: list[str]) -> Tensor:
-        """Return the unit features (N, D) of texts, as the method sees them."""
-        with torch.no_grad():
-            return self.method.text_features(self.method.encode_text(texts))
+    def _make_empty(self) -> Tensor:
+        return torch.empty(0, self.backbone.embed_dim, device=self.backbone.device)
 
     def ranking(self, row: Tensor, top_k: int | None = None) -> Ranking:
         """Return the classes of one image from its probabilities (C,), the most probable first."""

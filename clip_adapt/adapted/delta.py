@@ -7,6 +7,7 @@ refuses with the reason.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from clip_adapt.adapted import lookup
 from clip_adapt.adapted.header import Header, parse_header, write_header
+from clip_adapt.adapted.seen import SEEN
 from clip_adapt.backbone.backbone import Backbone
 from clip_adapt.config import options
 from clip_adapt.errors import InputError
@@ -175,13 +177,17 @@ def _fetch_from_hub(name: str, here: Path) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(hf_hub_download(name, FILE))
+        file = Path(hf_hub_download(name, FILE))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"no delta at {name}: there is no such folder (looked at {here.absolute()}), and it "
             f"cannot be had from the hub ({reason})"
         ) from error
+    # Deltas of older versions have none; whoever measures says so.
+    with contextlib.suppress(HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError):
+        hf_hub_download(name, SEEN)
+    return file
 
 
 def _build_method(found: Found, backbone: Backbone, header: Header, file: Path) -> Method:

@@ -10,7 +10,7 @@ import inspect
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,7 +21,7 @@ from clip_adapt.config.values import Between
 from clip_adapt.data.task import Task
 from clip_adapt.errors import InputError
 
-FORMAT = 2  # 1 had no digest
+FORMAT = 3  # 1 had no digest, 2 no list of the images that were seen
 
 _REQUIRED = inspect.Parameter.empty
 _LARGEST_INTEGER = 2**64  # no seed is larger; Python would compute with thousands of digits
@@ -29,7 +29,11 @@ _LARGEST_INTEGER = 2**64  # no seed is larger; Python would compute with thousan
 
 @dataclass(frozen=True)
 class Header:
-    """What a delta says of itself."""
+    """What a delta says of itself.
+
+    ``seen_sha256`` is the digest of the list of the images that it has seen (seen.py); ``stored``
+    gives classes by the names that their folders or labels had, where these are others.
+    """
 
     method: dict[str, Any]
     backbone: dict[str, Any]
@@ -41,6 +45,8 @@ class Header:
     conformal: dict[str, Any] | None = None
     metrics: dict[str, dict[str, dict[str, float | None]]] | None = None
     support_sha256: str = ""
+    seen_sha256: str = ""
+    stored: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] | None = None
     format: Annotated[int, Between(1)] = FORMAT
 

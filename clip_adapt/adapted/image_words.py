@@ -11,14 +11,15 @@ import os
 import re
 import sys
 import unicodedata
-from collections import Counter, deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from clip_adapt.data.decoding import SUFFIXES
+from clip_adapt.data.folders.tree import list_counts, name_kind, walk_folder
 from clip_adapt.errors import InputError
-from clip_adapt.system.reading import list_folder, make_path, refuse_devices
+from clip_adapt.system.reading import make_path, refuse_devices
 
 STDIN = "-"
 VIDEOS = frozenset(
@@ -34,8 +35,6 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
-_BY_NAME = ("thumbs.db", "desktop.ini")  # counted by their names, other files by their suffixes
-HIDDEN, LINKED = "hidden", "folders linked to twice"
 
 
 @dataclass(frozen=True)
@@ -48,12 +47,11 @@ class FoundImages:
     """
 
     paths: list[str]
-    ignored: Mapping[str, int] = field(default_factory=dict)
+    ignored: Counter[str]
 
     def describe_ignored(self) -> str:
         """Return what was passed over as words, ``6 Thumbs.db, 1 .heic``; empty when nothing."""
-        by_count = sorted(self.ignored.items(), key=lambda pair: (-pair[1], pair[0]))
-        return ", ".join(f"{count} {kind}" for kind, count in by_count)
+        return list_counts(self.ignored)
 
 
 def is_video(path: str) -> bool:
@@ -79,13 +77,11 @@ def find_images(
     paths = [path for word in words for path in finder.find(word)]
     if list_file is not None:
         paths += _read_list(make_path(list_file))
-    found = FoundImages(paths, dict(finder.ignored))
     if not paths:
-        ignored = found.describe_ignored()
-        told = f"; ignored: {ignored}" if ignored else ""
+        told = f"; ignored: {list_counts(finder.ignored)}" if finder.ignored else ""
         names = ", ".join(words)
         raise InputError(f"{names}: no images{told}. Images are {', '.join(sorted(SUFFIXES))}")
-    return found
+    return FoundImages(paths, finder.ignored)
 
 
 class _ImageFinder:
@@ -105,33 +101,17 @@ class _ImageFinder:
             return [os.path.expanduser(word)]
         return self.match(path)
 
-    def walk(self, top: Path) -> list[str]:
+    def walk(self, folder: Path) -> list[str]:
         """Return the images in a folder and all below it; a folder is read once, links or not."""
-        found, seen = list[Path](), set[tuple[int, int]]()
-        folders, links = deque([top]), deque[Path]()
-        while folders or links:
-            # Links come last, so that what lies in the folder is called by its own name.
-            folder = folders.popleft() if folders else links.popleft()
-            status = os.stat(folder)
-            if (status.st_dev, status.st_ino) in seen:
-                self.ignored[LINKED] += 1
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            for path in list_folder(folder):
-                if path.name.startswith("."):
-                    self.ignored[HIDDEN] += 1
-                elif os.path.isdir(path):
-                    (links if path.is_symlink() else folders).append(path)
-                elif self.takes(path):
-                    found.append(path)
-        return [str(path) for path in sorted(found, key=_make_key)]
+        tree = walk_folder(folder, self.suffixes)
+        self.ignored += tree.ignored
+        return [str(path) for path in sorted(tree.images, key=_make_key)]
 
     def takes(self, path: Path) -> bool:
         """Tell whether a file is an image by its name, and count it when it is not."""
         taken = path.suffix.lower() in self.suffixes
         if not taken:
-            kind = "" if path.name.lower() in _BY_NAME else path.suffix.lower()
-            self.ignored[kind or path.name] += 1
+            self.ignored[name_kind(path.name)] += 1
         return taken
 
     def match(self, path: Path) -> list[str]:
@@ -157,7 +137,8 @@ class _ImageFinder:
         if any(part.startswith(".") for part in parts):
             return False
         hidden = any(part.startswith(".") for part in path.relative_to(base).parts)
-        self.ignored[HIDDEN] += hidden
+        if hidden:
+            self.ignored[name_kind(path.name)] += 1
         return hidden
 
 

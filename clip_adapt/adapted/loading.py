@@ -7,6 +7,7 @@ from pathlib import Path
 
 from clip_adapt.adapted import delta
 from clip_adapt.adapted.classifier import Classifier
+from clip_adapt.adapted.notebook.arguments import read_names
 from clip_adapt.backbone.backbone import Backbone
 from clip_adapt.data.task import Task, require_usable
 from clip_adapt.method.class_prompts import require_different_prompts
@@ -51,12 +52,13 @@ def make_zero_shot(
     Raises:
         InputError: when the classes or a template cannot be used.
     """
-    require_usable(list(classes), tuple(templates))
+    names = read_names(classes)
+    require_usable(names, tuple(templates))
     backbone = (
         Backbone.load(model, device=device, precision=precision)
         if isinstance(model, str)
         else model
     )
-    task = Task(tuple(classes), tuple(templates))
+    task = Task(tuple(names), tuple(templates))
     require_different_prompts(backbone, task)
     return Classifier(Method(backbone, task))

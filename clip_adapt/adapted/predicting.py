@@ -22,6 +22,7 @@ from clip_adapt.errors import InputError
 from clip_adapt.system.launch import processes
 from clip_adapt.system.launch.joining import join_processes
 from clip_adapt.system.run_files import ADAPTER
+from clip_adapt.system.text.progress import make_bar
 
 if TYPE_CHECKING:
     from clip_adapt.adapted.classifier import Classifier
@@ -111,7 +112,7 @@ def predict_files(
             assert classes is not None, "without a delta there are classes"
             classifier = make_zero_shot(classes, prompts or [TEMPLATE], model or MODEL, **where)
         options = {"top_k": top_k, "score": score, "every": looks}
-        return _predict(classifier, paths, file, show, on_bad_image == "skip", options)
+        return predict_paths(classifier, paths, file, show, on_bad_image == "skip", options)
 
 
 def _find(
@@ -139,7 +140,7 @@ def _find(
     return found.paths
 
 
-def _predict(
+def predict_paths(
     classifier: Classifier,
     paths: list[str],
     file: Path | None,
@@ -147,6 +148,19 @@ def _predict(
     skips: bool,
     options: Mapping[str, Any],
 ) -> Summary:
+    """Predict files, write what is predicted, and say what came of them.
+
+    Args:
+        classifier: the delta, or class names.
+        paths: image files and videos.
+        file: where predictions are written; None for nowhere.
+        show: is called with each prediction.
+        skips: whether files that cannot be read are left out.
+        options: ``top_k``, ``score`` and ``every`` of ``bulk.stream_predictions``.
+
+    Raises:
+        InputError: listing the files that cannot be read, when they may not be left out.
+    """
     begin = time.perf_counter()
     counts: dict[str, int] = dict.fromkeys(classifier.classes, 0)
     broken: dict[str, str] = {}
@@ -156,7 +170,9 @@ def _predict(
     with contextlib.ExitStack() as stack:
         opened = open_output(file, layout) if file is not None else contextlib.nullcontext()
         write: Write | None = stack.enter_context(processes.hold_on_main(opened))
-        bar = stack.enter_context(_make_bar(None if every else len(paths)))
+        is_shown = processes.is_main() and (every is not None or len(paths) > FEW)
+        total = None if every else len(paths)
+        bar = stack.enter_context(make_bar(total, "predicting", is_shown=is_shown))
         for prediction in _repeat(paths, _share(classifier, paths, {**options, "filled": exact})):
             bar.update()
             if prediction.error is None:
@@ -219,13 +235,6 @@ def _refuse(broken: dict[str, str], rest: Sequence[str], every: Every | None) ->
 
     images = [path for path in rest if not gives_frames(path, every)]
     processes.run_on_main(lambda: decoding.refuse_broken(broken | decoding.find_broken(images)))
-
-
-def _make_bar(total: int | None) -> Any:
-    from tqdm import tqdm
-
-    is_silent = None if processes.is_main() and (total is None or total > FEW) else True
-    return tqdm(total=total, desc="predicting", unit="img", disable=is_silent)
 
 
 def _split_words(words: Sequence[str], classes: list[str] | None) -> tuple[str | None, list[str]]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import sys
 import tempfile
 from typing import TYPE_CHECKING, Any, TextIO
 
 from clip_adapt.errors import list_lines
-from clip_adapt.system.text.showing import write_json
+from clip_adapt.system.text.showing import show_line, show_text, write_json
 
 if TYPE_CHECKING:
     from clip_adapt.adapted.predicting import Summary
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
 
 MOST = 20  # images that have a table each; of more a summary is read
 IN_MEMORY = 1 << 23  # characters of JSON that wait there
-
-log = logging.getLogger(__name__)
 
 
 class Screen:
@@ -63,8 +60,10 @@ class Screen:
         elif not self._as_json:
             show_summary(summary)
         if summary.broken:
-            lines = list_lines((f"{p}: {why}" for p, why in summary.broken.items()), limit=100)
-            log.warning("%d cannot be read and were left out:\n%s", len(summary.broken), lines)
+            reasons = (f"{show_line(path)}: {why}" for path, why in summary.broken.items())
+            lines = list_lines(reasons, limit=100)
+            left = f"{len(summary.broken)} cannot be read and were left out:\n{lines}"
+            print(show_text(left), file=sys.stderr)
 
 
 def _open_buffer() -> Any:
@@ -101,7 +100,7 @@ def show_prediction(prediction: Prediction) -> None:
     from rich.table import Table
 
     console = _make_console()
-    console.print(prediction.name, soft_wrap=True)
+    console.print(show_line(prediction.name), soft_wrap=True)
     table = Table(show_header=False)
     for name, probability in prediction.ranking:
         table.add_row(name, f"{probability:.1%}", "█" * round(20 * probability))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clip_adapt.cli.words import write_path
 from clip_adapt.config.cards import list_cards
 from clip_adapt.evaluation.quantities import COVERAGE, SET_SIZE
-from clip_adapt.system.run_files import CURVE, INDEX, PAGE, RESULTS, SUMMARY
+from clip_adapt.system.run_files import ADAPTER, CURVE, IMAGES, INDEX, PAGE, RESULTS, SUMMARY
 from clip_adapt.system.text.showing import show_line, show_text, write_command, write_json
 
 if TYPE_CHECKING:
@@ -49,8 +50,13 @@ def show_config(config: Config, folder: Path) -> None:
     )
 
 
-def show_run(classifier: Classifier) -> None:
-    """Print the result of a run and what to do next."""
+def show_run(classifier: Classifier, method_file: Path | None = None) -> None:
+    """Print the result of a run and what to do next.
+
+    Args:
+        classifier: of the finished run.
+        method_file: the user's own .py that made it, which is to be named to load it.
+    """
     metrics, folder = classifier.metrics, classifier.folder
     assert metrics is not None and folder is not None, "a finished run has both"
     if "choice" in metrics:
@@ -76,7 +82,7 @@ def show_run(classifier: Classifier) -> None:
         f"(features {seconds['features']:.0f}, fit {seconds['fit']:.0f})",
         f"saved: {folder / 'adapter'}",
         *([f"page:  {folder / PAGE}"] if (folder / PAGE).is_file() else []),
-        f"try:   {_write_predict(folder / 'adapter')} IMAGE {_suggest_words(classifier)}",
+        f"try:   {_write_predict(classifier, folder, method_file)}",
         sep="\n",
         soft_wrap=True,
     )
@@ -174,22 +180,32 @@ def _show_sets(sets: dict[str, Any]) -> None:
 
 def show_measured(result: dict[str, Any], as_json: bool = False) -> None:
     """Print what deltas are worth on a test set: tables, or one line of JSON."""
+    from clip_adapt.evaluation.reading import describe_images
+
     if as_json:
         print(write_json(result))
     elif "deltas" in result:
         show_comparison(result)
     else:
         show_metrics(result, "adapted")
+    if not as_json:
+        _make_console().print(describe_images(result["images"]), soft_wrap=True)
 
 
-def _write_predict(adapter: Path) -> str:
-    return write_command(["python", "-m", "clip_adapt.predict", write_path(adapter)])
-
-
-def _suggest_words(classifier: Classifier) -> str:
-    words = "top_k=3" if classifier.classes else 'classes="[cat, dog]"'
+def _write_predict(classifier: Classifier, folder: Path, method_file: Path | None) -> str:
+    # A line that a shell takes as it stands, on a picture that is there.
+    words = [write_path(folder / ADAPTER), write_path(_find_test_image(folder))]
+    words += ["top_k=3"] if classifier.classes else ["classes=[cat, dog]"]
     model = classifier.backbone.card.name
-    return words if model in list_cards("model") else f"{words} {write_command([f'model={model}'])}"
+    words += [f"model={model}"] * (model not in list_cards("model"))
+    words += [f"method_file={method_file}"] * (method_file is not None)
+    return write_command(["python", "-m", "clip_adapt.predict", *words])
+
+
+def _find_test_image(folder: Path) -> Path:
+    with open(folder / IMAGES, encoding="utf-8") as file:
+        first = json.loads(file.readline() or "{}")
+    return Path(str(first.get("path", "IMAGE")))
 
 
 def _describe_recipe(o: RunOptions) -> str:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from clip_adapt.config import cards, options, yamls
+from clip_adapt.cli.config_files import add_config
+from clip_adapt.config import options, yamls
 from clip_adapt.config.values import TypedText
 from clip_adapt.errors import InputError
 from clip_adapt.system.files import locate_resource
@@ -19,7 +20,7 @@ _OPTION = re.compile(r"^([A-Za-z_][\w.]*)=(.*)$", re.DOTALL)
 
 VERBS = {
     "train": "adapt a backbone to images and save the delta",
-    "evaluate": "measure deltas on the test split of a data set",
+    "evaluate": "measure deltas on the images of a data set that they have not seen",
     "predict": "classify images with a delta, or with class names alone",
     "sweep": "run methods x shots x seeds and compare them in a table and a curve",
     "report": "make the page of a run, or an index over many runs",
@@ -62,9 +63,15 @@ def read_options(argv: Sequence[str]) -> dict[str, Any]:
     """
     names, given = split_words(argv)
     if names:
-        lines = [f"expected key=value, got {word!r}{_suggest_spelling(word)}" for word in names]
+        lines = [f"expected key=value, got {word!r}{suggest_spelling(word)}" for word in names]
         raise InputError("\n".join(lines))
-    return given
+    return add_config(given, [*list_known("train"), *list_known("sweep")])
+
+
+def list_known(verb: str) -> list[str]:
+    """Return the names of a verb's options, as its YAML has them."""
+    own = list(yamls.read_help_texts(locate_resource("configs") / f"{verb}.yaml"))
+    return [*own, *list_known("train")] if verb == "sweep" else own
 
 
 def make_schema(
@@ -89,7 +96,7 @@ def read_words(argv: Sequence[str], schema: Schema) -> tuple[list[str], dict[str
         InputError: with a line for each problem.
     """
     names, given = split_words(argv)
-    return names, _require_valid(given, schema)
+    return names, require_valid(add_config(given, schema), schema)
 
 
 def take_own(given: dict[str, Any], schema: Schema) -> dict[str, Any]:
@@ -98,52 +105,22 @@ def take_own(given: dict[str, Any], schema: Schema) -> dict[str, Any]:
     Raises:
         InputError: with a line for each problem.
     """
-    return _require_valid({key: given.pop(key) for key in list(given) if key in schema}, schema)
+    return require_valid({key: given.pop(key) for key in list(given) if key in schema}, schema)
 
 
-def _require_valid(given: dict[str, Any], schema: Schema) -> dict[str, Any]:
+def require_valid(given: dict[str, Any], schema: Schema) -> dict[str, Any]:
+    """Return the checked options of a verb.
+
+    Raises:
+        InputError: with a line for each problem.
+    """
     checked, problems = options.validate(given, schema)
     if problems:
         raise InputError("\n".join(problems))
     return checked
 
 
-def _suggest_spelling(word: str) -> str:
+def suggest_spelling(word: str) -> str:
+    """Return how a word with dashes is written here; nothing for any other word."""
     name = word.lstrip("-").split("=")[0].replace("-", "_")
     return f" - options are written {name}=VALUE" if word.startswith("-") and name else ""
-
-
-def write_help(verb: str, argv: list[str]) -> str:
-    """Return what ``--help`` prints, read off the YAML files and their comments."""
-    lines = [f"usage: python -m clip_adapt.{verb} {USAGE[verb]}", "", VERBS[verb], ""]
-    if verb == "train":
-        for group, title in (("method", "methods"), ("model", "models"), ("dataset", "data sets")):
-            lines += [f"{title}:", *_list_cards(group), ""]
-        lines += ["options of methods:"]
-        for method in cards.list_cards("method"):
-            texts = yamls.read_help_texts(cards.locate_card("method", method))
-            own = {k: v for k, v in texts.items() if k.startswith("method.")}
-            lines += [f"  {method}"] * bool(own) + _list_options(own, indent=4)
-        lines += ["", "options of a data set's or a model's card: dataset.KEY=, model.KEY=", ""]
-    lines += [
-        "options:",
-        *_list_options(yamls.read_help_texts(locate_resource("configs") / f"{verb}.yaml")),
-    ]
-    return "\n".join(lines)
-
-
-def _list_cards(group: str) -> list[str]:
-    lines = []
-    for name in cards.list_cards(group):
-        comment = yamls.read_opening_comment(cards.locate_card(group, name))
-        lines.append(f"  {name:<22} {comment[0] if comment else ''}")
-    return lines
-
-
-def _list_options(texts: dict[str, tuple[str, str]], indent: int = 2) -> list[str]:
-    lines = []
-    for key, (default, meaning) in texts.items():
-        shown = f"{key}={default}"
-        gap = f"\n{' ' * (indent + 25)}" if len(shown) > 24 else ""
-        lines.append(f"{' ' * indent}{shown:<25}{gap}{meaning}")
-    return lines

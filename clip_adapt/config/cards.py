@@ -10,8 +10,10 @@ from typing import Annotated, Any, Literal
 from clip_adapt.config import options, values, yamls
 from clip_adapt.errors import InputError
 from clip_adapt.system.files import locate_resource
+from clip_adapt.system.plugins import Kind
 
 SPLITS = ("train", "val", "test")
+METHODS = Kind("method", ("methods",), "clip_adapt.methods", "clip_adapt.methods")
 
 
 @dataclass(frozen=True)

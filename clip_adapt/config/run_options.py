@@ -13,6 +13,7 @@ RENAMED = {"calibration": "conformal_images"}
 NEUTRAL = frozenset({"output", "device", "cache", "cache_dir", "cache_limit", "tensorboard"}) | {
     "report",
     "checkpoint",
+    "download",
 }
 
 AtLeast0 = Between(0)

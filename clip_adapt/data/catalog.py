@@ -6,7 +6,7 @@ import functools
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from clip_adapt.config.cards import (
     locate_card,
     make_spoken,
 )
+from clip_adapt.data.folders.tree import list_subfolders, walk_folder
 from clip_adapt.data.source import (
     Gives,
     Source,
@@ -31,6 +32,8 @@ from clip_adapt.system.reading import make_path
 from clip_adapt.system.text.names import find_name_problem
 
 log = logging.getLogger(__name__)
+
+SHELF = "datasets"  # before the name of a card that ships: it and nothing else is meant
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Written:
 
 
 def name_dataset(given: str | os.PathLike[str]) -> str:
-    """Return what ``dataset=`` calls a data set: a path is never the name of a card.
+    """Return what ``dataset=`` calls a data set; a path object is never the name of a card.
 
     Args:
         given: a name or a path as text, or a path object, which names a file or a folder.
@@ -66,7 +69,8 @@ def find_dataset(
     """Return the card of a shipped data set, of a card.yaml, or made up for what a path points at.
 
     Args:
-        name: a card's name or path, or the path of something that a source recognises.
+        name: a card's name or path, or the path of something that a source recognises. A folder of
+            images comes before a card of its name, which ``datasets/NAME`` is; a line says so.
         overrides: values in place of the card's; paths in it are relative to the working folder.
             A ``source`` in it may be the path of the user's own .py, which is run.
         wants: what is read of the images, where a path says nothing of its source itself.
@@ -81,6 +85,27 @@ def find_dataset(
         raise InputError(_explain_unknown(name))
     source = source or _find_written(written)
     return make_card(source, written, given)
+
+
+def find_card(
+    name: str, overrides: Mapping[str, Any] | None = None, wants: Gives = "classes"
+) -> DataCard:
+    """Return what ``find_dataset`` does, where a map among the overrides changes single entries.
+
+    ``dataset.per_class.train=8`` is {"per_class": {"train": "8"}}, and leaves the other entries.
+
+    Raises:
+        InputError: when nothing of that name exists, or when the card is not valid.
+    """
+    given = dict(overrides or {})
+    nested = {key: value for key, value in given.items() if isinstance(value, dict)}
+    if not nested:
+        return find_dataset(name, given, wants)
+    base = find_dataset(name, {k: v for k, v in given.items() if k not in nested}, wants)
+    current = {**asdict(base), **base.options}
+    maps = {key: value for key, value in current.items() if isinstance(value, dict)}
+    merged = {key: {**maps.get(key, {}), **value} for key, value in nested.items()}
+    return find_dataset(name, {**given, **merged}, wants)
 
 
 def make_card(source: Source, written: Written, given: Mapping[str, Any]) -> DataCard:
@@ -150,27 +175,60 @@ def _require_text(name: Any, where: str = "") -> str:
 
 
 def _read_card(name: str) -> Written | None:
-    path = make_path(name)
-    if name in list_cards("dataset"):
-        _say_taken(name, path.absolute())
-        written = yamls.read_words(locate_card("dataset", name))
-        return Written(written, None, f"datasets/{name}.yaml")
+    path, shipped = make_path(name), _find_shipped(name)
+    if shipped is not None:
+        where = locate_card("dataset", shipped)
+        return Written(yamls.read_words(where), None, f"{SHELF}/{shipped}.yaml")
     if path.suffix in (".yaml", ".yml"):
         return Written(yamls.read_words(path), path.parent, name)
     return None
 
 
+def _find_shipped(name: str) -> str | None:
+    # The card that ships and has this name, unless the user has a folder of images called so.
+    known, there = list_cards("dataset"), os.path.exists(make_path(name))
+    shelf, _, rest = name.rpartition("/")
+    if shelf == SHELF and rest in known and not there:
+        return rest
+    if name not in known:
+        return None
+    if not there:
+        return name
+    own = _holds_classes(make_path(name)) and not _holds_data_of(name)
+    _say_taken(name, own, Path.cwd())
+    return None if own else name
+
+
+def _holds_classes(folder: Path) -> bool:
+    return os.path.isdir(folder) and any(walk_folder(p).images for p in list_subfolders(folder))
+
+
+def _holds_data_of(card: str) -> bool:
+    # With data_dir=. the images that a card describes lie in a folder of its name, too.
+    told = yamls.read_yaml(locate_card("dataset", card)).values()
+    texts = [text for value in told for text in (value if isinstance(value, list) else [value])]
+    return any(str(t).startswith(f"{card}/") and os.path.exists(str(t)) for t in texts)
+
+
 @functools.cache
-def _say_taken(name: str, path: Path) -> None:
-    # Once a folder, however often the card is looked up.
-    if os.path.exists(path):
-        kind = "folder" if os.path.isdir(path) else "file"
+def _say_taken(name: str, own: bool, where: Path) -> None:
+    # Once in a working folder, however often a data set is looked up.
+    if own:
         log.warning(
-            "%s is taken for the data set of that name that ships with clip_adapt, not for the "
-            "%s of that name here: call that one %s",
+            "dataset=%s is the folder of that name here, %s; the data set of that name that ships "
+            "is dataset=%s/%s",
             name,
-            kind,
-            os.path.join(os.curdir, name),
+            where / name,
+            SHELF,
+            name,
+        )
+    else:
+        log.warning(
+            "dataset=%s is the data set of that name that ships; what is called so here, %s, is "
+            "dataset=./%s",
+            name,
+            where / name,
+            name,
         )
 
 

@@ -40,6 +40,7 @@ class Dataset:
         drawn: train and val are a few-shot subset already.
         inventory: what the source used and what it passed over.
         unsplit: it has no splits, and all its images stand in test.
+        stored: classes by the names that their folders or labels have.
     """
 
     card: DataCard
@@ -51,6 +52,7 @@ class Dataset:
     drawn: bool = False
     inventory: Inventory = field(default_factory=Inventory)
     unsplit: bool = False
+    stored: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def load(
@@ -116,6 +118,7 @@ class Dataset:
             drawn=splits.drawn,
             inventory=splits.inventory,
             unsplit=splits.unsplit,
+            stored=dict(zip(splits.classes, classes, strict=True)),
         )
 
     @property
@@ -126,6 +129,30 @@ class Dataset:
     def parts(self) -> dict[str, list[Item]]:
         """Return the items by split, in the order train, val, test."""
         return {split: getattr(self, split) for split in SPLITS}
+
+    def to_measure(self, split: str | None = None) -> Dataset:
+        """Return the data set of which the images of a split are tested on, and no others are held.
+
+        Args:
+            split: ``train``, ``val``, ``test`` or ``all``; None takes test.
+
+        Raises:
+            InputError: when the split has no images.
+        """
+        parts = self.parts()
+        items = (
+            [i for part in parts.values() for i in part]
+            if split == "all"
+            else parts[split or "test"]
+        )
+        if not items:
+            there = [f"{name} ({len(part)} images)" for name, part in parts.items() if part]
+            raise InputError(
+                f"{self.name} has no images of the split {split or 'test'}; it has "
+                f"{' and '.join(there) or 'none at all'}. Say which to measure on: split=all, or "
+                "one of these"
+            )
+        return replace(self, train=[], val=[], test=items)
 
     def survey(self, *, cache_dir: str | None = None) -> scan.Survey:
         """Look at every image of every split; what was seen is remembered."""
@@ -159,7 +186,7 @@ class Dataset:
         """Return the data set without the images at these paths.
 
         Raises:
-            InputError: when a class has no training image left, or nothing is left to test on.
+            InputError: when a class has no training image left, or no test image is left.
         """
         gone = set(broken)
         kept = {s: [i for i in getattr(self, s) if i.path not in gone] for s in SPLITS}
@@ -167,7 +194,7 @@ class Dataset:
         empty = [self.classes[label] for label in sorted(gone_from)]
         if empty:
             raise InputError(f"no readable training image is left in: {', '.join(empty)}")
-        if not kept["test"]:
+        if self.test and not kept["test"]:
             raise InputError(f"the test split of {self.name} is empty: nothing can be measured")
         return replace(self, train=kept["train"], val=kept["val"], test=kept["test"])
 

@@ -47,7 +47,7 @@ class ImageFinder:
         if not path.startswith(os.path.join(self.folder, "")):
             raise InputError(
                 f"{self.where}, line {line}: {given!r} leaves the folder {self.folder}. If the "
-                "images lie elsewhere, say where: dataset.root=FOLDER"
+                f"images lie elsewhere, say where: dataset.root=FOLDER{self._suggest_tail(given)}"
             )
         return path if os.path.isfile(path) else self._find_by_name(path, line) or path
 
@@ -66,7 +66,7 @@ class ImageFinder:
         first = os.path.relpath(next(iter(gone)), self.folder)
         raise InputError(
             f"{len(gone)} images of {self.where} do not exist:\n{list_lines(shown, SHOWN)}"
-            f"{self._suggest_root(first)}"
+            f"{self._suggest_root(first) or self._suggest_tail(first)}"
         )
 
     def _refuse_elsewhere(self, given: str, line: int) -> None:
@@ -79,6 +79,7 @@ class ImageFinder:
             raise InputError(
                 f"{self.where}, line {line}: {given!r} is a path of Windows, and this machine has "
                 "no such drive. Write paths relative to the table, or to dataset.root=FOLDER."
+                f"{self._suggest_tail(given)}"
             )
 
     def _find_by_name(self, path: str, line: int) -> str | None:
@@ -117,6 +118,15 @@ class ImageFinder:
             path = os.path.join(folder, relative)
             if os.path.basename(path) in self._list_images(os.path.dirname(path)):
                 return f"\n{relative} lies in {folder}: say so with dataset.root={folder}"
+        return ""
+
+    def _suggest_tail(self, given: str) -> str:
+        # The end of a path, of another folder or machine, that leads to an image from here.
+        parts = given.replace("\\", "/").split("/")
+        for start in range(1, len(parts)):
+            tail = "/".join(parts[start:])
+            if os.path.isfile(os.path.join(self.folder, tail)):
+                return f"\n{tail} lies in {self.folder}: take what stands before it off the paths"
         return ""
 
 

@@ -20,3 +20,11 @@ class Inventory:
     columns: Mapping[str, str | None] = field(default_factory=dict)
     ignored: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+
+def list_counts(counts: Mapping[str, int], most: int = 6) -> str:
+    """Return counts in words, the largest first: ``6 Thumbs.db, 1 .heic``."""
+    ranked = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    words = [f"{count} {what}" for what, count in ranked[:most]]
+    rest = sum(count for _, count in ranked[most:])
+    return ", ".join([*words, *([f"{rest} others"] if rest else [])])

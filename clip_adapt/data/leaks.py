@@ -143,6 +143,7 @@ def _find_nearest(mine: np.ndarray, theirs: np.ndarray) -> list[tuple[int, int]]
 
 
 def _confirm(path: str, split: str, twin: str, twin_split: str) -> list[Twin]:
+    scan.import_hashing()
     import imagehash
 
     fine = [imagehash.phash(decoding.decode(p), hash_size=16).hash for p in (path, twin)]

@@ -20,17 +20,19 @@ from clip_adapt.data import decoding
 from clip_adapt.data.image_memory import Memory
 from clip_adapt.system.files import hash_file
 from clip_adapt.system.launch import processes
+from clip_adapt.system.quiet import ignore_warnings
 from clip_adapt.system.stamps import Stamp, read_stamp
 from clip_adapt.system.text.progress import make_bar
 
 CHUNK = 512  # files between two writes; an interrupted scan goes on there
 SHA, PIXELS, LOOK, BITS, SEVERAL = slice(0, 32), slice(32, 48), slice(48, 56), 56, 57
-LENGTH = 58  # bytes of what is known of an image
+SIZE, SIDES = slice(58, 66), np.dtype(">u4")
+LENGTH = 66  # bytes of what is known of an image
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What a scan found, 58 bytes an image besides the paths.
+    """What a scan found, 66 bytes an image besides the paths.
 
     Attributes:
         paths: the files, each once.
@@ -39,6 +41,7 @@ class Survey:
         looks: (N,) uint64, the perceptual hash (pHash); 0 where a file is broken.
         bits: (N,) uint8, how many of its 16 bits a file uses; 0 where it has no 16, or uses all.
         several: (N,) bool, whether a file holds more frames or pages than the one that is read.
+        sizes: (N, 2) uint32, width and height in pixels, upright; 0 where a file is broken.
         broken: why a file cannot be read, by path.
     """
 
@@ -48,6 +51,7 @@ class Survey:
     looks: np.ndarray
     bits: np.ndarray
     several: np.ndarray
+    sizes: np.ndarray
     broken: dict[str, str] = field(default_factory=dict)
 
 
@@ -64,6 +68,7 @@ def survey_images(paths: Sequence[str], folder: Path | None = None) -> Survey:
     looks = np.zeros(len(unique), dtype=np.uint64)
     bits = np.zeros(len(unique), dtype=np.uint8)
     several = np.zeros(len(unique), dtype=bool)
+    sizes = np.zeros((len(unique), 2), dtype=np.uint32)
     broken: dict[str, str] = {}
     for row, facts in enumerate(_gather(unique, folder, _examine, "checking images", LENGTH)):
         if isinstance(facts, str):
@@ -73,7 +78,8 @@ def survey_images(paths: Sequence[str], folder: Path | None = None) -> Survey:
             pixels[row] = np.frombuffer(facts[PIXELS], dtype=np.uint8)
             looks[row] = int.from_bytes(facts[LOOK], "big")
             bits[row], several[row] = facts[BITS], facts[SEVERAL]
-    return Survey(unique, sha256, pixels, looks, bits, several, broken)
+            sizes[row] = np.frombuffer(facts[SIZE], dtype=SIDES)
+    return Survey(unique, sha256, pixels, looks, bits, several, sizes, broken)
 
 
 def describe_depths(survey: Survey) -> list[str]:
@@ -161,12 +167,24 @@ def _gather(
             stamps = {path: _read_stamp(path) for path in part}
             known = processes.broadcast(memory.read(stamps, length))
             todo = [path for path in stamps if path not in known]
+            if todo and work is _examine:
+                import_hashing()
             found = processes.share_work(lambda paths: list(pool.map(work, paths)), todo)
             fresh = dict(zip(todo, found, strict=True))
             if processes.is_main():
                 memory.keep((path, stamps[path], facts) for path, facts in fresh.items())
             yield from ((known | fresh)[path] for path in part)
             bar.update(len(part))
+
+
+def import_hashing() -> None:
+    """Import what a perceptual hash takes, in this thread, with Python's warning filters kept.
+
+    scipy adds filters when it is imported; from a worker they would stay in the user's program.
+    """
+    with ignore_warnings():
+        import imagehash  # noqa: F401
+        import scipy.fftpack  # noqa: F401
 
 
 def _examine(path: str) -> bytes | str:
@@ -179,7 +197,8 @@ def _examine(path: str) -> bytes | str:
     pixels = hashlib.blake2b(digest_size=16, person=b"%dx%d" % image.size)
     pixels.update(np.asarray(image).data)
     look = np.packbits(imagehash.phash(image).hash)
-    return _hash_file(path) + pixels.digest() + look.tobytes() + bytes([seen.bits, seen.several])
+    more = bytes([seen.bits, seen.several]) + np.array(image.size, dtype=SIDES).tobytes()
+    return _hash_file(path) + pixels.digest() + look.tobytes() + more
 
 
 def _hash_openable(path: str) -> bytes | str:

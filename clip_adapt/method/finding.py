@@ -16,9 +16,9 @@ from typing import Any
 from clip_adapt.config import cards, yamls
 from clip_adapt.errors import InputError
 from clip_adapt.method.contract import Method
-from clip_adapt.system.plugins import Kind, Plugin, find_installed, find_plugin, list_names
+from clip_adapt.system.plugins import Plugin, find_installed, find_plugin, list_names
 
-KIND = Kind("method", ("methods",), "clip_adapt.methods", "clip_adapt.methods")
+KIND = cards.METHODS
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,7 @@ class Data:
             dataset=self.dataset.without(gone),
             pool=self.pool.without(gone),
             others={name: other.without(gone) for name, other in self.others.items()},
+            set_aside=self.set_aside and [i for i in self.set_aside if i.path not in gone],
         )
 
 
@@ -71,12 +72,23 @@ class Draw:
     Attributes:
         support: what the method is trained and chosen on.
         calibration: what is calibrated on afterwards, and used for nothing else.
+        unlabelled: what is learned from without labels.
         shots: images of the largest class; 0 where there are no classes.
     """
 
     support: Support
     calibration: Sequence[Item] = ()
     shots: int = 0
+    unlabelled: Sequence[Item] = ()
+
+    def by_role(self) -> dict[str, Sequence[Item]]:
+        """Return the images by what they are for: none of them may be tested on."""
+        return {
+            "train": self.support.train,
+            "val": self.support.val,
+            "calibration": self.calibration,
+            "unlabelled": self.unlabelled,
+        }
 
 
 @dataclass(frozen=True)
@@ -231,6 +243,14 @@ class Objective:
             InputError: when an image cannot be read, or the recipe does not fit the method.
         """
         raise NotImplementedError
+
+    def settle(self, run: Run, training: Training) -> tuple[Classifier, Sequence[str]]:
+        """Choose and calibrate on held-out images, once the method is trained; measure nothing.
+
+        Returns:
+            the adapted CLIP, and what a reader of its numbers should know.
+        """
+        return Classifier(training.method), ()
 
     def finish(self, run: Run, training: Training, trained: Trained) -> Outcome:
         """Choose and calibrate on held-out images, then measure on the test images.

@@ -70,7 +70,7 @@ class Classify(Objective):
         if o.protocol == "base_to_new":
             dataset, others["new"] = protocols.split_classes(pool)
         for name in _list_test_sets(o):
-            other = load(name)
+            other = load(name).to_measure()
             others[other.name] = other
         set_aside = None
         if isinstance(o.conformal_images, str):
@@ -110,11 +110,15 @@ class Classify(Objective):
             val = _make_part(run, method, support.val, z_val, "none")
             return fitting.solve(method, train, val, run.recipe, run.clear_events())
 
-    def finish(self, run: Run, training: Training, trained: Trained) -> Outcome:
-        """Choose the guard, calibrate, measure."""
+    def settle(self, run: Run, training: Training) -> tuple[Classifier, Sequence[str]]:
+        """Choose the guard, calibrate."""
         with run.clock.count("fit"):
             guard = _choose_guard(run, training)
-        classifier, notes = _calibrate(run, Classifier(training.method, guard=guard))
+        return _calibrate(run, Classifier(training.method, guard=guard))
+
+    def finish(self, run: Run, training: Training, trained: Trained) -> Outcome:
+        """Choose the guard, calibrate, measure."""
+        classifier, notes = self.settle(run, training)
         with run.clock.count("evaluate"):
             measured, others = _measure(run, classifier)
         facts = measured.facts()
@@ -126,7 +130,7 @@ class Classify(Objective):
                 **protocols.describe_protocol(run.options.protocol, measured, others),
                 "temperature": classifier.temperature,
             },
-            facts={"guard": guard} if run.options.guard else {},
+            facts={"guard": classifier.guard} if run.options.guard else {},
             notes=told,
             files=_list_files(run, measured),
         )

@@ -20,6 +20,7 @@ from clip_adapt.config.cards import DataCard
 from clip_adapt.config.run_options import RunOptions
 from clip_adapt.data import scan
 from clip_adapt.data.captions import Captions
+from clip_adapt.data.dataset import Dataset
 from clip_adapt.data.items import Item, Support
 from clip_adapt.errors import InputError, list_lines
 from clip_adapt.evaluation import retrieval
@@ -68,6 +69,12 @@ class Contrastive(Objective):
                 "method=auto chooses by labels, and captions have none: name one of "
                 f"{', '.join(_list_able())}"
             )
+        if options["batch_size"] == 1:
+            problems.append(
+                "batch_size=1 cannot be used with objective=contrastive: a caption is told from "
+                "the others of its batch, and one alone teaches nothing. Give at least 2; "
+                "method.towers=text needs the least memory"
+            )
         return problems
 
     def list_metrics(self, o: RunOptions) -> Sequence[Quantity]:
@@ -90,8 +97,10 @@ class Contrastive(Objective):
                 f"{dataset.name} has {len(dataset.train)} training images with captions: "
                 "expected at least two, because each is told from the others"
             )
+        for split in ("train", "test"):
+            _refuse_one_caption(dataset.parts()[split], split)
         chosen_by = dataset.val if o.select == "val" else []
-        return Draw(Support(dataset.train, chosen_by, 0))
+        return Draw(Support(dataset.train, chosen_by, 0, _note_sizes(o, dataset)))
 
     def require_fit(self, run: Run, method: Method, name: str) -> None:
         """Refuse a method that captions teach nothing, and captions that are too long for it."""
@@ -166,12 +175,41 @@ class Contrastive(Objective):
                 f"retrieval is measured for one delta at a time, not {len(test.models)}"
             )
         (model,) = test.models.values()
-        found = retrieval.measure_beside_zero_shot(model.method, test.list_test(), test.cache)
+        items = test.list_test()
+        _refuse_one_caption(items, "test")
+        found = retrieval.measure_beside_zero_shot(model.method, items, test.cache)
         return {**found.facts(), "notes": []}, {RETRIEVAL: retrieval.write_csv(found)}
 
     def render_page(self, facts: Facts) -> str:
         """Return the page: recalls, ranks, misses and hits with their images."""
         return retrieval_page.render(facts)
+
+
+def _refuse_one_caption(items: Sequence[Item], split: str) -> None:
+    # Recall is 100 % where there is nothing to choose from, and a loss without negatives is 0.
+    texts = {str(text) for item in items for text in item.captions}
+    if len(items) > 1 and len(texts) == 1:
+        raise InputError(
+            f"all {len(items)} images of the {split} split have the caption "
+            f"{texts.pop()[:100]!r}, and nothing tells them apart. Write what each shows."
+        )
+
+
+def _note_sizes(o: RunOptions, dataset: Dataset) -> list[str]:
+    count, notes = len(dataset.train), []
+    if count < o.batch_size:
+        notes.append(
+            f"{count} training images are fewer than batch_size={o.batch_size}: a batch holds all "
+            "of them"
+        )
+    if count % o.batch_size == 1 and not o.drop_last:
+        notes.append(
+            "the last batch of every epoch holds one image with its caption, which teaches "
+            "nothing: drop_last=true leaves it out"
+        )
+    if len(dataset.test) == 1:
+        notes.append("there is one test image: its captions are found whatever is learned")
+    return notes
 
 
 def _list_able() -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from clip_adapt.pages import numbers
+from clip_adapt.pages import found, numbers
 from clip_adapt.system.text.showing import show_text
 
 SCRIPTS = ("sort.js", "heat.js")
@@ -32,6 +32,7 @@ def make_environment() -> jinja2.Environment:
         lstrip_blocks=True,
         finalize=_show_value,
     )
+    made.filters["list_facts"] = found.list_facts
     made.filters["bytes"] = numbers.write_size
     made.filters["seconds"] = numbers.write_duration
     made.filters["count_of"] = numbers.count_of

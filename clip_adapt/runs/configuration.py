@@ -182,16 +182,7 @@ def _require_utf8(given: Mapping[str, Any]) -> None:
 def _find_dataset(name: Any, overrides: dict[str, Any], wants: Gives) -> DataCard:
     if isinstance(name, CardName):
         return catalog.make_whole_card(name, overrides)
-    name = str(name)
-    nested = {k: v for k, v in overrides.items() if isinstance(v, dict)}
-    if not nested:
-        return catalog.find_dataset(name, overrides, wants=wants)
-    # dataset.per_class.train=8 changes one entry of a map and keeps the others.
-    base = catalog.find_dataset(name, wants=wants)
-    current = {**asdict(base), **base.options}.items()
-    maps = {k: v for k, v in current if isinstance(v, dict)}
-    merged = {k: {**maps.get(k, {}), **v} for k, v in nested.items()}
-    return catalog.find_dataset(name, {**overrides, **merged}, wants=wants)
+    return catalog.find_card(str(name), overrides, wants)
 
 
 def _find_model(name: str, overrides: dict[str, Any]) -> ModelCard:

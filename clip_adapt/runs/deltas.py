@@ -1,15 +1,17 @@
-"""Measuring one delta or several on the test split of a data set: what ``evaluate`` does."""
+"""Measuring one delta or several on a data set: what ``evaluate`` does."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from clip_adapt.adapted.seen import SEEN, SeenImages, read_seen
 from clip_adapt.config.values import Names
 from clip_adapt.data import catalog
 from clip_adapt.data.source import Gives
 from clip_adapt.errors import InputError
+from clip_adapt.runs.tested import Tested, choose_tested
 from clip_adapt.system.files import choose_cache_folder, require_writable, write_text
 from clip_adapt.system.reading import make_path
 from clip_adapt.system.run_files import METRICS
@@ -26,6 +28,7 @@ def measure_deltas(
     adapters: Sequence[str],
     *,
     dataset: str,
+    split: Literal["all", "train", "val", "test"] | None = None,
     classes: Literal["delta", "dataset"] = "delta",
     model: str | None = None,
     device: str = "auto",
@@ -38,13 +41,18 @@ def measure_deltas(
     method_file: str | None = None,
     metrics: Names | None = None,
     output: str | None = None,
+    dataset_options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Measure deltas on a data set's test split; configs/evaluate.yaml describes the options.
+    """Measure deltas on a data set; configs/evaluate.yaml describes the options.
+
+    Images that one of the deltas has seen (seen.py) are left out. ``dataset_options`` stand in
+    place of the data set's own, as ``dataset.KEY=VALUE`` of a command line.
 
     Returns:
         for one delta {"test": metrics, "zero_shot": metrics, "n_test": number of images, ...};
         for several {"deltas": {name: the same}, "differences": {"a - b": metrics}, "n_test": ...},
-        where the interval of a difference is over resamples that both share.
+        where the interval of a difference is over resamples that both share. "images" says how
+        many were measured on of how many, and why others were left out.
 
     Raises:
         InputError: when something does not fit.
@@ -56,34 +64,65 @@ def measure_deltas(
     from clip_adapt.objectives._finding import find_measuring_objective
 
     more = find_metrics(metrics)
-    catalog.find_dataset(dataset)  # says what is wrong with it before anything is loaded
+    catalog.find_card(dataset, dataset_options)  # what is wrong is said before anything is loaded
     folder = make_path(output) if output is not None else None
-    models = _load_deltas(adapters, model, method_file, device, precision)
+    models, lists = _load_deltas(adapters, model, method_file, device, precision)
     wanted = _choose_gives(models, classes)
-    card = catalog.find_dataset(dataset, wants=wanted)
+    card = catalog.find_card(dataset, dataset_options, wanted)
     gives = catalog.find_gives(card)
     if gives != wanted == "captions":
         raise InputError(
             f"a delta that was trained on captions has no classes, and dataset {dataset} has no "
             "captions: add classes=dataset to tell its classes apart, or give a table of captions"
         )
-    data = Dataset.from_card(card, cache_dir=cache_dir, data_dir=data_dir, download=download)
+
+    def read(measures: bool) -> Dataset:
+        return Dataset.from_card(
+            card, cache_dir=cache_dir, data_dir=data_dir, download=download, measures=measures
+        )
+
+    data, measured = _choose_split(read, split)
+    tested: list[Tested] = []
 
     def list_test() -> list[Item]:
-        items = _list_readable(data, on_bad_image, cache_dir)
+        seen = [one for one in lists.values() if one is not None]
+        survey = data.survey(cache_dir=cache_dir)
+        tested.append(choose_tested(data.name, data.test, seen, survey, on_bad_image))
         if folder is not None:
             require_writable(folder)
-        return items
+        return tested[0].items
 
     sweep_cache(choose_cache_folder(cache_dir).absolute())
     kept = FeatureCache(choose_cache_folder(cache_dir) / "features" if cache else None)
     test = DeltaTest(models, data, classes == "dataset", list_test, kept, more)
     result, files = find_measuring_objective(gives).measure_deltas(test)
+    notes = [*_list_unknown(lists), *data.inventory.notes, *result["notes"]]
+    result |= {"images": {"split": measured, **tested[0].facts()}, "notes": notes}
     if folder is not None:
         for name, text in files.items():
             write_text(folder / name, text)
         write_text(folder / METRICS, f"{write_json(result, indent=1)}\n")
     return result
+
+
+def _choose_split(read: Callable[[bool], Dataset], split: str | None) -> tuple[Dataset, str]:
+    # A data set without splits is measured on as a whole; by their names its splits are those that
+    # a training would make of it.
+    data = read(True)
+    if not data.unsplit:
+        return data.to_measure(split), split or "test"
+    if split in (None, "all"):
+        return data, "all"
+    return read(False).to_measure(split), str(split)
+
+
+def _list_unknown(lists: Mapping[str, SeenImages | None]) -> list[str]:
+    return [
+        f"which images {name} was trained on is not known, since its folder has no {SEEN} (deltas "
+        "of older versions have none): any of them may be among these test images"
+        for name, seen in lists.items()
+        if seen is None
+    ]
 
 
 def _load_deltas(
@@ -92,14 +131,18 @@ def _load_deltas(
     method_file: str | None,
     device: str,
     precision: str,
-) -> dict[str, Classifier]:
+) -> tuple[dict[str, Classifier], dict[str, SeenImages | None]]:
+    # Each delta by its name, and what it has seen.
     from clip_adapt.adapted import delta, lookup
     from clip_adapt.adapted.loading import load_classifier
 
     loaded: dict[str, Classifier] = {}
+    lists: dict[str, SeenImages | None] = {}
     backbones: dict[str, Any] = {}
     for name, adapter in zip(_make_names(adapters), adapters, strict=True):
-        header, _ = delta.read(delta.locate(adapter))
+        file = delta.locate(adapter)
+        header, _ = delta.read(file)
+        lists[name] = read_seen(file, header)
         shared = backbones.get(header.backbone["fingerprint"])
         # A method_file and a model are for the deltas that need one; the others are of methods and
         # on backbones that ship.
@@ -115,7 +158,7 @@ def _load_deltas(
         )
         backbones[classifier.backbone.fingerprint] = classifier.backbone
         loaded[name] = classifier
-    return loaded
+    return loaded, lists
 
 
 def _choose_gives(models: dict[str, Classifier], classes: str) -> Gives:
@@ -132,16 +175,3 @@ def _make_names(adapters: Sequence[str]) -> list[str]:
     if twice:
         raise InputError(f"a delta is given twice: {', '.join(twice)}")
     return short if len(set(short)) == len(short) else [str(a) for a in adapters]
-
-
-def _list_readable(data: Dataset, on_bad_image: str, cache_dir: str | None) -> list[Item]:
-    # The test images, without those that cannot be read where they may be left out.
-    from clip_adapt.data import decoding, scan
-
-    paths = [item.path for item in data.test]
-    reasons = scan.survey_images(paths, choose_cache_folder(cache_dir)).broken
-    if on_bad_image == "error":
-        decoding.refuse_broken(reasons)
-    if len(reasons) == len(data.test):
-        raise InputError(f"the test split of {data.name} is empty: there is nothing to measure")
-    return [item for item in data.test if item.path not in reasons]

@@ -3,22 +3,45 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from clip_adapt.errors import InputError
-from clip_adapt.runs import replacement
+from clip_adapt.runs import finished, replacement
 from clip_adapt.runs.configuration import Config
-from clip_adapt.system import locks
+from clip_adapt.runs.finished import lock_folder
 from clip_adapt.system.files import require_writable
 from clip_adapt.system.reading import make_path
-from clip_adapt.system.run_files import FINISHED
 from clip_adapt.system.text.names import make_file_name
+
+MOST = 3  # differences that are named
 
 
 def choose_folder(config: Config) -> Path:
-    """Return where a run's files go."""
+    """Return where a run's files go: where no finished run of another configuration lies."""
+    base = _name_folder(config)
+    if config.options.output is not None:
+        return base
+    numbered = (base.with_name(f"{base.name}-{number}") for number in itertools.count(2))
+    places = itertools.chain([base], numbered)
+    return next(place for place in places if not _find_others(config, place))
+
+
+def explain_folder(config: Config) -> str | None:
+    """Return what to know of the place of a run's files; None when nothing else lies there."""
+    base, chosen = _name_folder(config), choose_folder(config)
+    changes = _find_others(config, base)
+    if not changes:
+        return None
+    more = f" and {len(changes) - MOST} more" if len(changes) > MOST else ""
+    held = f"{base} holds a finished run of another configuration ("
+    held += f"{'; '.join(changes[:MOST])}{more})"
+    return f"{held}: it is replaced" if chosen == base else f"{held}: this one goes to {chosen}"
+
+
+def _name_folder(config: Config) -> Path:
     o = config.options
     if o.output is not None:
         return make_path(o.output)
@@ -27,6 +50,18 @@ def choose_folder(config: Config) -> Path:
     if o.protocol != "few_shot":
         name += f"-{o.protocol}"
     return Path("runs") / make_file_name(config.dataset.name) / make_file_name(name)
+
+
+def _find_others(config: Config, folder: Path) -> list[str]:
+    # What a finished run in the folder has otherwise; of one that cannot be read nobody knows.
+    if not finished.is_finished(folder):
+        return []
+    try:
+        return finished.find_differences(config, folder)
+    except InputError as error:
+        return [str(error)]
+    except UnicodeError:  # the run is refused for it
+        return []
 
 
 @contextlib.contextmanager
@@ -38,7 +73,7 @@ def hold_folder(folder: Path) -> Iterator[None]:
     """
     new = [place for place in (folder, *folder.parents) if not os.path.exists(place)]
     try:
-        with _lock(folder):
+        with lock_folder(folder):
             require_writable(folder)
             replacement.begin_run(folder)
             try:
@@ -51,21 +86,3 @@ def hold_folder(folder: Path) -> Iterator[None]:
             with contextlib.suppress(OSError):
                 place.rmdir()
         raise
-
-
-def repair_folder(folder: Path) -> None:
-    """Finish what a run that was killed at its very end has left undone; else do nothing."""
-    if (folder / FINISHED).is_dir():
-        # Who holds the folder does it; where nothing can be written, the run is not finished.
-        with contextlib.suppress(InputError), _lock(folder):
-            replacement.finish_replacing(folder)
-
-
-def repair_folders(top: Path) -> None:
-    """Do so with every run in and below a folder."""
-    for left in list(top.rglob(FINISHED)):
-        repair_folder(left.parent)
-
-
-def _lock(folder: Path) -> contextlib.AbstractContextManager[None]:
-    return locks.hold_lock(folder / locks.NAME, f"the output folder {folder}")

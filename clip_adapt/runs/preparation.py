@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from clip_adapt.adapted.seen import SeenImages
 from clip_adapt.backbone.backbone import Backbone
 from clip_adapt.data import decoding, scan
 from clip_adapt.data.dataset import Dataset
@@ -16,14 +18,18 @@ from clip_adapt.data.leaks import Twin
 from clip_adapt.data.scan import Survey
 from clip_adapt.data.task import Task
 from clip_adapt.errors import InputError, list_lines
+from clip_adapt.evaluation.reading import describe_images
 from clip_adapt.method.class_prompts import require_different_prompts
 from clip_adapt.method.contract import Method
 from clip_adapt.objectives import Data, Draw, Run
 from clip_adapt.objectives._contract import make_recipe
+from clip_adapt.pages.found import Found, write_found
 from clip_adapt.runs import selection
 from clip_adapt.runs.configuration import Config
 from clip_adapt.runs.folder import choose_folder
+from clip_adapt.runs.found import describe_found
 from clip_adapt.runs.shared import Shared
+from clip_adapt.runs.tested import choose_tested
 from clip_adapt.system.clock import Clock
 from clip_adapt.system.files import choose_cache_folder
 from clip_adapt.system.launch.processes import run_main_first, run_on_main
@@ -40,12 +46,14 @@ class Checked:
         notes: what a user should know about them.
         twins: images that look like one of another split.
         survey: what was seen of the images.
+        found: what is in the pool of images, for metrics.json.
     """
 
     data: Data
     notes: list[str]
     twins: list[Twin]
     survey: Survey
+    found: Found
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,8 @@ class Prepared:
         notes: what a user should know about data and draw.
         twins: images that look like one of another split.
         survey: what was seen of the images.
+        found: what is in the pool of images, for metrics.json.
+        seen: the images that the run learns from, by their digests.
         choice: the candidates of ``method=auto`` and which was taken; None for any other method.
     """
 
@@ -68,6 +78,8 @@ class Prepared:
     notes: list[str]
     twins: list[Twin]
     survey: Survey
+    found: Found
+    seen: SeenImages
     choice: dict[str, Any] | None = None
 
 
@@ -85,17 +97,20 @@ def prepare_run(config: Config, shared: Shared, clock: Clock) -> Prepared:
     o, objective = config.options, config.objective
 
     def load(name: str) -> Dataset:
-        return run_main_first(lambda: shared.dataset(config.others[name], o))
+        return run_main_first(lambda: shared.dataset(config.others[name], o, measures=True))
 
     dataset = run_main_first(lambda: shared.dataset(config.dataset, o))
     data = objective.load_data(o, dataset, load)
     backbone, cache = run_main_first(lambda: shared.backbone(config.model, o)), shared.cache(o)
     checked = check_images(data, o.on_bad_image, o.cache_dir)
+    shared.say_once(write_found(checked.found, shutil.get_terminal_size().columns))
     draw = objective.draw(o, checked.data)
-    notes = [*checked.notes, *_list_unused(config), *draw.support.notes]
+    require_unchanged(checked.survey, draw, o.cache_dir)
+    seen = list_seen(draw, o.cache_dir)
+    tested, left_out = leave_out_seen(checked.data, seen, o.cache_dir)
+    notes = [*checked.notes, *_list_unused(config), *draw.support.notes, *left_out]
     for note in notes:
         log.warning(note)
-    require_unchanged(checked.survey, draw, o.cache_dir)
     task = objective.make_task(o, checked.data, draw)
     require_different_prompts(backbone, task)
     for other in checked.data.others.values():
@@ -124,7 +139,7 @@ def prepare_run(config: Config, shared: Shared, clock: Clock) -> Prepared:
         config.options,
         backbone,
         cache,
-        checked.data,
+        tested,
         draw,
         _bind_method(config, backbone, task),
         folder,
@@ -132,7 +147,8 @@ def prepare_run(config: Config, shared: Shared, clock: Clock) -> Prepared:
     )
     method = run.make_method()
     objective.require_fit(run, method, config.method.name)
-    return Prepared(config, run, method, notes, checked.twins, checked.survey, choice)
+    twins, survey, found = checked.twins, checked.survey, checked.found
+    return Prepared(config, run, method, notes, twins, survey, found, seen, choice)
 
 
 def check_images(data: Data, on_bad_image: str, cache_dir: str | None) -> Checked:
@@ -156,7 +172,8 @@ def check_images(data: Data, on_bad_image: str, cache_dir: str | None) -> Checke
     if reasons:
         listing = list_lines(f"{path}: {reason}" for path, reason in reasons.items())
         notes.insert(0, f"{len(reasons)} images cannot be read and are left out:\n{listing}")
-    return Checked(kept, notes, twins, survey)
+    found = describe_found(kept.pool, survey, len(survey.broken))
+    return Checked(kept, [*kept.pool.inventory.notes, *notes], twins, survey, found)
 
 
 def require_unchanged(survey: Survey, draw: Draw, cache_dir: str | None) -> None:
@@ -168,14 +185,42 @@ def require_unchanged(survey: Survey, draw: Draw, cache_dir: str | None) -> None
     Raises:
         InputError: listing those that are others now.
     """
-    drawn = (*draw.support.train, *draw.support.val, *draw.calibration)
-    paths = [item.path for item in drawn]
+    paths = [item.path for items in draw.by_role().values() for item in items]
     changed = scan.find_changed(survey, paths, choose_cache_folder(cache_dir))
     if changed:
         raise InputError(
             f"{len(changed)} images are not what they were when they were looked at:\n"
             f"{list_lines(changed)}\nRun again, when nothing writes there."
         )
+
+
+def list_seen(draw: Draw, cache_dir: str | None) -> SeenImages:
+    """Return the digests of the images that were drawn."""
+    paths = [item.path for items in draw.by_role().values() for item in items]
+    return SeenImages.of(draw.by_role(), scan.survey_images(paths, choose_cache_folder(cache_dir)))
+
+
+def leave_out_seen(data: Data, seen: SeenImages, cache_dir: str | None) -> tuple[Data, list[str]]:
+    """Take the images that a run learns from out of what it is measured on besides.
+
+    The splits of its own data set are compared already (``check_images``).
+
+    Returns:
+        the data, and what a user should know.
+
+    Raises:
+        InputError: when nothing is left of a data set.
+    """
+    others, notes = dict(data.others), list[str]()
+    for name, other in data.others.items():
+        if other.card == data.pool.card and not other.unsplit:
+            continue
+        survey = other.survey(cache_dir=cache_dir)
+        tested = choose_tested(name, other.test, [seen], survey, "error")
+        others[name] = replace(other, test=tested.items)
+        if tested.left_out:
+            notes.append(f"{name}: {describe_images(tested.facts())}")
+    return replace(data, others=others), notes
 
 
 def make_method(config: Config, backbone: Backbone, task: Task) -> Method:

@@ -15,7 +15,7 @@ from clip_adapt.adapted.header import Header, write_header
 from clip_adapt.data import leaks, scan
 from clip_adapt.data.items import format_manifest
 from clip_adapt.errors import InputError
-from clip_adapt.evaluation.reading import describe_others, write_rows
+from clip_adapt.evaluation.reading import describe_others, explain_setback, write_rows
 from clip_adapt.objectives import Outcome
 from clip_adapt.pages import facts
 from clip_adapt.runs.preparation import Prepared
@@ -81,6 +81,7 @@ def write_run(prepared: Prepared, manifest: str, outcome: Outcome, trained: Trai
     header = _describe(prepared, outcome, manifest)
     card = _render_card(prepared, header, write_rows(outcome.measured))
     file = delta.save(place / ADAPTER, outcome.classifier.method, header, card)
+    prepared.seen.write(place / ADAPTER)
     metrics = _list_metrics(prepared, outcome, trained)
     metrics |= {"adapter_bytes": file.stat().st_size, "versions": header.versions}
     for name, content in {IMAGES: _list_images(prepared), **outcome.files}.items():
@@ -111,10 +112,18 @@ def _describe(prepared: Prepared, outcome: Outcome, manifest: str) -> Header:
         dataset=prepared.run.data.dataset.name,
         metrics={kind: outcome.measured[kind] for kind in ("test", "zero_shot")},
         support_sha256=hashlib.sha256(manifest.encode()).hexdigest(),
+        seen_sha256=prepared.seen.sha256,
+        stored=_list_stored(prepared),
         guard=classifier.guard,
         temperature=classifier.temperature,
         conformal=classifier.conformal,
     )
+
+
+def _list_stored(prepared: Prepared) -> dict[str, str]:
+    dataset = prepared.run.data.dataset
+    known = dataset.stored.items()
+    return {name: c for name, c in known if name != c and c in dataset.classes}
 
 
 def _list_metrics(prepared: Prepared, outcome: Outcome, trained: Trained) -> dict[str, Any]:
@@ -132,12 +141,27 @@ def _list_metrics(prepared: Prepared, outcome: Outcome, trained: Trained) -> dic
         "peak_memory_bytes": measure_peak_memory(run.backbone.device),
         **outcome.facts,
         "n_support": len(support.train),
-        "notes": [*prepared.notes, *outcome.notes],
+        "found": prepared.found,
+        "notes": [*prepared.notes, *outcome.notes, *_list_setbacks(prepared, outcome)],
         "curve": describe_curve(trained.curve),
         **({"side_by_side": trained.runs} if trained.runs > 1 else {}),
         **({"choice": prepared.choice} if prepared.choice else {}),
         "learned": [asdict(table) for table in method.tables()],
     }
+
+
+def _list_setbacks(prepared: Prepared, outcome: Outcome) -> list[str]:
+    o, objective = prepared.config.options, prepared.config.objective
+    has_classes = objective.gives == "classes"
+    remedies = {
+        "more shots": has_classes and o.sampling != "all",
+        "guard=true (it mixes with zero-shot)": has_classes and not o.guard,
+        "method=auto": has_classes and prepared.choice is None,
+        "another method": True,
+    }
+    wanted = [remedy for remedy, is_open in remedies.items() if is_open]
+    found = explain_setback(outcome.measured, objective.headline, wanted)
+    return [] if found is None else [found]
 
 
 def _render_card(prepared: Prepared, header: Header, rows: Sequence[tuple[str, str, str]]) -> str:

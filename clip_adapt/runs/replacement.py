@@ -20,6 +20,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from clip_adapt.adapted.delta import FILE, README
+from clip_adapt.adapted.seen import SEEN
 from clip_adapt.errors import InputError
 from clip_adapt.system import run_files
 from clip_adapt.system.files import flush, refuse_unwritable, write_text
@@ -40,6 +41,7 @@ OURS = (
     run_files.CONFIG,
     f"{ADAPTER}/{FILE}",
     f"{ADAPTER}/{README}",
+    f"{ADAPTER}/{SEEN}",
     f"{CHECKPOINT}/{checkpoint.FILE}",
 )
 WHILE_WRITING = (f"{UNFINISHED}/{METRICS}", f"{FINISHED}/{METRICS}")

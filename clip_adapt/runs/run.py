@@ -7,25 +7,29 @@ holds the folder and writes.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 from clip_adapt.adapted.classifier import Classifier
 from clip_adapt.backbone.devices import resolve_device
+from clip_adapt.errors import InputError
 from clip_adapt.objectives import Outcome
 from clip_adapt.runs.configuration import Config
-from clip_adapt.runs.folder import hold_folder
+from clip_adapt.runs.folder import explain_folder, hold_folder
 from clip_adapt.runs.preparation import Prepared, prepare_run, require_unchanged
 from clip_adapt.runs.record import write_known, write_run
 from clip_adapt.runs.resuming import open_checkpoint
 from clip_adapt.runs.shared import Shared
 from clip_adapt.system.clock import Clock
 from clip_adapt.system.launch.joining import join_processes
-from clip_adapt.system.launch.processes import hold_on_main, run_on_main
+from clip_adapt.system.launch.processes import hold_on_main, is_main, run_on_main
 from clip_adapt.system.launch.stopping import catch_signals
 from clip_adapt.system.launch.threads import hold_random_stream
 from clip_adapt.training.fitting import Trained, Training
+
+log = logging.getLogger(__name__)
 
 
 def run(config: Config, shared: Shared | None = None) -> Classifier:
@@ -44,8 +48,12 @@ def run(config: Config, shared: Shared | None = None) -> Classifier:
     Raises:
         InputError: with the reason and the remedy.
     """
-    with catch_signals(), join_run(config), start_run(config, shared or Shared()) as ready:
-        return ready.finish(ready.training.alone())
+    with catch_signals(), join_run(config):
+        known = explain_folder(config) if is_main() else None
+        if known is not None:
+            log.warning(known)
+        with start_run(config, shared or Shared()) as ready:
+            return ready.finish(ready.training.alone())
 
 
 def join_run(config: Config) -> contextlib.AbstractContextManager[None]:
@@ -72,6 +80,7 @@ def start_run(config: Config, shared: Shared) -> Iterator[ReadyRun]:
     with hold_random_stream():
         with clock.count("total"):
             prepared = prepare_run(config, shared, clock)
+            _require_test(prepared)
         with hold_on_main(hold_folder(prepared.run.folder)):
             with clock.count("total"):
                 manifest = run_on_main(lambda: write_known(prepared))
@@ -79,6 +88,12 @@ def start_run(config: Config, shared: Shared) -> Iterator[ReadyRun]:
                 require_unchanged(prepared.survey, prepared.run.draw, config.options.cache_dir)
                 training = replace(training, checkpoint=open_checkpoint(prepared, manifest))
             yield ReadyRun(prepared, training, manifest)
+
+
+def _require_test(prepared: Prepared) -> None:
+    data = prepared.run.data.dataset
+    if not data.test:
+        raise InputError(f"the test split of {data.name} is empty: nothing can be measured")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,8 @@ from clip_adapt.data.dataset import Dataset
 from clip_adapt.inputs.features import FeatureCache
 from clip_adapt.system.files import choose_cache_folder
 from clip_adapt.system.temporaries import make_prefix, sweep_cache, sweep_once
+
+log = logging.getLogger(__name__)
 
 
 class Shared:
@@ -47,18 +50,26 @@ class Shared:
             lambda: _load(card, o),
         )
 
-    def dataset(self, card: DataCard, o: RunOptions) -> Dataset:
-        """Return the data set of a card, unreadable images included.
+    def dataset(self, card: DataCard, o: RunOptions, *, measures: bool = False) -> Dataset:
+        """Return the data set of a card, unreadable images included; ``measures`` as in ``load``.
 
         Raises:
             InputError: when it cannot be loaded.
         """
         return self._load_once(
-            (repr(card), str(o.cache_dir), str(o.data_dir)),
+            (repr(card), str(o.cache_dir), str(o.data_dir), str(measures)),
             lambda: Dataset.from_card(
-                card, cache_dir=o.cache_dir, data_dir=o.data_dir, download=o.download
+                card,
+                cache_dir=o.cache_dir,
+                data_dir=o.data_dir,
+                download=o.download,
+                measures=measures,
             ),
         )
+
+    def say_once(self, text: str) -> None:
+        """Say what is the same for many runs, such as what lies in their data set."""
+        self._load_once(("said", text), lambda: log.info("%s", text))
 
     def cache(self, o: RunOptions) -> FeatureCache:
         """Return where features are kept; what killed processes left there is taken away."""

@@ -85,11 +85,16 @@ def find_plugin(name: str, kind: Kind, others: Sequence[str] = ()) -> Plugin:
         return Plugin(path.stem, import_file(path, kind.word), path)
     known = sorted({*list_names(kind), *others})
     if name not in known:
-        raise InputError(
-            f"unknown {kind.word} {name!r}{nearest(name, known)} There is: {', '.join(known)}; "
-            f"or give the path of your own {kind.word}.py."
-        )
+        raise InputError(explain_unknown_name(name, kind, known))
     return find_installed(name, kind)
+
+
+def explain_unknown_name(name: str, kind: Kind, known: Sequence[str]) -> str:
+    """Return one line: what is unknown, the nearest name, all names, and the way to one's own."""
+    return (
+        f"unknown {kind.word} {name!r}{nearest(name, known)} There is: {', '.join(known)}; "
+        f"or give the path of your own {kind.word}.py."
+    )
 
 
 def find_installed(name: str, kind: Kind) -> Plugin:

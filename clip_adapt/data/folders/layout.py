@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clip_adapt.data.folders.tree import Tree, list_subfolders, look_into
-from clip_adapt.data.splitting import SPLIT_NAMES
+from clip_adapt.data.splitting import SPLIT_NAMES, find_split_name
 from clip_adapt.errors import InputError
 
 Walk = Callable[[Path], Tree]
@@ -25,7 +25,7 @@ AS_CLASSES = "dataset.splits=null"
 
 
 @dataclass(frozen=True)
-class Layout:
+class FolderLayout:
     """Where the class folders are.
 
     Attributes:
@@ -44,18 +44,12 @@ class Layout:
         return UNSPLIT not in self.holders
 
 
-def name_split(name: str) -> str | None:
-    """Return the split that a folder of this name is, in any case; None when it is none."""
-    known = {spelling: split for split, names in SPLIT_NAMES.items() for spelling in names}
-    return known.get(name.strip().lower())
-
-
-def lay_out_classes(top: Path) -> Layout:
+def lay_out_classes(top: Path) -> FolderLayout:
     """Return the layout of a folder in which every folder is a class."""
-    return Layout({UNSPLIT: top}, {UNSPLIT: _list_named(top)})
+    return FolderLayout({UNSPLIT: top}, {UNSPLIT: _list_named(top)})
 
 
-def lay_out_given(top: Path, splits: Mapping[str, str], measures: bool) -> Layout:
+def lay_out_given(top: Path, splits: Mapping[str, str], measures: bool) -> FolderLayout:
     """Return the layout of a folder whose splits the user or a card names.
 
     Raises:
@@ -65,10 +59,10 @@ def lay_out_given(top: Path, splits: Mapping[str, str], measures: bool) -> Layou
     if not needed <= splits.keys() <= SPLIT_NAMES.keys():
         raise InputError(f"dataset.splits={dict(splits)}: expected {{train: FOLDER, test: FOLDER}}")
     holders = {split: top / splits[split] for split in SPLIT_NAMES if split in splits}
-    return Layout(holders, {split: _list_named(folder) for split, folder in holders.items()})
+    return FolderLayout(holders, {split: _list_named(folder) for split, folder in holders.items()})
 
 
-def find_layout(top: Path, walk: Walk, measures: bool) -> Layout:
+def find_layout(top: Path, walk: Walk, measures: bool) -> FolderLayout:
     """Return the layout of a folder, by the names in it.
 
     Args:
@@ -83,7 +77,9 @@ def find_layout(top: Path, walk: Walk, measures: bool) -> Layout:
     splits = _find_splits(place)
     if not splits:
         return _lay_out_splits_below(place, walk, notes) or _add(lay_out_classes(place), notes)
-    others = [p for p in list_subfolders(place) if name_split(p.name) is None and walk(p).images]
+    others = [
+        p for p in list_subfolders(place) if find_split_name(p.name) is None and walk(p).images
+    ]
     if others and all(_is_flat(folder, walk) for folder in splits.values()):
         names = " and ".join(folder.name for folder in splits.values())
         said = f"{names} in {place} is read as a class like the other folders: images lie in it"
@@ -94,13 +90,13 @@ def find_layout(top: Path, walk: Walk, measures: bool) -> Layout:
     notes += [
         f"{p} lies beside the splits and is not used: {len(walk(p).images)} images" for p in others
     ]
-    return Layout(
+    return FolderLayout(
         dict(splits), {split: _list_named(folder) for split, (folder, _) in held.items()}, notes
     )
 
 
-def _add(layout: Layout, notes: list[str]) -> Layout:
-    return Layout(layout.holders, layout.classes, [*notes, *layout.notes])
+def _add(layout: FolderLayout, notes: list[str]) -> FolderLayout:
+    return FolderLayout(layout.holders, layout.classes, [*notes, *layout.notes])
 
 
 def _list_named(folder: Path) -> Classes:
@@ -111,7 +107,7 @@ def _find_splits(place: Path) -> dict[str, Path]:
     # In the order train, val, test.
     found: dict[str, Path] = {}
     for folder in list_subfolders(place):
-        split = name_split(folder.name)
+        split = find_split_name(folder.name)
         if split in found:
             first = found[split].name
             raise InputError(
@@ -139,7 +135,7 @@ def _unwrap(folder: Path, walk: Walk) -> tuple[Path, list[str]]:
         if len(holding) != 1 or look_into(folder).images:
             return folder, notes
         only = holding[0]
-        if name_split(only.name) or not _is_wrapper(only, folder, walk):
+        if find_split_name(only.name) or not _is_wrapper(only, folder, walk):
             return folder, notes
         notes = [f"the images are read from {only}"]
         folder = only
@@ -147,7 +143,7 @@ def _unwrap(folder: Path, walk: Walk) -> tuple[Path, list[str]]:
 
 def _is_wrapper(only: Path, folder: Path, walk: Walk) -> bool:
     named = only.name.lower() in WRAPPERS or only.name == folder.name
-    holds_splits = any(name_split(name) for name in walk(only).below)
+    holds_splits = any(find_split_name(name) for name in walk(only).below)
     return (named or holds_splits) and not look_into(only).images
 
 
@@ -181,7 +177,7 @@ def _require_splits(
     )
 
 
-def _lay_out_splits_below(place: Path, walk: Walk, notes: list[str]) -> Layout | None:
+def _lay_out_splits_below(place: Path, walk: Walk, notes: list[str]) -> FolderLayout | None:
     # cat/train/1.jpg: below every class the same splits, which may not be mixed.
     folders = {p.name: p for p in list_subfolders(place) if walk(p).images}
     splits = {name: _find_splits(folder) for name, folder in folders.items()}
@@ -197,7 +193,7 @@ def _lay_out_splits_below(place: Path, walk: Walk, notes: list[str]) -> Layout |
         )
     parts = {s: {n: found[s] for n, found in splits.items() if s in found} for s in SPLIT_NAMES}
     said = f"the folders below the classes of {place} are read as splits"
-    return Layout(
+    return FolderLayout(
         {split: place for split, part in parts.items() if part},
         {split: part for split, part in parts.items() if part},
         [*notes, said],

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from clip_adapt.data.decoding import SUFFIXES
+from clip_adapt.data.inventory import list_counts
 from clip_adapt.errors import InputError
 from clip_adapt.system.reading import list_folder
 
@@ -39,14 +40,6 @@ class Tree:
         return list_counts(self.ignored) or "empty"
 
 
-def list_counts(counts: Counter[str], most: int = 6) -> str:
-    """Return counts in words, the largest first: ``6 Thumbs.db, 1 .heic``."""
-    ranked = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
-    words = [f"{count} {what}" for what, count in ranked[:most]]
-    rest = sum(count for _, count in ranked[most:])
-    return ", ".join([*words, *([f"{rest} others"] if rest else [])])
-
-
 def list_subfolders(folder: Path) -> list[Path]:
     """Return the folders in a folder, without hidden ones and those that a system makes.
 
@@ -65,14 +58,18 @@ def look_into(folder: Path) -> Tree:
     tree = Tree()
     for entry in _scan(folder):
         if not _is_folder(entry):
-            _add_file(tree, entry)
+            _add_file(tree, entry, SUFFIXES)
     return tree
 
 
-def walk_folder(folder: Path) -> Tree:
+def walk_folder(folder: Path, suffixes: Collection[str] = SUFFIXES) -> Tree:
     """Return what lies in a folder and below it; links to folders are followed, each folder once.
 
     A link that leads to a folder above this one is left out: what lies there is of other classes.
+
+    Args:
+        folder: the folder.
+        suffixes: of what is taken for an image.
 
     Raises:
         InputError: when a folder cannot be looked into.
@@ -81,15 +78,17 @@ def walk_folder(folder: Path) -> Tree:
     seen = {_identify(above) for above in (place, *place.parents)}
     for entry in _scan(folder):
         before = len(tree.images)
-        _visit(entry, tree, seen)
+        _visit(entry, tree, seen, suffixes)
         if _is_folder(entry) and len(tree.images) > before:
             tree.below.append(entry.name)
     return tree
 
 
-def _visit(entry: os.DirEntry[str], tree: Tree, seen: set[tuple[int, int]]) -> None:
+def _visit(
+    entry: os.DirEntry[str], tree: Tree, seen: set[tuple[int, int]], suffixes: Collection[str]
+) -> None:
     if not _is_folder(entry):
-        _add_file(tree, entry)
+        _add_file(tree, entry, suffixes)
         return
     if _is_passed_over(entry.name):
         return
@@ -98,7 +97,7 @@ def _visit(entry: os.DirEntry[str], tree: Tree, seen: set[tuple[int, int]]) -> N
     if known not in seen:
         seen.add(known)
         for inner in _scan(folder):
-            _visit(inner, tree, seen)
+            _visit(inner, tree, seen, suffixes)
 
 
 def _scan(folder: Path) -> Iterator[os.DirEntry[str]]:
@@ -111,17 +110,19 @@ def _scan(folder: Path) -> Iterator[os.DirEntry[str]]:
     yield from found
 
 
-def _add_file(tree: Tree, entry: os.DirEntry[str]) -> None:
+def _add_file(tree: Tree, entry: os.DirEntry[str], suffixes: Collection[str]) -> None:
     suffix = os.path.splitext(entry.name)[1].lower()
     if not os.path.isfile(entry.path):
         tree.ignored[BROKEN if entry.is_symlink() else "special files"] += 1
-    elif suffix in SUFFIXES and entry.name[0] != ".":
+    elif suffix in suffixes and entry.name[0] != ".":
         tree.images.append(Path(entry.path))
     else:
-        tree.ignored[_name_kind(entry.name, suffix)] += 1
+        tree.ignored[name_kind(entry.name)] += 1
 
 
-def _name_kind(name: str, suffix: str) -> str:
+def name_kind(name: str) -> str:
+    """Return what a file that is no image is counted as: its suffix, or its name."""
+    suffix = os.path.splitext(name)[1].lower()
     if name[0] == ".":  # .DS_Store is one kind; of ._1.jpg there may be as many as of images
         return f"hidden {suffix}" if suffix else name
     if name.lower() in BY_NAME:

@@ -79,15 +79,15 @@ def _unpack(file: File, header: Header) -> np.ndarray:
     file.seek(0)
     if not syntax.is_compressed:
         return pixel_array(file, index=0)
+    pixels = f"DICOM pixels as {syntax.name}"
     try:
-        if get_decoder(syntax).is_available:
-            return pixel_array(file, index=0)
-        reason = "it takes another package"
-    except NotImplementedError:
-        reason = "pydicom does not know it"
+        if not get_decoder(syntax).is_available:
+            raise Unusable(f"{pixels}: {DECODERS} reads most kinds")
+        return pixel_array(file, index=0)
+    except NotImplementedError as error:
+        raise Unusable(f"{pixels}: not read") from error
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1].strip()
-    raise Unusable(f"DICOM pixels as {syntax.name}: {reason}. {DECODERS} may read them")
+        raise Unusable(f"{pixels}: damaged, or of a kind that takes {DECODERS}") from error
 
 
 def _show_colours(stored: np.ndarray, header: Header, kind: str) -> np.ndarray:

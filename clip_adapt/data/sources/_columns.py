@@ -45,12 +45,13 @@ _ID = (
 _BEFORE_UNIT = "(?:id|anon|anonymi[sz]ed|pseudonymi[sz]ed|unique)?"
 # How one who leaves a value out is written; Excel, pandas and R write some of these themselves.
 MISSING = frozenset({"", "nan", "none", "null", "na", "n/a", "<na>", "#n/a"})
+FEW = 4  # groups that may be none: treatments, or sides
 ONE_HOT = frozenset({"0", "1", "0.0", "1.0"})
 _FOLD = re.compile(r"(?:fold|part|split|set|cv|k)?[ _-]*[0-9]+(?:\.0*)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Choice:
+class ColumnChoice:
     """A column, or None, and what a user should know of how it was chosen."""
 
     column: str | None
@@ -86,7 +87,9 @@ def choose_column(table: TableFile, kind: str, given: str | None) -> str:
     return usual[0]
 
 
-def choose_split(table: TableFile, given: str | None, used: Mapping[str, str | None]) -> Choice:
+def choose_split(
+    table: TableFile, given: str | None, used: Mapping[str, str | None]
+) -> ColumnChoice:
     """Return the column of the splits, if there is one.
 
     Args:
@@ -99,22 +102,24 @@ def choose_split(table: TableFile, given: str | None, used: Mapping[str, str | N
     """
     usual = [name for name in list_usual(table, "split") if name not in used.values()]
     if given is None:
-        return Choice(None, _describe_left_out("split", usual))
+        return ColumnChoice(None, _describe_left_out("split", usual))
     if given != AUTO:
-        return Choice(_require_column(table, "split", given))
+        return ColumnChoice(_require_column(table, "split", given))
     notes: list[str] = []
     for column in usual:
         values = list(dict.fromkeys(row[column].strip() for row in table.rows))
         if not all(not value or _FOLD.fullmatch(value) for value in values):
-            return Choice(column, tuple(notes))
+            return ColumnChoice(column, tuple(notes))
         notes.append(
             f"the column {column!r} holds {_list_some(values)}, which name no split (train, val, "
             "test): it is not used"
         )
-    return Choice(None, tuple(notes))
+    return ColumnChoice(None, tuple(notes))
 
 
-def choose_group(table: TableFile, given: str | None, used: Mapping[str, str | None]) -> Choice:
+def choose_group(
+    table: TableFile, given: str | None, used: Mapping[str, str | None]
+) -> ColumnChoice:
     """Return the column whose equal values keep images in one split, if there is one.
 
     Args:
@@ -127,18 +132,24 @@ def choose_group(table: TableFile, given: str | None, used: Mapping[str, str | N
     """
     units = list_units([name for name in table.columns if name not in used.values()])
     if given is None:
-        return Choice(None, _describe_left_out("group", list(units)))
+        return ColumnChoice(None, _describe_left_out("group", list(units)))
     if given != AUTO:
-        return Choice(_require_column(table, "group", given))
+        return ColumnChoice(_require_column(table, "group", given))
     flaws = {column: _find_flaw(table, column, unit, used) for column, unit in units.items()}
     fitting = [column for column, flaw in flaws.items() if flaw is None]
     notes = [f"the column {c!r} is not used as the group: {flaws[c]}" for c in units if flaws[c]]
+    values = _list_values(table, fitting[0]) if fitting else []
+    if fitting and units[fitting[0]] not in PERSONS and len(values) <= FEW:
+        notes.append(
+            f"all images of one {fitting[0]!r} stay in one split, and there are {len(values)}: "
+            f"{_list_some(values)}; dataset.group=null splits image by image"
+        )
     if len(fitting) > 1:
         notes.append(
             f"images of one {fitting[0]!r} stay in one split; {_list_some(fitting[1:])} would keep "
             "others together: dataset.group=COLUMN"
         )
-    return Choice(fitting[0] if fitting else None, tuple(notes))
+    return ColumnChoice(fitting[0] if fitting else None, tuple(notes))
 
 
 def list_units(columns: list[str]) -> dict[str, str]:
@@ -172,6 +183,8 @@ def _require_column(table: TableFile, kind: str, given: str) -> str:
 def _suggest_remedy(table: TableFile, kind: str) -> str:
     if any(re.search(r"\.(jpe?g|png|tiff?|bmp|webp|dcm)$", c.lower()) for c in table.columns):
         return ". Its first line seems to be an image: write the names of the columns above it"
+    if len(table.columns) == 1:
+        return ". If it holds more, say what stands between the values: dataset.delimiter=' '"
     if kind == "label" and list_usual(table, "caption"):
         return "; or train on its captions: objective=contrastive"
     if kind == "caption" and list_usual(table, "label"):
@@ -218,6 +231,11 @@ def _collect(rows: list[Row], column: str, other: str | None) -> dict[str, set[s
     for row in rows:
         found[row[column].strip()].add(row[other].strip() if other else "")
     return found
+
+
+def _list_values(table: TableFile, column: str) -> list[str]:
+    values = (row[column].strip() for row in table.rows)
+    return list(dict.fromkeys(value for value in values if not is_missing(value)))
 
 
 def _is_one_to_one(rows: list[Row], column: str, other: str | None) -> bool:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from clip_adapt.config.cards import DataCard
 from clip_adapt.config.values import FilePath
 from clip_adapt.data.folders import layout
-from clip_adapt.data.folders.layout import UNSPLIT, Layout, Walk
+from clip_adapt.data.folders.layout import UNSPLIT, FolderLayout, Walk
 from clip_adapt.data.folders.tree import look_into, walk_folder
 from clip_adapt.data.inventory import Inventory
 from clip_adapt.data.items import Context, Item, Splits
@@ -68,7 +68,8 @@ def read(
     seen = _take_stock(top, found, classes, walk)
     if not found.is_split:
         split = split_by_content(classes, parts[UNSPLIT], context, str(top))
-        return replace(split, inventory=seen)
+        notes = (*seen.notes, *split.inventory.notes)
+        return replace(split, inventory=replace(seen, notes=notes))
     if not context.measures:
         _require_images(found, parts)
         _refuse_unknown_classes(found, classes, card, walk)
@@ -82,7 +83,7 @@ def _describe_missing(card: DataCard, top: Path) -> str:
 
 def _lay_out(
     top: Path, splits: dict[str, str] | Literal["auto"] | None, walk: Walk, measures: bool
-) -> Layout:
+) -> FolderLayout:
     if splits is None:
         return layout.lay_out_classes(top)
     if isinstance(splits, dict):
@@ -90,7 +91,7 @@ def _lay_out(
     return layout.find_layout(top, walk, measures)
 
 
-def _list_classes(found: Layout, card: DataCard, walk: Walk) -> list[str]:
+def _list_classes(found: FolderLayout, card: DataCard, walk: Walk) -> list[str]:
     # Those that are trained on.
     split = "train" if found.is_split else UNSPLIT
     holder, folders = found.holders[split], found.classes[split]
@@ -112,7 +113,7 @@ def _list_classes(found: Layout, card: DataCard, walk: Walk) -> list[str]:
     return classes
 
 
-def _list_measured(found: Layout, card: DataCard, walk: Walk) -> list[str]:
+def _list_measured(found: FolderLayout, card: DataCard, walk: Walk) -> list[str]:
     # Whatever is there: the classes of any split.
     every = {n: p for part in found.classes.values() for n, p in part.items() if walk(p).images}
     classes = [name for name in (card.classes or sorted(every)) if name in every]
@@ -147,7 +148,7 @@ def _suggest_deeper(folder: Path, walk: Walk) -> str:
     return f" If the folders below it are the classes, point at it: dataset={folder}"
 
 
-def _match_classes(found: Layout, classes: list[str]) -> Layout:
+def _match_classes(found: FolderLayout, classes: list[str]) -> FolderLayout:
     # test/Cat is the class of train/cat, and a name from a Mac (NFD) that of one from elsewhere.
     spelt = {read_name(name): name for name in classes}
     matched: dict[str, dict[str, Path]] = {}
@@ -173,7 +174,7 @@ def _list_items(folders: dict[str, Path], classes: list[str], walk: Walk) -> lis
     ]
 
 
-def _require_images(found: Layout, parts: dict[str, list[Item]]) -> None:
+def _require_images(found: FolderLayout, parts: dict[str, list[Item]]) -> None:
     for split in ("train", "test"):
         if not parts[split]:
             holder = found.holders[split]
@@ -187,7 +188,9 @@ def _require_images(found: Layout, parts: dict[str, list[Item]]) -> None:
             )
 
 
-def _refuse_unknown_classes(found: Layout, classes: list[str], card: DataCard, walk: Walk) -> None:
+def _refuse_unknown_classes(
+    found: FolderLayout, classes: list[str], card: DataCard, walk: Walk
+) -> None:
     for split, folders in found.classes.items():
         others = [n for n, p in folders.items() if n not in classes and walk(p).images]
         if others and not card.classes:
@@ -197,7 +200,7 @@ def _refuse_unknown_classes(found: Layout, classes: list[str], card: DataCard, w
             )
 
 
-def _take_stock(top: Path, found: Layout, classes: list[str], walk: Walk) -> Inventory:
+def _take_stock(top: Path, found: FolderLayout, classes: list[str], walk: Walk) -> Inventory:
     parents = [path.parent for part in found.classes.values() for path in part.values()]
     holders = list(dict.fromkeys([top, *found.holders.values(), *parents]))
     ignored = sum((look_into(folder).ignored for folder in holders), Counter[str]())
@@ -213,7 +216,7 @@ def _take_stock(top: Path, found: Layout, classes: list[str], walk: Walk) -> Inv
     return Inventory(ignored=dict(ignored), notes=(*notes, *_note_unnamed(found, classes, walk)))
 
 
-def _note_deeper(found: Layout, classes: list[str], walk: Walk) -> list[str]:
+def _note_deeper(found: FolderLayout, classes: list[str], walk: Walk) -> list[str]:
     below: dict[str, list[str]] = {}
     for folders in found.classes.values():
         for name in classes:
@@ -227,7 +230,7 @@ def _note_deeper(found: Layout, classes: list[str], walk: Walk) -> list[str]:
     ] * bool(words)
 
 
-def _note_unnamed(found: Layout, classes: list[str], walk: Walk) -> list[str]:
+def _note_unnamed(found: FolderLayout, classes: list[str], walk: Walk) -> list[str]:
     # With dataset.classes a user chooses; what he did not choose is said all the same.
     counts: Counter[str] = Counter()
     for folders in found.classes.values():

@@ -8,16 +8,19 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from clip_adapt.config.cards import SPLITS, DataCard
 from clip_adapt.config.values import NameOrPath
+from clip_adapt.data.inventory import Inventory
 from clip_adapt.data.items import Context, Splits
 from clip_adapt.data.sources._unpacked import Row, unpack_images
 from clip_adapt.data.splitting import SPLIT_NAMES, split_by_content
 from clip_adapt.errors import InputError, explain_unknown
 from clip_adapt.system.reading import make_path
+from clip_adapt.system.text.names import sort_names
 
 SUFFIXES = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"RIFF": ".webp", b"GIF8": ".gif",
             b"BM": ".bmp", b"II*\0": ".tif", b"MM\0*": ".tif"}  # fmt: skip
@@ -54,6 +57,7 @@ def read(
     chosen = _choose_splits(found, splits, repo, context.measures)
     first = next(iter(chosen.values()))
     _require_columns(first, image, label, repo)
+    _require_labels(chosen, label, repo)
     classes = _list_classes(chosen, label)
     for name in card.classes:
         if name not in classes:
@@ -62,10 +66,12 @@ def read(
     prints = " ".join(str(each._fingerprint) for each in chosen.values())
     total = sum(len(each) for each in chosen.values())
     made = unpack_images(context, card.name, prints, classes, rows, total)
+    columns = {"image": image, "label": label}
     if len(chosen) > 1 or "train" not in chosen:
-        return made
+        return replace(made, inventory=Inventory(columns))
     items = sorted(made.train, key=lambda item: (item.label, item.path))
-    return split_by_content(classes, items, context, repo)
+    split = split_by_content(classes, items, context, repo)
+    return replace(split, inventory=replace(split.inventory, columns=columns))
 
 
 def _load(repo: str, config: str | None, revision: str | None, context: Context) -> Any:
@@ -124,12 +130,25 @@ def _require_columns(data: Any, image: str, label: str, repo: str) -> None:
         raise InputError(f"the column {image!r} of {repo} holds no images")
 
 
+def _require_labels(chosen: dict[str, Any], label: str, repo: str) -> None:
+    # Sets of a contest come with a test split of which the labels are kept back: -1.
+    for split, data in chosen.items():
+        named = bool(getattr(data.features[label], "names", None))
+        missing = [v for v in data.unique(label) if v is None or (named and v < 0)]
+        if missing:
+            raise InputError(
+                f"{repo} has images without a label in what is {split} here ({label} is "
+                f"{missing[0]}). Choose splits that have them: "
+                "dataset.splits={train: train, test: validation}"
+            )
+
+
 def _list_classes(chosen: dict[str, Any], label: str) -> list[str]:
     names = getattr(next(iter(chosen.values())).features[label], "names", None)
     if names:
         return list(names)
     values = {str(value) for data in chosen.values() for value in data.unique(label)}
-    return sorted(values, key=(int if all(v.isdigit() for v in values) else str))
+    return sort_names(values)
 
 
 def _make_rows(
@@ -143,7 +162,9 @@ def _make_rows(
             return
         data = chosen[split].select_columns([image, label])
         named = bool(getattr(data.features[label], "names", None))
-        for row in data.cast_column(image, datasets.Image(decode=False)):
+        for number, row in enumerate(data.cast_column(image, datasets.Image(decode=False))):
+            if row[image] is None:
+                raise InputError(f"row {number} of what is {split} here has no image ({image})")
             content = row[image]["bytes"] or Path(row[image]["path"]).read_bytes()
             yield row[label] if named else index[str(row[label])], _make_saver(content)
 

@@ -80,7 +80,7 @@ def read(
     val = finder.find_all(subset.get("val", []), "val")
     finder.refuse_missing()
     _refuse_wrong(path, train, val, names)
-    return Splits(pools.classes, train, val, pools.test, drawn=True)
+    return replace(pools, train=train, val=val, drawn=True)
 
 
 def _read_subset(path: Path, key: str | None) -> dict[str, list[Entry]]:

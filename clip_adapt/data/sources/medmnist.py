@@ -33,10 +33,12 @@ def recognises(path: Path) -> dict[str, Any] | None:
     """Return what the set's own card says, or a card would say, of a file of MedMNIST."""
     if path.suffix.lower() != ".npz":
         return None
-    flag, _, size = path.stem.partition("_")
+    flag, _, size = path.stem.rpartition("_")
+    if size not in map(str, SIZES[1:]):  # of another's file, or the smallest, which says no size
+        flag, size = path.stem, ""
     shipped = yamls.read_yaml(locate_card("dataset", flag)) if flag in list_cards("dataset") else {}
     own = {"name": path.stem, **shipped, "flag": flag, "root": str(path.parent)}
-    return {**own, "size": int(size)} if size.isdigit() else own
+    return {**own, "size": int(size)} if size else own
 
 
 def read(
@@ -65,17 +67,28 @@ def read(
         _fetch_file(path, flag, size, context)
     try:
         with zipfile.ZipFile(path) as archive:
-            labels = {split: _read_labels(archive, split) for split in SPLITS}
-            classes = [str(n) for n in range(1 + max(int(y.max()) for y in labels.values()))]
-            _refuse_unknown(card, classes, path)
-            rows = _make_rows(archive, labels)
-            total = sum(map(len, labels.values()))
-            version = hash_images([str(path)], context.cache)[0]
-            return unpack_images(context, f"{flag}-{size}", version, classes, rows, total)
-    except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError) as error:
-        if isinstance(error, InputError):
-            raise
+            return _read_archive(archive, path, f"{flag}-{size}", card, context)
+    except InputError:
+        raise
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, RuntimeError, KeyError) as error:
         raise InputError(f"{path} is damaged, or no file of MedMNIST: {error}") from error
+
+
+def _read_archive(
+    archive: zipfile.ZipFile, path: Path, name: str, card: DataCard, context: Context
+) -> Splits:
+    _require_arrays(archive, path)
+    labels = {split: _read_labels(archive, split, path) for split in SPLITS}
+    for split in SPLITS:
+        _check_images(archive, split, len(labels[split]), path)
+    total = sum(map(len, labels.values()))
+    top = max((int(y.max()) for y in labels.values() if len(y)), default=-1)
+    if top >= total or not total:
+        raise InputError(f"{path} has {total} images and labels up to {top}: a class needs images")
+    classes = [str(n) for n in range(top + 1)]
+    _refuse_unknown(card, classes, path)
+    version = hash_images([str(path)], context.cache)[0]
+    return unpack_images(context, name, version, classes, _make_rows(archive, labels), total)
 
 
 def _fetch_file(path: Path, flag: str, size: int, context: Context) -> None:
@@ -102,12 +115,72 @@ def _fetch_file(path: Path, flag: str, size: int, context: Context) -> None:
     )
 
 
-def _read_labels(archive: zipfile.ZipFile, split: str) -> np.ndarray:
-    with archive.open(f"{split}_labels.npy") as file:
-        labels = np.lib.format.read_array(file, allow_pickle=False)
-    if labels.ndim == 2 and labels.shape[1] > 1:
-        raise InputError("a set with several labels an image cannot be used for classification")
-    return labels.reshape(-1)
+def _require_arrays(archive: zipfile.ZipFile, path: Path) -> None:
+    wanted = [f"{split}_{what}" for split in SPLITS for what in ("images", "labels")]
+    there = [name.removesuffix(".npy") for name in archive.namelist()]
+    absent = [name for name in wanted if name not in there]
+    if absent:
+        raise InputError(
+            f"{path} is no file of MedMNIST: it has no {', '.join(absent)}, but "
+            f"{', '.join(there[:10]) or 'nothing'}. Write the images as files, one folder a class."
+        )
+
+
+def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    version = np.lib.format.read_magic(file)
+    read = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }[version]
+    return read(file)
+
+
+def _read_labels(archive: zipfile.ZipFile, split: str, path: Path) -> np.ndarray:
+    name = f"{split}_labels"
+    with archive.open(f"{name}.npy") as file:
+        shape, _, dtype = _read_header(file)
+    if len(shape) == 2 and shape[1] > 1:
+        raise InputError(
+            f"{path}: a set with several labels an image cannot be used for classification "
+            f"({name} has the shape {shape})"
+        )
+    if dtype.kind not in "iu" or len(shape) not in (1, 2):
+        raise InputError(
+            f"{path}: {name} holds {_describe_type(dtype)} of the shape {shape}: expected whole "
+            "numbers from 0, one an image"
+        )
+    with archive.open(f"{name}.npy") as file:
+        labels = np.lib.format.read_array(file, allow_pickle=False).reshape(-1)
+    if len(labels) and labels.min() < 0:
+        raise InputError(
+            f"{path}: {name} holds {labels.min()}: expected whole numbers from 0. Leave images "
+            "without a label out."
+        )
+    return labels
+
+
+def _check_images(archive: zipfile.ZipFile, split: str, count: int, path: Path) -> None:
+    name = f"{split}_images"
+    with archive.open(f"{name}.npy") as file:
+        shape, fortran, dtype = _read_header(file)
+    grey = len(shape) == 3 or (len(shape) == 4 and shape[3] == 1)
+    if len(shape) == 5 or (len(shape) == 4 and shape[1] > 4 and shape[3] > 4):
+        size = " x ".join(map(str, shape[1:4]))
+        raise InputError(
+            f"{path}: {name} holds volumes ({size}), which cannot be used: expected pictures "
+            "(H, W) or (H, W, 3). Write slices as images."
+        )
+    if dtype != np.uint8 or fortran or not (grey or shape[3:] == (3,)) or 0 in shape[1:]:
+        raise InputError(
+            f"{path}: images of {_describe_type(dtype)} {shape} cannot be read: expected uint8 "
+            f"(N, H, W) or (N, H, W, 3) in {name}"
+        )
+    if shape[0] != count:
+        raise InputError(f"{path}: {name} holds {shape[0]} images, {split}_labels {count} labels")
+
+
+def _describe_type(dtype: np.dtype[Any]) -> str:
+    return {"O": "Python objects", "U": "text", "S": "text"}.get(dtype.kind, str(dtype))
 
 
 def _refuse_unknown(card: DataCard, classes: list[str], path: Path) -> None:
@@ -129,20 +202,14 @@ def _make_rows(
 
 def _read_images(file: IO[bytes]) -> Iterator[np.ndarray]:
     # One image at a time: the largest of these files holds 16 GB.
-    version = np.lib.format.read_magic(file)
-    header = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }[version]
-    shape, fortran, dtype = header(file)
-    if fortran or dtype != np.uint8 or len(shape) not in (3, 4):
-        raise InputError(f"images of {dtype} {shape} cannot be read: expected uint8 (N, H, W[, 3])")
+    shape, _, _ = _read_header(file)
     count = int(np.prod(shape[1:]))
     for _ in range(shape[0]):
         data = file.read(count)
         if len(data) < count:
             raise EOFError("the images end early")
-        yield np.frombuffer(data, dtype=np.uint8).reshape(shape[1:])
+        image = np.frombuffer(data, dtype=np.uint8).reshape(shape[1:])
+        yield image[..., 0] if shape[3:] == (1,) else image
 
 
 def _make_saver(image: np.ndarray) -> Callable[[Path], str]:
