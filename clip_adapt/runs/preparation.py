@@ -23,11 +23,10 @@ from clip_adapt.method.class_prompts import require_different_prompts
 from clip_adapt.method.contract import Method
 from clip_adapt.objectives import Data, Draw, Run
 from clip_adapt.objectives._contract import make_recipe
-from clip_adapt.pages.found import Found, write_found
+from clip_adapt.pages.found import Found, describe_found, write_found
 from clip_adapt.runs import selection
 from clip_adapt.runs.configuration import Config
 from clip_adapt.runs.folder import choose_folder
-from clip_adapt.runs.found import describe_found
 from clip_adapt.runs.shared import Shared
 from clip_adapt.runs.tested import choose_tested
 from clip_adapt.system.clock import Clock
