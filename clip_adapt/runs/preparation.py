@@ -172,7 +172,7 @@ def check_images(data: Data, on_bad_image: str, cache_dir: str | None) -> Checke
         listing = list_lines(f"{path}: {reason}" for path, reason in reasons.items())
         notes.insert(0, f"{len(reasons)} images cannot be read and are left out:\n{listing}")
     found = describe_found(kept.pool, survey, len(survey.broken))
-    return Checked(kept, [*kept.pool.inventory.notes, *notes], twins, survey, found)
+    return Checked(kept, notes, twins, survey, found)
 
 
 def require_unchanged(survey: Survey, draw: Draw, cache_dir: str | None) -> None:
