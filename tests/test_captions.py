@@ -506,7 +506,9 @@ def test_a_run_on_captions(train_pairs, pairs, tmp_path, everything_in, run_cli)
     names = [f"{way}_recall@{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)]
     assert list(metrics["test"]) == list(metrics["zero_shot"]) == names
     assert (metrics["n_test"], metrics["n_captions"], metrics["n_texts"]) == (6, 12, 8)
-    assert metrics["n_support"] == 11 and "shots=4 draws nothing" in metrics["notes"][0]
+    assert metrics["n_support"] == 11 and any(
+        "shots=4 draws nothing" in note for note in metrics["notes"]
+    )
     assert "image to text recall@1" in out and 'classes="[cat, dog]"' in out
     rows = [json.loads(line) for line in (folder / "support.jsonl").read_text().splitlines()]
     assert len(rows) == 11 and rows[0]["captions"] == ["green noise", "picture 1"]
@@ -564,7 +566,7 @@ def test_evaluate_measures_retrieval_as_the_run_did(train_pairs, pairs, animals,
     assert (result["test"], result["n_texts"]) == (written["test"], written["n_texts"])
     other = write_captions(pairs, *"xyxyx", split=("test", "train"))
     code, _, err = run_cli("evaluate", "model=tiny.yaml", "out/adapter", f"dataset={other}")
-    assert code == 2 and "all 3 images of the test split have the caption 'x'" in err
+    assert code == 2 and "images of the test split have the caption 'x', and nothing tells" in err
     code, _, err = run_cli("evaluate", "model=tiny.yaml", "out/adapter", f"dataset={animals}")
     assert code == 2 and "add classes=dataset" in err
     code, out, err = run_cli(

@@ -19,6 +19,7 @@ from clip_adapt.data.inventory import Inventory
 from clip_adapt.data.items import Context, Item, Support
 from clip_adapt.data.sampling import SAMPLERS, VAL_SHOTS, Sampling
 from clip_adapt.data.source import find_source
+from clip_adapt.data.splitting import refuse_untrained
 from clip_adapt.data.task import Prompts, Task, refuse_same_names
 from clip_adapt.errors import InputError, list_lines
 from clip_adapt.system.files import choose_cache_folder, choose_data_folder
@@ -104,7 +105,7 @@ class Dataset:
         classes = [spoken[0] for spoken in names]
         refuse_same_names(names, splits.classes)
         if not measures:
-            _refuse_untrained(card.name, classes, splits.parts())
+            refuse_untrained(card.name, classes, splits.parts())
         _refuse_other_bytes([*splits.classes, *classes], splits.parts())
         leaks.refuse_groups(splits.parts())
         if card.on_leak == "error":
@@ -255,20 +256,4 @@ def _refuse_other_bytes(names: Iterable[str], parts: Mapping[str, Sequence[Item]
         raise InputError(
             f"{len(wrong)} names are not UTF-8:\n{list_lines(wrong)}\nRename them: "
             "convmv -f latin1 -t utf8 -r --notest FOLDER"
-        )
-
-
-def _refuse_untrained(
-    name: str, classes: Sequence[str], parts: Mapping[str, Sequence[Item]]
-) -> None:
-    counts = {split: Counter(item.label for item in items) for split, items in parts.items()}
-    lines = [
-        f"{spoken}: {counts['val'][label]} in val, {counts['test'][label]} in test"
-        for label, spoken in enumerate(classes)
-        if not counts["train"][label]
-    ]
-    if lines:
-        raise InputError(
-            f"the splits of {name} leave classes without training images:\n{list_lines(lines)}\n"
-            "Add training images, or leave these classes out."
         )

@@ -7,12 +7,13 @@ image and all images of a group stay together. A class is trained on before it i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 
 from clip_adapt.data import scan
 from clip_adapt.data.inventory import Inventory
 from clip_adapt.data.items import Context, Item, Splits
-from clip_adapt.errors import InputError
+from clip_adapt.errors import InputError, list_lines
 
 SPLIT_NAMES = {
     "train": ("train", "training"),
@@ -74,6 +75,27 @@ def find_split_name(name: str) -> str | None:
     simple = re.sub(r"[\W_]+", "", name.casefold())
     simple = simple.removesuffix("set") or simple
     return next((split for split, names in SPLIT_NAMES.items() if simple in names), None)
+
+
+def refuse_untrained(
+    name: str, classes: Sequence[str], parts: Mapping[str, Sequence[Item]]
+) -> None:
+    """Refuse splits in which a class has no training image.
+
+    Raises:
+        InputError: naming the classes, and where their images are.
+    """
+    counts = {split: Counter(item.label for item in items) for split, items in parts.items()}
+    lines = [
+        f"{spoken}: {counts['val'][label]} in val, {counts['test'][label]} in test"
+        for label, spoken in enumerate(classes)
+        if not counts["train"][label]
+    ]
+    if lines:
+        raise InputError(
+            f"the splits of {name} leave classes without training images:\n{list_lines(lines)}\n"
+            "Add training images, or leave these classes out."
+        )
 
 
 def _assign_units(units: list[list[str]]) -> dict[str, str]:
