@@ -228,7 +228,8 @@ def test_evaluation_on_classes_that_the_delta_does_not_know(
     assert code == 2
     assert err == (
         "error: the delta does not know these classes of the data set: 'dgo' - did you mean 'dog'? "
-        "It knows: cat, dog, eel. Give classes their spoken names in a card, or train anew.\n"
+        'It knows: cat, dog, eel. Say which is which with dataset.classes="{theirs: ours}", or '
+        "train anew.\n"
     )
 
 

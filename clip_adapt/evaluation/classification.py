@@ -181,16 +181,17 @@ def map_labels(items: list[Item], of_dataset: list[str], of_delta: list[str]) ->
     """Return the items with the labels of the delta's order of classes.
 
     Raises:
-        InputError: when the data set has a class that the delta does not know.
+        InputError: when an image is of a class that the delta does not know.
     """
-    unknown = [name for name in of_dataset if name not in of_delta]
+    used = {of_dataset[item.label] for item in items}
+    unknown = [name for name in of_dataset if name in used and name not in of_delta]
     if unknown:
         hints = ", ".join(f"{n!r}{nearest(n, of_delta)}".removesuffix(".") for n in unknown)
         stop = "" if hints.endswith("?") else "."
         raise InputError(
             f"the delta does not know these classes of the data set: {hints}{stop} "
-            f"It knows: {', '.join(of_delta)}. Give classes their spoken names in a card, or train "
-            "anew."
+            f"It knows: {', '.join(of_delta)}. Say which is which with dataset.classes="
+            '"{theirs: ours}", or train anew.'
         )
-    index = [of_delta.index(name) for name in of_dataset]
-    return [Item(i.path, index[i.label], i.group) for i in items]
+    index = {name: label for label, name in enumerate(of_delta)}
+    return [Item(i.path, index[of_dataset[i.label]], i.group) for i in items]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -54,21 +55,51 @@ def measure_classes(test: DeltaTest) -> tuple[dict[str, Any], dict[str, str]]:
     data, models = test.dataset, dict(test.models)
     if test.takes_classes:
         models = {name: _move_to_classes(name, model, data) for name, model in models.items()}
-    for model in models.values():
-        classification.map_labels(data.test, data.classes, model.classes)
+    names = {name: _name_classes(data, model) for name, model in models.items()}
+    for name, model in models.items():
+        classification.map_labels(data.test, names[name], model.classes)
     _require_same_classes(models)
     items = test.list_test()
     found = {
         name: classification.measure_beside_zero_shot(
             model,
-            classification.map_labels(items, data.classes, model.classes),
+            classification.map_labels(items, names[name], model.classes),
             test.cache,
             more=test.metrics,
         )
         for name, model in models.items()
     }
     result = _describe_one(found) if len(found) == 1 else _describe_several(found)
+    renamed = dict.fromkeys(
+        f"{theirs!r} as {ours!r}"
+        for of_delta in names.values()
+        for theirs, ours in zip(data.classes, of_delta, strict=True)
+        if theirs != ours
+    )
+    if renamed:
+        result["notes"] = [f"classes are measured as {', '.join(renamed)}", *result["notes"]]
     return result, dict(_write_predictions(name, one, found) for name, one in found.items())
+
+
+def _name_classes(data: Dataset, model: Classifier) -> list[str]:
+    # The data set's classes by the names of the delta's: a class has that of its folder or label as
+    # well, on either side, and large letters or _ for a space are no other name.
+    stored = model.header.stored if model.header else {}
+    known = {**{name: c for name, c in stored.items() if c in model.classes}}
+    known |= {name: name for name in model.classes}
+    alike = {_read_loosely(name): known[name] for name in reversed(known)}
+    of_folder = {spoken: name for name, spoken in data.stored.items()}
+    found = []
+    for name in data.classes:
+        both = (name, of_folder.get(name, name))
+        exact = [known[n] for n in both if n in known]
+        near = [alike[_read_loosely(n)] for n in both if _read_loosely(n) in alike]
+        found.append((exact or near or [name])[0])
+    return found
+
+
+def _read_loosely(name: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().replace("_", " ").split())
 
 
 def _move_to_classes(name: str, model: Classifier, data: Dataset) -> Classifier:
