@@ -16,6 +16,7 @@ from PIL import Image
 from clip_adapt.data import decoding, scan
 from clip_adapt.data.formats import depth, jpeg, kinds, orientation
 from clip_adapt.data.formats.limits import Unusable
+from clip_adapt.data.inventory import list_counts
 from clip_adapt.errors import InputError
 from clip_adapt.inputs.views import make_centre_view
 from clip_adapt.pages import pictures
@@ -336,9 +337,13 @@ def test_a_file_whose_extra_is_missing_says_which(tmp_path, monkeypatch):
         (tmp_path / name).write_bytes(data)
         extra = "dicom" if name == "c.dcm" else "heic"
         reason = decoding.try_decode(tmp_path / name)
-        assert reason.endswith(f" file: pip install 'clip-adapt[{extra}]' reads it")
-    assert decoding.explain_suffix(".HEIC") == "pip install 'clip-adapt[heic]' reads it"
+        assert reason.endswith(f" file: pip install 'clip-adapt[{extra}]' reads this kind")
+    assert decoding.explain_suffix(".HEIC") == "pip install 'clip-adapt[heic]' reads this kind"
     assert decoding.explain_suffix(".txt") is None
+    assert list_counts({".heic": 1, "Thumbs.db": 6, ".dcm": 2}) == (
+        "2 .dcm (pip install 'clip-adapt[dicom]' reads this kind), "
+        "1 .heic (pip install 'clip-adapt[heic]' reads this kind), 6 Thumbs.db"
+    )
 
 
 def test_a_kind_that_this_pillow_has_no_library_for(monkeypatch):
