@@ -371,6 +371,9 @@ def test_heic_is_read_as_by_its_own_plugin_and_pillow_stays_as_it_is(monkeypatch
     assert np.abs(np.asarray(seen.image, int) - np.asarray(picture)).mean() < 12
     assert not seen.several and "HEIF" not in Image.OPEN
     assert decoding.try_decode(held.getvalue()[:400]).startswith("damaged: ")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    monkeypatch.setattr(pillow_heif.HeifFile, "to_pillow", lambda self: pytest.fail("decoded"))
+    assert "decompression bomb" in decoding.try_decode(held.getvalue())
 
 
 def write_dicom(values, kind="MONOCHROME2", stored=None, change=lambda header: None, **tags):
