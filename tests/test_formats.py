@@ -16,6 +16,7 @@ from PIL import Image
 from clip_adapt.data import decoding, scan
 from clip_adapt.data.formats import depth, jpeg, kinds, orientation
 from clip_adapt.data.formats.limits import Unusable
+from clip_adapt.data.inventory import list_counts
 from clip_adapt.errors import InputError
 from clip_adapt.inputs.views import make_centre_view
 from clip_adapt.pages import pictures
@@ -336,9 +337,13 @@ def test_a_file_whose_extra_is_missing_says_which(tmp_path, monkeypatch):
         (tmp_path / name).write_bytes(data)
         extra = "dicom" if name == "c.dcm" else "heic"
         reason = decoding.try_decode(tmp_path / name)
-        assert reason.endswith(f" file: pip install 'clip-adapt[{extra}]' reads it")
-    assert decoding.explain_suffix(".HEIC") == "pip install 'clip-adapt[heic]' reads it"
+        assert reason.endswith(f" file: pip install 'clip-adapt[{extra}]' reads this kind")
+    assert decoding.explain_suffix(".HEIC") == "pip install 'clip-adapt[heic]' reads this kind"
     assert decoding.explain_suffix(".txt") is None
+    assert list_counts({".heic": 1, "Thumbs.db": 6, ".dcm": 2}) == (
+        "2 .dcm (pip install 'clip-adapt[dicom]' reads this kind), "
+        "1 .heic (pip install 'clip-adapt[heic]' reads this kind), 6 Thumbs.db"
+    )
 
 
 def test_a_kind_that_this_pillow_has_no_library_for(monkeypatch):
@@ -366,6 +371,9 @@ def test_heic_is_read_as_by_its_own_plugin_and_pillow_stays_as_it_is(monkeypatch
     assert np.abs(np.asarray(seen.image, int) - np.asarray(picture)).mean() < 12
     assert not seen.several and "HEIF" not in Image.OPEN
     assert decoding.try_decode(held.getvalue()[:400]).startswith("damaged: ")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    monkeypatch.setattr(pillow_heif.HeifFile, "to_pillow", lambda self: pytest.fail("decoded"))
+    assert "decompression bomb" in decoding.try_decode(held.getvalue())
 
 
 def write_dicom(values, kind="MONOCHROME2", stored=None, change=lambda header: None, **tags):

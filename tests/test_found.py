@@ -134,6 +134,6 @@ def test_captions_have_counts_and_no_classes():
 
 
 def test_counts_in_words():
-    assert list_counts({".heic": 1, "Thumbs.db": 6}) == "6 Thumbs.db, 1 .heic"
+    assert list_counts({".xcf": 1, "Thumbs.db": 6}) == "6 Thumbs.db, 1 .xcf"
     many = {f".{n}": 20 - n for n in range(9)}
     assert list_counts(many) == "20 .0, 19 .1, 18 .2, 17 .3, 16 .4, 15 .5, 39 others"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from clip_adapt.data.formats.kinds import explain_suffix
+
 
 @dataclass(frozen=True)
 class Inventory:
@@ -23,8 +25,16 @@ class Inventory:
 
 
 def list_counts(counts: Mapping[str, int], most: int = 6) -> str:
-    """Return counts in words, the largest first: ``6 Thumbs.db, 1 .heic``."""
-    ranked = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
-    words = [f"{count} {what}" for what, count in ranked[:most]]
+    """Return counts in words, the largest first: ``6 Thumbs.db, 1 .xcf``.
+
+    Images that an extra would read come before all others, and it is said which.
+    """
+    ranked = sorted(counts.items(), key=lambda pair: (not _explain(pair[0]), -pair[1], pair[0]))
+    words = [f"{count} {what}{_explain(what)}" for what, count in ranked[:most]]
     rest = sum(count for _, count in ranked[most:])
     return ", ".join([*words, *([f"{rest} others"] if rest else [])])
+
+
+def _explain(what: str) -> str:
+    reads = explain_suffix(what)
+    return f" ({reads})" if reads else ""

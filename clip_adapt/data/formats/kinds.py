@@ -48,7 +48,7 @@ class Extra:
 
     def explain(self) -> str:
         """Return what to do about a file that cannot be read for want of the extra."""
-        return f"pip install 'clip-adapt[{self.name}]' reads it"
+        return f"pip install 'clip-adapt[{self.name}]' reads this kind"
 
 
 EXTRAS = (
