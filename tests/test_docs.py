@@ -127,8 +127,10 @@ def test_every_command_is_one(page, command, here):
         assert not rest or require_module(rest) is None
     elif program == "pip":
         assert rest[:2] == ["install", "-e"]
-        asked = re.fullmatch(r"\.\[([\w,]+)\]", rest[2])[1].split(",")
-        assert set(asked) <= PROJECT["optional-dependencies"].keys()
+        asked = re.fullmatch(r"\.(?:\[([\w,]+)\])?", rest[2])[1]
+        assert set(asked.split(",") if asked else []) <= PROJECT["optional-dependencies"].keys()
+    elif program == ".":
+        assert rest == [".venv/bin/activate"]
     elif program == "pytest":
         assert rest in ([], ["-m", "slow"])
     else:
@@ -140,6 +142,8 @@ def require_module(rest):
     """Check what stands behind ``python``: a module with its words, or a file."""
     if rest[0] != "-m":
         assert (ROOT / rest[0]).is_file()
+    elif rest[1] == "venv":
+        assert rest[2:] == [".venv"]
     elif rest[1].startswith("clip_adapt."):
         require_words(rest[1].removeprefix("clip_adapt."), rest[2:])
     else:
@@ -161,7 +165,7 @@ def require_words(verb, argv):
         assert len(grid.expand(given, own["output"])[1]) > 1
     else:
         names, _ = words.read_words(argv, module.read_schema())
-        assert names and all(Path(name).is_file() or name.startswith("runs") for name in names)
+        assert names and all(Path(name).exists() or name.startswith("runs") for name in names)
 
 
 def settings():
