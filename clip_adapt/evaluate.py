@@ -21,7 +21,7 @@ def main(argv: list[str]) -> int:
     """Run the command line; see ``--help``."""
     from clip_adapt.runs.deltas import measure_deltas
 
-    adapters, given = words.split_words(argv)
+    adapters, given = words.split_given(argv, words.list_known("evaluate"))
     own = {key: given.pop(key) for key in list(given) if key.startswith("dataset.")}
     options = words.require_valid(given, read_schema())
     if not adapters:

@@ -104,7 +104,7 @@ def test_a_class_with_fewer_images_than_shots_is_used_and_said(train_tiny, own, 
     assert code == 0
     assert "fewer than 3 training images in dog: 2" in caplog.text
     assert (
-        '"notes": [\n  "fewer than 3 training images in dog: 2"\n ]'
+        '"notes": [\n  "fewer than 3 training images in dog: 2"'
         in (tmp_path / "out" / "metrics.json").read_text()
     )
 

@@ -136,7 +136,7 @@ def test_a_temperature_that_cannot_be_found_is_said(adapt, monkeypatch, caplog):
     monkeypatch.setattr(calibration, "find_temperature", lambda logits, labels: None)
     model = adapt(calibrate=True)
     assert model.temperature == 1
-    (note,) = model.metrics["notes"]
+    note, *_ = model.metrics["notes"]
     assert note.startswith("the temperature stays 1: on these 6 val images")
     assert note in caplog.text
 

@@ -154,6 +154,9 @@ def test_every_verb_takes_a_configuration_file(run_cli, animals, tiny_model):
     assert sorted(p["class"] for p in json.loads(out)["predictions"]) == ["no", "off"]
     code, _, err = run_cli("evaluate", "out/adapter", "config=a.yaml")
     assert code == 2 and "unknown option 'top_k' in a.yaml" in err
+    Path("a.yaml").write_text("classes: nothing\n")
+    code, _, err = run_cli("evaluate", "out/adapter", "config=a.yaml", "dataset=eyes")
+    assert code == 2 and "classes=nothing: expected one of delta, dataset" in err
 
 
 SIGNS = "日本 é █ … 😀 \udcff"
@@ -216,7 +219,7 @@ def test_how_much_is_said(run_cli, animals, tiny_model, monkeypatch):
         assert code == 0 and "18 test images" in out
         said[verbose] = err
     assert said["quiet"] == said["false"] == ""
-    assert said["normal"].startswith("fewer than 99 training images")
+    assert "\nfewer than 99 training images" in f"\n{said['normal']}"
     assert "clip_adapt.runs.preparation: fewer than 99" in said["debug"]
     code, _, err = run_cli("train", "shots=0", "verbose=debug")
     assert code == 2 and err.startswith("Traceback") and "error: shots=0" in err

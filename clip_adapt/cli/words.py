@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +61,25 @@ def read_options(argv: Sequence[str]) -> dict[str, Any]:
     Raises:
         InputError: with a line for every other word.
     """
-    names, given = split_words(argv)
+    names, given = split_given(argv, [*list_known("train"), *list_known("sweep")])
     if names:
         lines = [f"expected key=value, got {word!r}{suggest_spelling(word)}" for word in names]
         raise InputError("\n".join(lines))
-    return add_config(given, [*list_known("train"), *list_known("sweep")])
+    return given
+
+
+def split_given(argv: Sequence[str], known: Collection[str]) -> tuple[list[str], dict[str, Any]]:
+    """Return the words without ``=``, and what is given by the others and the file they name.
+
+    Args:
+        argv: the words.
+        known: the options that there are, for the file of ``config=``.
+
+    Raises:
+        InputError: when that file cannot be used.
+    """
+    names, given = split_words(argv)
+    return names, add_config(given, known)
 
 
 def list_known(verb: str) -> list[str]:
@@ -95,8 +109,8 @@ def read_words(argv: Sequence[str], schema: Schema) -> tuple[list[str], dict[str
     Raises:
         InputError: with a line for each problem.
     """
-    names, given = split_words(argv)
-    return names, require_valid(add_config(given, schema), schema)
+    names, given = split_given(argv, schema)
+    return names, require_valid(given, schema)
 
 
 def take_own(given: dict[str, Any], schema: Schema) -> dict[str, Any]:
