@@ -25,8 +25,8 @@ from clip_adapt.config.cards import ModelCard, list_cards
 from clip_adapt.errors import InputError, nearest
 from clip_adapt.system.files import locate_resource
 from clip_adapt.system.launch.threads import hold_random_stream
-from clip_adapt.system.text.messages import leave_logging
 from clip_adapt.system.reading import make_path
+from clip_adapt.system.text.messages import leave_logging
 
 log = logging.getLogger(__name__)
 
