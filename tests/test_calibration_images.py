@@ -138,12 +138,12 @@ def test_all_splits_of_what_is_set_aside_count_under_our_labels(animals, make_fo
 
 def test_what_is_drawn_is_the_seeds_sample_of_what_is_left(pictures, caplog):
     pool = [Item(path, 0) for path in pictures]
-    support, left = Support(pool[:4], pool[4:6], 4), pool[6:]
-    assert calibration.draw_images(pool, support, None, 3) == left
-    assert calibration.draw_images(pool, support, len(left), 3) == left
+    left = pool[6:]
+    assert calibration.draw_images(left, None, 3) == left
+    assert calibration.draw_images(left, len(left), 3) == left
     assert not caplog.records
-    assert calibration.draw_images(pool, support, 5, 3) == random.Random(3).sample(left, 5)
-    assert calibration.draw_images(pool, support, 13, 3) == left
+    assert calibration.draw_images(left, 5, 3) == random.Random(3).sample(left, 5)
+    assert calibration.draw_images(left, 13, 3) == left
     assert caplog.messages == ["12 calibration images are left, fewer than 13"]
 
 

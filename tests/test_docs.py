@@ -13,6 +13,7 @@ import sys
 import tomllib
 from functools import cache, partial
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -118,7 +119,8 @@ def here(place, monkeypatch):
 def test_every_command_is_one(page, command, here):
     program, *rest = shlex.split(command)
     if program == "clip-adapt":
-        assert not rest or rest[0] in cli.VERBS or rest == ["VERB", "..."]
+        known = (*cli.VERBS, *cli.HELP, *cli.VERSION, "completion")
+        assert not rest or rest[0] in known or rest == ["VERB", "..."]
     elif program in ("python", "accelerate", "torchrun"):
         if program != "python":
             rest = rest[rest.index("-m") :] if rest else []
@@ -159,7 +161,7 @@ def require_words(verb, argv):
         assert len(grid.expand(given, own["output"])[1]) > 1
     else:
         names, _ = words.read_words(argv, module.read_schema())
-        assert names and all(Path(name).is_file() or name.startswith("runs") for name in names)
+        assert names and all(Path(name).exists() or name.startswith("runs") for name in names)
 
 
 def settings():
@@ -191,6 +193,7 @@ def known_options():
         of_card = options.read_fields(card)
         known |= {f"{group}.{key}": option.annotation for key, option in of_card.items()}
     general = options.read_fields(RunOptions)
+    known |= {"config": str, "verbose": Literal["true", "false", "quiet", "normal", "debug"]}
     return known | {key: option.annotation for key, option in general.items()}
 
 

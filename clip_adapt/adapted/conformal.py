@@ -14,12 +14,18 @@ lac gives the smallest sets on average; a set may be empty, which says that no c
 larger sets to harder images and is never empty: this is Romano's score without its random part, so
 that one image always has one answer. When more than 1 - alpha of the images are right without any
 set, aps covers more than it promises.
+
+Where calibration images are not drawn like new ones, since the draw took as many of a rare class as
+of a usual one, an image of class c counts w(c) times: its share among new images over its share
+among those that were left. The threshold of a class y is then the least score q at which the
+calibration images with scores up to q hold (1 - alpha) of all weight, w(y) of the new image among
+it (Podkopaev & Ramdas 2021, https://arxiv.org/abs/2103.03323). With equal weights that is q.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -31,7 +37,9 @@ from clip_adapt.errors import InputError, explain_unknown
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 Score = Literal["lac", "aps"]
-Thresholds = dict[str, Any]  # {"alpha", "lac", "aps", "n"}: what a delta stores
+# {"alpha", "lac", "aps", "n"}: what a delta stores; of each score a number, or one for each class
+Thresholds = dict[str, Any]
+EVERYTHING = 1 + 1e-6  # no score is larger
 
 
 def lac(probabilities: Floats) -> Floats:
@@ -55,21 +63,60 @@ def aps(probabilities: Floats) -> Floats:
 SCORES: dict[str, Callable[[Floats], Floats]] = {"lac": lac, "aps": aps}
 
 
-def fit_thresholds(probabilities: NDArray[np.generic], labels: Labels, alpha: float) -> Thresholds:
+def fit_thresholds(
+    probabilities: NDArray[np.generic],
+    labels: Labels,
+    alpha: float,
+    weights: Sequence[float] = (),
+) -> Thresholds:
     """Return the thresholds of every score.
 
     Args:
         probabilities: of the calibration images (n, C).
         labels: their true classes (n,).
         alpha: promised share of images whose set lacks the true class, above 0.
+        weights: how much an image of each class counts (C,), 0 for a class of which no image was
+            left; all count alike without it.
 
     Raises:
         InputError: when there are too few images for the promise.
     """
     require_enough(len(labels), alpha)
     p, rows = probabilities.astype(np.float64), np.arange(len(labels))
-    found = {name: find_threshold(score(p)[rows, labels], alpha) for name, score in SCORES.items()}
+    of_truth = {name: score(p)[rows, labels] for name, score in SCORES.items()}
+    if weights:
+        w = np.asarray(weights, dtype=np.float64)
+        found: dict[str, Any] = {
+            name: find_weighted(scores, labels, w, alpha) for name, scores in of_truth.items()
+        }
+    else:
+        found = {name: find_threshold(scores, alpha) for name, scores in of_truth.items()}
     return {"alpha": alpha, **found, "n": len(labels)}
+
+
+def find_weighted(scores: Floats, labels: Labels, weights: Floats, alpha: float) -> list[float]:
+    """Return the threshold of each class; one without a weight stands in every set."""
+    order = np.argsort(scores, kind="stable")
+    mass = weights[labels[order]].cumsum()
+    needed = (1 - alpha) * (mass[-1] + weights)  # (C,)
+    # 1e-9: as for the rank, what is whole on paper may be a little more in binary.
+    first = np.searchsorted(mass, needed - 1e-9)
+    ends = np.append(scores[order], EVERYTHING)
+    return [float(t) for t in np.where(weights > 0, ends[first], EVERYTHING)]
+
+
+def weigh_classes(new: Sequence[int], left: Sequence[int]) -> list[float]:
+    """Return how much a calibration image of each class counts; nothing when all count alike.
+
+    Args:
+        new: images of each class where new ones come from.
+        left: those of them that can be calibrated on.
+    """
+    if all(n * sum(left) == count * sum(new) for n, count in zip(new, left, strict=True)):
+        return []
+    there = sum(n for n, count in zip(new, left, strict=True) if count)
+    total = sum(left)
+    return [(n / there) / (c / total) if c else 0.0 for n, c in zip(new, left, strict=True)]
 
 
 def find_threshold(scores: Floats, alpha: float) -> float:
@@ -95,14 +142,17 @@ def choose_sets(
     probabilities: NDArray[np.generic], thresholds: Thresholds, score: str
 ) -> NDArray[np.bool_]:
     """Return which classes are in the set of each image (N, C)."""
-    return SCORES[score](probabilities.astype(np.float64)) <= thresholds[score]
+    return SCORES[score](probabilities.astype(np.float64)) <= np.asarray(thresholds[score])
 
 
-def list_set(ranking: Ranking, thresholds: Thresholds | None, score: str) -> Ranking:
+def list_set(
+    ranking: Ranking, classes: Sequence[str], thresholds: Thresholds | None, score: str
+) -> Ranking:
     """Return the classes of one image that are in its set, with their probabilities.
 
     Args:
         ranking: all classes with their probabilities, the most probable first.
+        classes: in the order of the thresholds.
         thresholds: of the delta.
         score: which of them.
 
@@ -116,8 +166,9 @@ def list_set(ranking: Ranking, thresholds: Thresholds | None, score: str) -> Ran
         )
     if score not in SCORES:
         raise InputError(explain_unknown("score", score, SCORES))
-    inside = choose_sets(np.array([[p for _, p in ranking]]), thresholds, score)[0]
-    return [pair for pair, is_in in zip(ranking, inside, strict=True) if is_in]
+    found = SCORES[score](np.array([[p for _, p in ranking]], dtype=np.float64))[0]
+    limits = dict(zip(classes, np.broadcast_to(thresholds[score], len(classes)), strict=True))
+    return [pair for pair, s in zip(ranking, found, strict=True) if s <= limits[pair[0]]]
 
 
 def _rank(n: int, alpha: float) -> int:

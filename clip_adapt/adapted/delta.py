@@ -23,9 +23,9 @@ from torch import Tensor
 
 from clip_adapt.adapted import lookup
 from clip_adapt.adapted.header import Header, parse_header, write_header
-from clip_adapt.adapted.seen import SEEN
 from clip_adapt.backbone.backbone import Backbone
 from clip_adapt.config import options
+from clip_adapt.data.seen import SEEN
 from clip_adapt.errors import InputError
 from clip_adapt.method.contract import Method
 from clip_adapt.method.finding import Found

@@ -57,6 +57,10 @@ class Header:
         return Task(**task)
 
 
+# Sums of probabilities, which may pass 1 by a rounding; one number, or one for each class.
+_Score = Annotated[float, Between(-1e-6, 1 + 1e-6)]
+_Scores = Annotated[list[float], Between(-1e-6, 1 + 1e-6)]
+
 _PARTS: dict[str, dict[str, Option]] = {
     "method": {
         "name": Option(str, _REQUIRED),
@@ -86,8 +90,7 @@ _PARTS: dict[str, dict[str, Option]] = {
     "conformal": {
         "alpha": Option(Annotated[float, Between(0, 0.5, strict=True)], _REQUIRED),
         "n": Option(Annotated[int, Between(1)], _REQUIRED),
-        # Sums of probabilities, which may pass 1 by a rounding.
-        **{name: Option(Annotated[float, Between(-1e-6, 1 + 1e-6)], _REQUIRED) for name in SCORES},
+        **{name: Option(_Score | _Scores, _REQUIRED) for name in SCORES},
     },
 }
 _OPEN = ("transform",)  # open_clip may have further keys there
@@ -179,6 +182,14 @@ def _find_problems(values: Mapping[str, Any]) -> Iterator[str]:
     task = values.get("task")
     if isinstance(task, dict):
         yield from _find_task_problems(task)
+        yield from _find_set_problems(values.get("conformal"), task.get("classes"))
+
+
+def _find_set_problems(sets: Any, classes: Any) -> Iterator[str]:
+    # Thresholds by class are as many as there are classes.
+    for name in SCORES if isinstance(sets, dict) and isinstance(classes, list) else ():
+        if isinstance(sets.get(name), list) and len(sets[name]) != len(classes):
+            yield f"conformal.{name} has {len(sets[name])} numbers for {len(classes)} classes"
 
 
 def _find_task_problems(task: Mapping[str, Any]) -> Iterator[str]:

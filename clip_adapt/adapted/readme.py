@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
 
 def write_card(
-    header: Header, licence: str | None, command: str, rows: Sequence[tuple[str, str, str]]
+    header: Header,
+    licence: str | None,
+    command: str,
+    rows: Sequence[tuple[str, str, str]],
+    notes: Sequence[str] = (),
 ) -> str:
     """Return the card as Markdown with the front matter that the hub reads.
 
@@ -22,6 +26,7 @@ def write_card(
         licence: of the training images.
         command: what makes the delta anew.
         rows: a metric each: its name, zero-shot, and what the delta gives.
+        notes: what a reader of the numbers should know.
     """
     task = header.task
     method, backbone = (write_markdown(part["name"]) for part in (header.method, header.backbone))
@@ -52,6 +57,7 @@ def write_card(
             f"- Licence of the training images: {write_markdown(licence or 'not stated')}",
             f"- Support set: sha256 `{header.support_sha256[:16]}`, seed {task['seed']}",
             f"- Made by: {write_code(command)}",
+            *(f"- Note: {write_markdown(' '.join(note.split()))}" for note in notes),
             "",
             *_write_table(rows),
             "",

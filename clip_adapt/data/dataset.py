@@ -140,17 +140,13 @@ class Dataset:
             InputError: when the split has no images.
         """
         parts = self.parts()
-        items = (
-            [i for part in parts.values() for i in part]
-            if split == "all"
-            else parts[split or "test"]
-        )
+        chosen = parts if split == "all" else (split or "test",)
+        items = [item for name in chosen for item in parts[name]]
         if not items:
             there = [f"{name} ({len(part)} images)" for name, part in parts.items() if part]
             raise InputError(
                 f"{self.name} has no images of the split {split or 'test'}; it has "
-                f"{' and '.join(there) or 'none at all'}. Say which to measure on: split=all, or "
-                "one of these"
+                f"{' and '.join(there) or 'none at all'}: measure on one of these, or split=all"
             )
         return replace(self, train=[], val=[], test=items)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,6 +30,7 @@ from clip_adapt.system.files import hash_file
 log = logging.getLogger(__name__)
 
 LARGEST = 1000.0  # temperatures between 1 / LARGEST and LARGEST
+LITTLE = 0.8  # weights between this and its inverse change little, and are not spoken of
 
 
 def find_temperature(logits: Tensor, labels: Tensor) -> float | None:
@@ -53,28 +55,57 @@ def find_temperature(logits: Tensor, labels: Tensor) -> float | None:
     return float(np.exp(found.x))
 
 
-def draw_images(pool: Sequence[Item], support: Support, count: int | None, seed: int) -> list[Item]:
-    """Return the calibration images of ``conformal=``: none was used for adapting.
-
-    Args:
-        pool: labelled images, the training images or some that were set aside.
-        support: what was drawn for adapting.
-        count: how many to draw at random; None takes all that are left.
-        seed: of the draw.
+def require_left(pool: Sequence[Item], left: Sequence[Item]) -> None:
+    """Refuse labelled images of which none is left to calibrate on.
 
     Raises:
-        InputError: when all were used for adapting.
+        InputError: with the remedy.
     """
-    items = list_unused(pool, support)
-    if not items:
+    if not left:
         raise InputError(
             "conformal= needs labelled images that were not used for adapting, and all "
             f"{len(pool)} were: using an image for both is refused, because the sets would "
             "promise too much. Use fewer shots, or conformal_images=FOLDER with other images."
         )
+
+
+def draw_images(items: Sequence[Item], count: int | None, seed: int) -> list[Item]:
+    """Return the calibration images of ``conformal=`` among those that were not used for adapting.
+
+    Args:
+        items: what was not used.
+        count: how many to draw at random; None takes all.
+        seed: of the draw.
+    """
     if count is not None and count > len(items):
         log.warning("%d calibration images are left, fewer than %d", len(items), count)
-    return random.Random(seed).sample(items, count) if count and count < len(items) else items
+    return random.Random(seed).sample(items, count) if count and count < len(items) else list(items)
+
+
+def compare_shares(
+    pool: Sequence[Item], left: Sequence[Item], classes: Sequence[str]
+) -> tuple[list[float], list[str]]:
+    """Compare what is left to calibrate on with the training images, which stand for new ones.
+
+    Returns:
+        how much a calibration image of each class counts (conformal.py), and what to know about it.
+    """
+    new, rest = ([Counter(i.label for i in items)[c] for c in range(len(classes))]
+                 for items in (pool, left))  # fmt: skip
+    weights = conformal.weigh_classes(new, rest)
+    if all(LITTLE <= weight <= 1 / LITTLE for weight in weights):
+        return weights, []
+    lines = list_lines(
+        f"{name}: {count} of {n}" for name, count, n in zip(classes, rest, new, strict=True)
+    )
+    gone = [name for name, count in zip(classes, rest, strict=True) if not count]
+    always = f" No image is left of {', '.join(gone)}: every set holds it." if gone else ""
+    return weights, [
+        "conformal= calibrates on what the draw has left of the training images, in which classes "
+        "have other shares: each image counts so that the shares are those of the training images, "
+        "and the sets hold their promise for new images with these. A class with few images left "
+        f"tells little of itself.{always} Left are\n{lines}"
+    ]
 
 
 def list_set_aside(dataset: Dataset, other: Dataset) -> list[Item]:
@@ -138,11 +169,17 @@ def fit_temperature(
 
 
 def fit_sets(
-    classifier: Classifier, items: Sequence[Item], alpha: float, cache: FeatureCache
+    classifier: Classifier,
+    items: Sequence[Item],
+    alpha: float,
+    cache: FeatureCache,
+    weights: Sequence[float] = (),
 ) -> Classifier:
     """Return the classifier with the conformal thresholds of calibration images."""
     p = classification.compute_probabilities(classifier, items, cache, "calibration features")
-    thresholds = conformal.fit_thresholds(p.numpy(), classification.list_labels(items), alpha)
+    thresholds = conformal.fit_thresholds(
+        p.numpy(), classification.list_labels(items), alpha, weights
+    )
     return classifier.adjust(conformal=thresholds)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from clip_adapt.adapted.seen import ROLES
+from clip_adapt.data.seen import ROLES
 from clip_adapt.evaluation.finding import list_shipped
 from clip_adapt.evaluation.quantities import RECALLS, Quantity
 

@@ -74,12 +74,14 @@ class Draw:
         calibration: what is calibrated on afterwards, and used for nothing else.
         unlabelled: what is learned from without labels.
         shots: images of the largest class; 0 where there are no classes.
+        weights: how much a calibration image of each class counts; nothing when all count alike.
     """
 
     support: Support
     calibration: Sequence[Item] = ()
     shots: int = 0
     unlabelled: Sequence[Item] = ()
+    weights: Sequence[float] = ()
 
     def by_role(self) -> dict[str, Sequence[Item]]:
         """Return the images by what they are for: none of them may be tested on."""

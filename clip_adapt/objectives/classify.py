@@ -9,6 +9,7 @@ probabilities, thresholds give sets of classes; each on images that nothing was 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -82,18 +83,23 @@ class Classify(Objective):
         support = data.pool.few_shot(o.shots, o.seed, o.sampling)
         if o.protocol == "base_to_new":
             support = protocols.keep_classes(support, len(data.dataset.classes))
-        left: list[Item] = []
+        drawn: list[Item] = []
+        weights: list[float] = []
         if o.calibrate:
             calibration.require_val(support)
         if o.conformal is not None:
             count = o.conformal_images if isinstance(o.conformal_images, int) else None
-            left = calibration.draw_images(
-                data.set_aside or data.dataset.train, support, count, o.seed
-            )
+            pool = data.set_aside or data.dataset.train
+            left = calibration.list_unused(pool, support)
+            calibration.require_left(pool, left)
             if data.set_aside is not None:
                 calibration.require_unused(data.set_aside, left)
-            conformal.require_enough(len(left), o.conformal)
-        return Draw(support, left, support.count_largest())
+            else:
+                weights, told = calibration.compare_shares(pool, left, data.dataset.classes)
+                support = replace(support, notes=[*support.notes, *told])
+            drawn = calibration.draw_images(left, count, o.seed)
+            conformal.require_enough(len(drawn), o.conformal)
+        return Draw(support, drawn, support.count_largest(), weights=weights)
 
     def require_fit(self, run: Run, method: Method, name: str) -> None:
         """Refuse a method that is tied to its classes where others are measured."""
@@ -193,7 +199,10 @@ def _calibrate(run: Run, classifier: Classifier) -> tuple[Classifier, list[str]]
     if o.calibrate:
         classifier, notes = calibration.fit_temperature(classifier, run.draw.support.val, run.cache)
     if o.conformal is not None:
-        classifier = calibration.fit_sets(classifier, run.draw.calibration, o.conformal, run.cache)
+        draw = run.draw
+        classifier = calibration.fit_sets(
+            classifier, draw.calibration, o.conformal, run.cache, draw.weights
+        )
     return classifier, notes
 
 

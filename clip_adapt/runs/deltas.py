@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from clip_adapt.adapted.seen import SEEN, SeenImages, read_seen
 from clip_adapt.config.values import Names
 from clip_adapt.data import catalog
+from clip_adapt.data.seen import SEEN, SeenImages, read_seen
 from clip_adapt.data.source import Gives
 from clip_adapt.errors import InputError
 from clip_adapt.runs.tested import Tested, choose_tested
@@ -142,7 +142,7 @@ def _load_deltas(
     for name, adapter in zip(_make_names(adapters), adapters, strict=True):
         file = delta.locate(adapter)
         header, _ = delta.read(file)
-        lists[name] = read_seen(file, header)
+        lists[name] = read_seen(file, header.seen_sha256)
         shared = backbones.get(header.backbone["fingerprint"])
         # A method_file and a model are for the deltas that need one; the others are of methods and
         # on backbones that ship.

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from clip_adapt.adapted.seen import SeenImages
 from clip_adapt.backbone.backbone import Backbone
 from clip_adapt.data import decoding, scan
 from clip_adapt.data.dataset import Dataset
 from clip_adapt.data.leaks import Twin
 from clip_adapt.data.scan import Survey
+from clip_adapt.data.seen import SeenImages
 from clip_adapt.data.task import Task
 from clip_adapt.errors import InputError, list_lines
 from clip_adapt.evaluation.reading import describe_images

@@ -79,7 +79,9 @@ def write_run(prepared: Prepared, manifest: str, outcome: Outcome, trained: Trai
     config, folder = prepared.config, prepared.run.folder
     place = folder / UNFINISHED
     header = _describe(prepared, outcome, manifest)
-    card = _render_card(prepared, header, write_rows(outcome.measured))
+    # Only notes of numbers: others name files, and the hub takes this folder as it is.
+    told = [*prepared.run.draw.support.notes, *outcome.notes]
+    card = _render_card(prepared, header, write_rows(outcome.measured), told)
     file = delta.save(place / ADAPTER, outcome.classifier.method, header, card)
     prepared.seen.write(place / ADAPTER)
     metrics = _list_metrics(prepared, outcome, trained)
@@ -164,9 +166,14 @@ def _list_setbacks(prepared: Prepared, outcome: Outcome) -> list[str]:
     return [] if found is None else [found]
 
 
-def _render_card(prepared: Prepared, header: Header, rows: Sequence[tuple[str, str, str]]) -> str:
+def _render_card(
+    prepared: Prepared,
+    header: Header,
+    rows: Sequence[tuple[str, str, str]],
+    notes: Sequence[str] = (),
+) -> str:
     config = prepared.config
-    return readme.write_card(header, config.dataset.licence, config.command, rows)
+    return readme.write_card(header, config.dataset.licence, config.command, rows, notes)
 
 
 def _require_text(*texts: str) -> None:

@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from clip_adapt.adapted.delta import FILE, README
-from clip_adapt.adapted.seen import SEEN
+from clip_adapt.data.seen import SEEN
 from clip_adapt.errors import InputError
 from clip_adapt.system import run_files
 from clip_adapt.system.files import flush, refuse_unwritable, write_text

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from clip_adapt.adapted.seen import ROLES, SeenImages
 from clip_adapt.data import decoding
 from clip_adapt.data.items import Item
 from clip_adapt.data.scan import Survey
+from clip_adapt.data.seen import ROLES, SeenImages
 from clip_adapt.errors import InputError
 from clip_adapt.evaluation.reading import GROUP, OTHER_REASONS, UNREADABLE, describe_left_out
 

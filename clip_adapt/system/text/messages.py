@@ -24,10 +24,14 @@ class _Formatter(logging.Formatter):
         return show_text(super().format(record))
 
 
-def make_handler() -> logging.Handler:
-    """Return what writes messages to stderr as a terminal may have them."""
+def make_handler(form: str = "%(message)s") -> logging.Handler:
+    """Return what writes messages to stderr as a terminal may have them.
+
+    Args:
+        form: what stands in a line, as ``logging.Formatter`` takes it.
+    """
     handler = logging.StreamHandler()
-    handler.setFormatter(_Formatter("%(message)s"))
+    handler.setFormatter(_Formatter(form))
     return handler
 
 

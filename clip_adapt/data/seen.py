@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from clip_adapt.adapted.header import Header
 from clip_adapt.data.scan import Survey
 from clip_adapt.errors import InputError, explain_unknown
 from clip_adapt.system.files import write_atomically
@@ -92,12 +91,12 @@ class SeenImages:
         return {role: torch.from_numpy(rows) for role, rows in self.rows.items()}
 
 
-def read_seen(delta: Path, header: Header) -> SeenImages | None:
+def read_seen(delta: Path, sha256: str) -> SeenImages | None:
     """Return the list that lies beside a delta; None when there is none.
 
     Args:
         delta: its file.
-        header: of the delta.
+        sha256: the digest of the list, as the delta's header has it.
 
     Raises:
         InputError: when the list is damaged, too large, or that of another delta.
@@ -114,7 +113,7 @@ def read_seen(delta: Path, header: Header) -> SeenImages | None:
         raise InputError(f"{file} is damaged ({error}). Copy the delta's folder again.") from error
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error}") from error
-    if metadata.get(DIGEST) != header.seen_sha256:
+    if metadata.get(DIGEST) != sha256:
         raise InputError(
             f"{file} is not the list of the images that {delta} has seen: its digest is another. "
             "Copy the delta's folder again, as a whole."
