@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -47,7 +48,8 @@ def parse_every(text: str) -> Every:
     )
 
 
-def find_decoder() -> Callable[[str], Any]:
+@functools.cache
+def find_decoder() -> Callable[[Any], Any]:
     """Return torchcodec's decoder of videos.
 
     Raises:
@@ -55,13 +57,23 @@ def find_decoder() -> Callable[[str], Any]:
     """
     try:
         from torchcodec.decoders import VideoDecoder
-    except (ImportError, OSError, RuntimeError) as error:  # or without FFmpeg's libraries
-        reason = (" ".join(str(error).split()) or type(error).__name__)[:200]
-        raise InputError(
-            f"videos are read by torchcodec, which cannot be loaded here ({reason}): install "
-            "torchcodec and FFmpeg, or write the frames as images"
-        ) from error
+    except (ImportError, OSError, RuntimeError) as error:
+        raise _refuse_without(error) from error
+    try:
+        VideoDecoder(b"no video")
+    except Exception as error:
+        # FFmpeg's libraries are looked for when the first video is opened.
+        if "libtorchcodec" in str(error):
+            raise _refuse_without(error) from error
     return VideoDecoder
+
+
+def _refuse_without(error: Exception) -> InputError:
+    reason = " ".join(str(error).split()).partition(". ")[0][:200] or type(error).__name__
+    return InputError(
+        f"videos are read by torchcodec, which cannot be loaded here ({reason}): install "
+        "torchcodec and FFmpeg's libraries, or write the frames as images"
+    )
 
 
 class Video:

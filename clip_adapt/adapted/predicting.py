@@ -124,8 +124,6 @@ def _find(
     from clip_adapt.adapted.view_stream import gives_frames
     from clip_adapt.data import decoding
 
-    if looks is not None:
-        find_decoder()
     found = find_images(words, list_file, videos=looks is not None)
     if found.ignored:
         log.info("%d images; ignored: %s", len(found.paths), found.describe_ignored())
@@ -135,6 +133,8 @@ def _find(
     images = [path for path in found.paths if not gives_frames(path, looks)]
     if looks is not None and len(images) == len(found.paths):
         raise InputError("every= says how often a video is looked at, and there is no video")
+    if looks is not None:
+        find_decoder()  # says what is missing, should it be
     # What is not there is said before a backbone is loaded, with all else that cannot be read.
     missing = {path for path in images if not os.path.exists(path)}
     if missing and (on_bad_image == "error" or missing.issuperset(found.paths)):
