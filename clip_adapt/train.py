@@ -14,7 +14,7 @@ def main(argv: list[str]) -> int:
     given = words.read_options(argv)
     # Imported here because they bring torch, which --help does without.
     from clip_adapt.runs.configuration import compose
-    from clip_adapt.runs.folder import choose_folder
+    from clip_adapt.runs.output.folder import choose_folder
     from clip_adapt.runs.run import join_run, run
 
     config = compose(given)

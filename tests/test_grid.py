@@ -4,7 +4,7 @@ import pytest
 
 from clip_adapt.config.values import TypedText
 from clip_adapt.errors import InputError
-from clip_adapt.runs import finished
+from clip_adapt.runs.output import finished
 from clip_adapt.sweeps import grid
 
 

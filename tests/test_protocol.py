@@ -19,7 +19,8 @@ from clip_adapt.evaluation import classification, measuring, protocols
 from clip_adapt.method import finding
 from clip_adapt.method.contract import Method
 from clip_adapt.objectives import classify
-from clip_adapt.runs import configuration, folder, preparation
+from clip_adapt.runs import configuration, preparation
+from clip_adapt.runs.output import folder
 
 FIVE = ("ant", "bee", "cat", "dog", "eel")
 

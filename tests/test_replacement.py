@@ -13,10 +13,11 @@ import pytest
 from clip_adapt.adapted import delta
 from clip_adapt.errors import InputError
 from clip_adapt.objectives.classify import Classify
-from clip_adapt.runs import record, replacement
+from clip_adapt.runs import record
 from clip_adapt.runs import run as runs
 from clip_adapt.runs.configuration import Config
-from clip_adapt.runs.finished import is_finished, repair_folder
+from clip_adapt.runs.output import replacement
+from clip_adapt.runs.output.finished import is_finished, repair_folder
 from clip_adapt.runs.pages import write_pages
 from clip_adapt.system.clock import Clock
 from clip_adapt.system.run_files import FINISHED, UNFINISHED

@@ -25,7 +25,7 @@ def write_pages(folder: str, *, all: bool = False) -> Path:
     """
     # Imported here: a typo on the command line is refused before torch is there.
     from clip_adapt.pages import facts
-    from clip_adapt.runs.finished import repair_folders
+    from clip_adapt.runs.output.finished import repair_folders
 
     place = make_path(folder)
     if not os.path.isdir(place):

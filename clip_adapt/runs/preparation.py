@@ -26,7 +26,7 @@ from clip_adapt.objectives._contract import make_recipe
 from clip_adapt.pages.found import Found, describe_found, write_found
 from clip_adapt.runs import selection
 from clip_adapt.runs.configuration import Config
-from clip_adapt.runs.folder import choose_folder
+from clip_adapt.runs.output.folder import choose_folder
 from clip_adapt.runs.shared import Shared
 from clip_adapt.runs.tested import choose_tested
 from clip_adapt.system.clock import Clock

@@ -18,8 +18,8 @@ from clip_adapt.errors import InputError
 from clip_adapt.evaluation.reading import describe_others, explain_setback, write_rows
 from clip_adapt.objectives import Outcome
 from clip_adapt.pages import facts
+from clip_adapt.runs.output.replacement import replace_run
 from clip_adapt.runs.preparation import Prepared
-from clip_adapt.runs.replacement import replace_run
 from clip_adapt.system.files import choose_cache_folder, write_text
 from clip_adapt.system.machine import measure_peak_memory
 from clip_adapt.system.run_files import (

@@ -17,10 +17,10 @@ from clip_adapt.backbone.devices import resolve_device
 from clip_adapt.errors import InputError
 from clip_adapt.objectives import Outcome
 from clip_adapt.runs.configuration import Config
-from clip_adapt.runs.folder import explain_folder, hold_folder
+from clip_adapt.runs.output.folder import explain_folder, hold_folder
+from clip_adapt.runs.output.resuming import open_checkpoint
 from clip_adapt.runs.preparation import Prepared, prepare_run, require_unchanged
 from clip_adapt.runs.record import write_known, write_run
-from clip_adapt.runs.resuming import open_checkpoint
 from clip_adapt.runs.shared import Shared
 from clip_adapt.system.clock import Clock
 from clip_adapt.system.launch.joining import join_processes

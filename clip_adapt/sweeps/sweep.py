@@ -91,7 +91,7 @@ class Sweep:
         A folder may hold an older run of another configuration that is yet to be made anew, or
         whose new run failed: its numbers are no part of this sweep.
         """
-        from clip_adapt.runs.finished import read_metrics
+        from clip_adapt.runs.output.finished import read_metrics
         from clip_adapt.sweeps.results import Result
 
         return [
@@ -218,7 +218,7 @@ class Sweep:
 
 def _find_changes(cell: Cell) -> list[str] | None:
     # None: not finished. Otherwise what is different from what is asked for now.
-    from clip_adapt.runs.finished import find_differences, is_finished
+    from clip_adapt.runs.output.finished import find_differences, is_finished
 
     return find_differences(cell.config, cell.folder) if is_finished(cell.folder) else None
 

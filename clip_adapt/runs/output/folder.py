@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from clip_adapt.errors import InputError
-from clip_adapt.runs import finished, replacement
 from clip_adapt.runs.configuration import Config
-from clip_adapt.runs.finished import lock_folder
+from clip_adapt.runs.output import finished, replacement
+from clip_adapt.runs.output.finished import lock_folder
 from clip_adapt.system.files import require_writable
 from clip_adapt.system.reading import make_path
 from clip_adapt.system.text.names import make_file_name

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from clip_adapt.config import yamls
 from clip_adapt.config.run_options import NEUTRAL
 from clip_adapt.errors import InputError
-from clip_adapt.runs import replacement
+from clip_adapt.runs.output import replacement
 from clip_adapt.system import locks
 from clip_adapt.system.reading import read_json
 from clip_adapt.system.run_files import CONFIG, FINISHED, METRICS
