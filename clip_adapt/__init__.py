@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from clip_adapt.data.dataset import Dataset
     from clip_adapt.data.task import Task
     from clip_adapt.errors import InputError
+    from clip_adapt.estimator import ClipClassifier
     from clip_adapt.method.contract import Method
     from clip_adapt.method.table import Table
     from clip_adapt.training.recipe import Recipe
@@ -29,6 +30,7 @@ _HOMES = {
     "Backbone": "backbone.backbone",
     "Between": "config.values",
     "Classifier": "adapted.classifier",
+    "ClipClassifier": "estimator",
     "Dataset": "data.dataset",
     "InputError": "errors",
     "Method": "method.contract",
@@ -43,6 +45,7 @@ __all__ = [
     "Backbone",
     "Between",
     "Classifier",
+    "ClipClassifier",
     "Dataset",
     "InputError",
     "Method",

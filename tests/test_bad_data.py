@@ -242,7 +242,8 @@ def test_a_file_of_another_kind(tmp_path, refusal):
     assert refusal(tmp_path / "data.pdf").startswith(
         f"{tmp_path / 'data.pdf'} is not a data set that can be read: expected a folder of "
         "class folders, a subset (.json or .jsonl), a split file (split_zhou_*.json), a table "
-        "(.csv or .tsv), a MedMNIST file (.npz), or a card.yaml"
+        "(.csv or .tsv), a list of given images (.images.json), a MedMNIST file (.npz), or a "
+        "card.yaml"
     )
 
 

@@ -269,6 +269,23 @@ def test_prediction_in_lines_of_json(trained, run_cli, animals):
             assert entry["probability"] == pytest.approx(expected, abs=1e-4)
 
 
+def test_predictions_of_a_folder_are_those_that_were_measured(trained, run_cli, animals):
+    folder, _ = trained
+    code, _, err = run_cli(
+        "predict", "model=tiny.yaml", folder, animals / "test", "output=own/p.csv"
+    )
+    assert code == 0, err
+    found = rows_of(Path("own/p.csv"))
+    stored = {row["path"]: row for row in rows_of(folder / "predictions.csv")}
+    assert len(found) == len(stored) == 18
+    for row in found:
+        measured = stored[row["path"]]
+        assert row["label"] == measured["prediction"]
+        assert {k: v for k, v in row.items() if k[:2] == "p:"} == {
+            k: v for k, v in measured.items() if k[:2] == "p:"
+        }
+
+
 def test_prediction_as_a_table(trained, run_cli, animals):
     path = animals / "test" / "cat" / "0.png"
     code, out, _ = run_cli("predict", "model=tiny.yaml", trained[0] / "adapter", path, "top_k=2")

@@ -13,6 +13,7 @@ import sys
 import tomllib
 from functools import cache, partial
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -118,15 +119,18 @@ def here(place, monkeypatch):
 def test_every_command_is_one(page, command, here):
     program, *rest = shlex.split(command)
     if program == "clip-adapt":
-        assert not rest or rest[0] in cli.VERBS or rest == ["VERB", "..."]
+        known = (*cli.VERBS, *cli.HELP, *cli.VERSION, "completion")
+        assert not rest or rest[0] in known or rest == ["VERB", "..."]
     elif program in ("python", "accelerate", "torchrun"):
         if program != "python":
             rest = rest[rest.index("-m") :] if rest else []
         assert not rest or require_module(rest) is None
     elif program == "pip":
         assert rest[:2] == ["install", "-e"]
-        asked = re.fullmatch(r"\.\[([\w,]+)\]", rest[2])[1].split(",")
-        assert set(asked) <= PROJECT["optional-dependencies"].keys()
+        asked = re.fullmatch(r"\.(?:\[([\w,]+)\])?", rest[2])[1]
+        assert set(asked.split(",") if asked else []) <= PROJECT["optional-dependencies"].keys()
+    elif program == ".":
+        assert rest == [".venv/bin/activate"]
     elif program == "pytest":
         assert rest in ([], ["-m", "slow"])
     else:
@@ -138,6 +142,8 @@ def require_module(rest):
     """Check what stands behind ``python``: a module with its words, or a file."""
     if rest[0] != "-m":
         assert (ROOT / rest[0]).is_file()
+    elif rest[1] == "venv":
+        assert rest[2:] == [".venv"]
     elif rest[1].startswith("clip_adapt."):
         require_words(rest[1].removeprefix("clip_adapt."), rest[2:])
     else:
@@ -159,7 +165,7 @@ def require_words(verb, argv):
         assert len(grid.expand(given, own["output"])[1]) > 1
     else:
         names, _ = words.read_words(argv, module.read_schema())
-        assert names and all(Path(name).is_file() or name.startswith("runs") for name in names)
+        assert names and all(Path(name).exists() or name.startswith("runs") for name in names)
 
 
 def settings():
@@ -191,6 +197,7 @@ def known_options():
         of_card = options.read_fields(card)
         known |= {f"{group}.{key}": option.annotation for key, option in of_card.items()}
     general = options.read_fields(RunOptions)
+    known |= {"config": str, "verbose": Literal["true", "false", "quiet", "normal", "debug"]}
     return known | {key: option.annotation for key, option in general.items()}
 
 

@@ -226,7 +226,7 @@ BLACK = np.zeros((8, 8, 3), np.uint8)
         (([BLACK] * 2, ["a", "b", "b"]), {}, "images has 2 values and labels has more"),
         (([BLACK] * 2, ["a", "b"]), {"groups": [1]}, "groups has 1 values and images has more"),
         (([], []), {}, "there are no images"),
-        (([BLACK] * 2, ["a", "a"]), {}, "all 2 images have one label, 'a'"),
+        (([BLACK] * 2, ["a", "a"]), {}, "all 2 images are of one class, 'a'"),
         (([BLACK] * 2, ["a", None]), {}, r"images\[1\] has no label \(None\)"),
         (([BLACK] * 2, ["a", float("nan")]), {}, r"images\[1\] has no label \(nan\)"),
         (([BLACK] * 2, ["a", pandas.NA]), {}, r"images\[1\] has no label"),

@@ -56,6 +56,16 @@ def test_a_program_with_logging_decides_itself(bare, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_other_libraries_do_not_configure_logging_meanwhile(bare, tiny_card, capsys):
+    bare()
+    with messages.show_messages():
+        logging.warning("of a module without a logger")
+        say()
+    clip_adapt.Backbone.from_card(tiny_card)  # open_clip says something in this way
+    assert logging.getLogger().handlers == []
+    assert capsys.readouterr().err.count(SAID) == 1
+
+
 def test_nothing_is_said_or_shown_when_told_so(bare, capsys):
     bare()
     with messages.show_messages(verbose=False):

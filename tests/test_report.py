@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import io
 import json
 import re
 import shutil
@@ -217,9 +218,11 @@ def test_thumbnails_are_small_and_keep_the_shape(tmp_path):
     made = pictures.make_thumbnails(map(str, paths), digests)
     assert sorted(made) == [str(paths[1]), str(paths[0])]
     assert all(uri.startswith("data:image/jpeg;base64,") for uri in made.values())
-    sizes = {name.name: pictures._decode(str(name)).size for name in paths[:2]}
-    assert sizes["wide.png"] == (800, 400)
-    assert max(sizes["tall.jpg"]) < 3000  # decoded at a fraction of its size
+    parts = [base64.b64decode(made[str(path)].partition(",")[2]) for path in paths[:2]]
+    sizes = [Image.open(io.BytesIO(part)).size for part in parts]
+    assert sizes == [(pictures.EDGE, pictures.EDGE // 2), (29, pictures.EDGE)]
+    small = pictures.make_thumbnails([str(paths[0])], digests, 40)[str(paths[0])]
+    assert Image.open(io.BytesIO(base64.b64decode(small.partition(",")[2]))).size == (40, 20)
 
 
 def test_plots_take_their_colours_from_the_page_and_share_no_id():
@@ -254,7 +257,7 @@ def test_epochs_are_whole_numbers():
 
 def test_the_index_lists_every_run_and_links_to_its_page(make_run, tmp_path, run_cli):
     write_page(make_run("a/one", seed=1))
-    make_run("a/two", seed=2)
+    make_run("a/two", seed=2, date="2026-11-25 17:20 UTC")
     (tmp_path / "a" / "curve.svg").write_text("<svg/>")
     damaged = make_run("a/three")
     (damaged / "metrics.json").write_text("{")
@@ -262,11 +265,13 @@ def test_the_index_lists_every_run_and_links_to_its_page(make_run, tmp_path, run
     assert (code, err, out.strip()) == (0, "", str(tmp_path / "a" / "index.html"))
     page = Page((tmp_path / "a" / "index.html").read_text(encoding="utf-8"))
     assert page.wrong == [] and page.open == []
-    assert [a["href"] for a in page.all("a")] == ["one/report.html"]
-    assert page.all("img")[0]["src"].startswith("data:image/svg+xml;base64,")
-    keys = [a["data-key"] for a in page.all("td")]
-    assert len(keys) == 2 * len(page.all("th"))
-    assert {"made", "pets", "tiny", "4", "0.6", "0.7", "1234", "130"} <= set(keys)
+    assert [a["href"] for a in page.all("a")] == ["curve.svg", "one/report.html"]
+    assert "data set pets, model tiny" in page.text
+    keys = [a["data-key"] for tag, a in page.elements if tag in ("td", "th") and "data-key" in a]
+    heads = sum(a.get("scope") == "col" for a in page.all("th"))
+    columns = 6  # of the one setting
+    assert len(keys) == columns + 2 * (heads - columns)
+    assert {"made", "4", "0.6", "0.7", "12", "1234", "130", "2026-11-25 17:20 UTC"} <= set(keys)
     assert "three" in page.text and "is damaged" in page.text
 
 

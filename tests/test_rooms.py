@@ -24,7 +24,7 @@ ORDER = (
     ("objectives",),
     ("runs",),
     ("sweeps",),
-    ("api", "testing", "cli"),
+    ("api", "estimator", "testing", "cli"),
     ("train", "evaluate", "predict", "sweep", "report"),
     ("__main__",),
 )

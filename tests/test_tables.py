@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from clip_adapt.data import splitting
 from clip_adapt.data.dataset import Dataset
 from clip_adapt.data.items import Context, Item
 from clip_adapt.data.sources._columns import list_units
@@ -269,6 +270,19 @@ def test_a_rare_class_is_trained_on_before_it_is_tested_on(pictures):
         assert spread(pictures, rare_rows(*pair)[::-1])[1] == where
 
 
+def test_the_patient_that_the_tests_miss_least_is_trained_on():
+    # Without the rare class a1 is all that is tested of one class, b1 half of another's.
+    common = [["a1", "a2", "a3"], ["b1", "b2", "b3", "b4", "b5", "b6"]]
+    assert [k for k, v in splitting._assign_units(common).items() if v == "test"] == [
+        "a1", "b1", "b2",
+    ]  # fmt: skip
+    for rare in (["a1", "b1"], ["b1", "a1"]):
+        taken = splitting._assign_units([*common, rare])
+        assert (taken["a1"], taken["b1"], taken["b2"]) == ("test", "train", "test")
+    assert splitting._assign_units([*common, ["a1", "b3"]])["a1"] == "test"  # b3 is trained on
+    assert splitting._assign_units([*common, ["b1", "b2"]])["b2"] == "train"  # the last
+
+
 def test_a_class_that_is_trained_on_changes_nothing(pictures):
     rows = rare_rows("own", "mine")
     made, where = spread(pictures, rows)
@@ -366,7 +380,7 @@ def write(delimiter=",", end="\n", tail=""):
         write().replace("path,label", "path,label,,"),
         write(tail=",").replace("path,label,", ",path,label").replace("\na", "\n0,a").replace(
             "\nb", "\n1,b").replace(",\n", "\n"),
-        write().replace("path,label", '"a, b; c; d; e",path,label').replace("\na", '\n"x\n,y",a'
+        write().replace("path,label", '"a; b; c; d; e; f",path,label').replace("\na", '\n"x\n,y",a'
             ).replace("\nb/", "\nz,b/"),
     ],
 )  # fmt: skip
@@ -374,6 +388,14 @@ def write(delimiter=",", end="\n", tail=""):
 def test_a_table_reads_the_same_however_it_is_written(place, content, encoding):
     data = place(content, options={"encoding": encoding})
     assert data.parts() == place(write()).parts() and data.classes == ["a", "b"]
+
+
+def test_lines_are_counted_from_the_top_of_the_file(place):
+    for above, first in (("", 2), ("sep=,\n", 3), ("\n\n", 4)):
+        message = refused(place, above + "path,label\na/0.png,\nb/0.png,b\n")
+        assert f"label is empty in 1 rows (lines {first})" in message
+        message = refused(place, above + 'path,label\na/0.png,a\nb/0.png,"b\n')
+        assert f"line {first + 1}: unexpected end of data" in message
 
 
 def test_cp1252_is_said_or_asked_for(place):

@@ -70,14 +70,18 @@ def stream_predictions(
 
 
 def _classify(model: Answering, pixels: list[Tensor], size: int) -> Tensor:
-    # (n, C), on the CPU: what evaluate computes, whatever else is in the batch.
+    # (n, C), on the CPU: what evaluate computes, to the last bit the same whatever else is in the
+    # batch.
     if not pixels:
         return torch.empty(0, len(model.classes))
     if model.method.tunes_image_tower:
         filling = [torch.zeros_like(pixels[0])] * (size - len(pixels))
         logits = model.logits(torch.stack(pixels + filling))[: len(pixels)]
     else:
-        logits = model.logits_of_features(features.encode_batch(model.backbone, pixels, size))
+        z = features.encode_batch(model.backbone, pixels, size)
+        # Kernels choose by the shape how they sum, those behind the tower as well.
+        filled = z[torch.arange(size).clamp(max=len(z) - 1)]
+        logits = model.logits_of_features(filled)[: len(z)]
     return require_finite(model.softmax(logits.cpu()), model.backbone)
 
 

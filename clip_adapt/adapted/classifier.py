@@ -21,6 +21,7 @@ from clip_adapt.adapted import bulk, conformal, guard
 from clip_adapt.adapted.conformal import Score, Thresholds
 from clip_adapt.adapted.frames import parse_every
 from clip_adapt.adapted.header import Header
+from clip_adapt.adapted.image_words import find_images
 from clip_adapt.adapted.notebook.arguments import (
     read_count,
     read_names,
@@ -191,7 +192,7 @@ class Classifier:
 
     def predict_files(
         self,
-        paths: Iterable[str | os.PathLike[str]],
+        paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
         *,
         top_k: int | None = 5,
         score: Score = "lac",
@@ -205,7 +206,8 @@ class Classifier:
         number. The probabilities are those of ``evaluate``.
 
         Args:
-            paths: image files; with ``every`` videos as well.
+            paths: image files, with ``every`` videos as well; or one word as ``predict`` takes it,
+                such as a folder.
             top_k: how many classes a ranking has; None gives all.
             score: of conformal sets, as for ``predict_sets``.
             every: how often videos are looked at, ``1s`` or ``10`` (one frame in ten).
@@ -219,6 +221,8 @@ class Classifier:
         self._require_classes()
         count = read_count(top_k, len(self.classes))
         looks = None if every is None else parse_every(every)
+        if isinstance(paths, str | os.PathLike):
+            paths = find_images([os.fspath(paths)], videos=every is not None).paths
         for prediction in bulk.stream_predictions(
             self,
             (os.fspath(path) for path in paths),
@@ -345,3 +349,8 @@ class Classifier:
             assert pixels is not None, "zero-shot looks at the features of the frozen tower"
             z = self.backbone.encode_image(pixels)
         return guard.mix(ours, self.method.zero_shot_logits(z).float(), self.guard)
+
+
+def _require_some(top_k: int) -> None:
+    if top_k < 1:
+        raise InputError(f"top_k={top_k}: expected a whole number, at least 1")

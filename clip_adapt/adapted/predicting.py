@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from clip_adapt.adapted.frames import Every, find_decoder, parse_every
 from clip_adapt.adapted.prediction import Prediction
-from clip_adapt.adapted.prediction_files import Layout, Write, open_output, parse_output
+from clip_adapt.adapted.prediction_files import PredictionTable, Write, open_output, parse_output
 from clip_adapt.config.values import Between
 from clip_adapt.errors import InputError
 from clip_adapt.system.launch import processes
@@ -91,6 +91,8 @@ def predict_files(
         raise InputError("template and templates are both given: keep one of them")
     looks = None if every is None else parse_every(every)
     file = None if output is None else parse_output(output)
+    if file and list_file is not None and os.path.abspath(file) == os.path.abspath(list_file):
+        raise InputError(f"output={output} is the list of files itself: give another name")
     adapter, rest = _split_words(words, classes)
     if not rest and list_file is None:
         raise InputError(
@@ -165,7 +167,7 @@ def predict_paths(
     counts: dict[str, int] = dict.fromkeys(classifier.classes, 0)
     broken: dict[str, str] = {}
     has_sets, every = classifier.conformal is not None, options["every"]
-    layout = Layout(classifier.classes, every is not None, has_sets, skips)
+    layout = PredictionTable(classifier.classes, every is not None, has_sets, skips)
     exact = file is not None or len(paths) > FEW
     with contextlib.ExitStack() as stack:
         opened = open_output(file, layout) if file is not None else contextlib.nullcontext()

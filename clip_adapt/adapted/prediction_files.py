@@ -36,7 +36,7 @@ Write = Callable[[Prediction], object]
 
 
 @dataclass(frozen=True)
-class Layout:
+class PredictionTable:
     """Which columns a file has.
 
     Attributes:
@@ -101,7 +101,7 @@ def parse_output(text: str) -> Path:
 
 
 @contextlib.contextmanager
-def open_output(path: Path, layout: Layout) -> Iterator[Write]:
+def open_output(path: Path, layout: PredictionTable) -> Iterator[Write]:
     """Yield a function that writes a prediction; the file is there when the block succeeds.
 
     Raises:
@@ -115,7 +115,7 @@ def open_output(path: Path, layout: Layout) -> Iterator[Write]:
 
 
 @contextlib.contextmanager
-def _write_csv(path: Path, layout: Layout) -> Iterator[Write]:
+def _write_csv(path: Path, layout: PredictionTable) -> Iterator[Write]:
     # Half characters, which stand for bytes of a name that are not UTF-8, as \udcff.
     with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         file.write(write_table([layout.columns]))
@@ -127,13 +127,13 @@ def _list_cells(row: Mapping[str, Any]) -> list[Any]:
 
 
 @contextlib.contextmanager
-def _write_lines(path: Path, layout: Layout) -> Iterator[Write]:
+def _write_lines(path: Path, layout: PredictionTable) -> Iterator[Write]:
     with path.open("w", encoding="utf-8", newline="") as file:
         yield lambda p: file.write(f"{write_json(layout.fill(p))}\n")
 
 
 @contextlib.contextmanager
-def _write_parquet(path: Path, layout: Layout) -> Iterator[Write]:
+def _write_parquet(path: Path, layout: PredictionTable) -> Iterator[Write]:
     arrow, parquet = _find_parquet()
     kinds = {
         "path": arrow.string(),
@@ -159,7 +159,7 @@ def _write_parquet(path: Path, layout: Layout) -> Iterator[Write]:
         flush()
 
 
-WRITERS: dict[str, Callable[[Path, Layout], contextlib.AbstractContextManager[Write]]] = {
+WRITERS: dict[str, Callable[[Path, PredictionTable], contextlib.AbstractContextManager[Write]]] = {
     ".csv": _write_csv,
     ".jsonl": _write_lines,
     ".parquet": _write_parquet,

@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from clip_adapt.cli.streams import write_signs
 from clip_adapt.system.text.showing import show_line, show_text
 
 WIDTH = 110  # of a file or a pipe, which have none
@@ -22,7 +23,7 @@ class ShownConsole(Console):
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Return a text, a cell of a table or a title of one as rich draws it."""
-        return super().render_str(show_text(text), **options)
+        return super().render_str(write_signs(show_text(text), self.encoding), **options)
 
 
 def embolden(text: str) -> Text:

@@ -57,9 +57,10 @@ def write_help(verb: str, given: list[str]) -> str:
             texts = yamls.read_help_texts(cards.locate_card("method", method))
             own = {k: v for k, v in texts.items() if k.startswith("method.")}
             lines += [f"  {method}"] * bool(own) + _list_options(own, indent=4)
-        lines += ["", "options of a data set's or a model's card: dataset.KEY=, model.KEY=", ""]
+        cards_too = "options of a data set's or a model's card: dataset.KEY=, model.KEY="
+        lines += ["", *_wrap("", cards_too), ""]
     if verb == "evaluate":
-        lines += ["options of the data set's card, as for train: dataset.KEY=", ""]
+        lines += [*_wrap("", "options of the data set's card, as for train: dataset.KEY="), ""]
     lines += [
         "options:",
         *_list_options(yamls.read_help_texts(locate_resource("configs") / f"{verb}.yaml")),

@@ -17,10 +17,14 @@ CLOSED = 128 + 13  # the exit code of a program that writes into a closed pipe: 
 
 def prepare_streams() -> None:
     """Let stdout and stderr take every text."""
-    codecs.register_error(ERRORS, _write_signs)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors=ERRORS)
+
+
+def write_signs(text: str, encoding: str) -> str:
+    """Return a text as a stream of that encoding will show it, for whoever measures it."""
+    return text.encode(encoding, ERRORS).decode(encoding)
 
 
 def close_quietly() -> int:
@@ -44,3 +48,6 @@ def _write_signs(error: UnicodeError) -> tuple[str, int]:
 def _write_code(sign: str) -> str:
     halves = sign.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{halves[i : i + 2].hex()}" for i in range(0, len(halves), 2))
+
+
+codecs.register_error(ERRORS, _write_signs)

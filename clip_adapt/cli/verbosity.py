@@ -13,6 +13,7 @@ from clip_adapt.errors import InputError, nearest
 from clip_adapt.system.text.messages import make_handler, show_messages
 
 KEY = "verbose"
+FORM = "%(asctime)s %(name)s: %(message)s"
 
 
 class Verbosity(enum.Enum):
@@ -25,23 +26,15 @@ class Verbosity(enum.Enum):
     @contextlib.contextmanager
     def apply(self) -> Iterator[None]:
         """Say as much while the block runs."""
-        logging.basicConfig(handlers=[make_handler()], level=logging.CRITICAL)
-        if self is Verbosity.QUIET:
-            with _without_bars(), show_messages(verbose=False):
-                yield
-            return
-        logging.getLogger("clip_adapt").setLevel(
-            logging.DEBUG if self is Verbosity.DEBUG else logging.INFO
-        )
-        handlers = logging.getLogger().handlers if self is Verbosity.DEBUG else []
-        kept = [(handler, handler.formatter) for handler in handlers]
-        for handler in handlers:
-            handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
-        try:
+        debug = self is Verbosity.DEBUG
+        handler = make_handler(FORM if debug else "%(message)s")
+        logging.basicConfig(handlers=[handler], level=logging.CRITICAL)
+        logging.getLogger("clip_adapt").setLevel(logging.DEBUG if debug else logging.INFO)
+        if self is not Verbosity.QUIET:
             yield
-        finally:
-            for handler, formatter in kept:
-                handler.setFormatter(formatter)
+            return
+        with _without_bars(), show_messages(verbose=False):
+            yield
 
 
 def take_verbosity(argv: list[str]) -> tuple[Verbosity, list[str]]:

@@ -19,7 +19,7 @@ from clip_adapt.data.inventory import Inventory
 from clip_adapt.data.items import Context, Item, Support
 from clip_adapt.data.sampling import SAMPLERS, VAL_SHOTS, Sampling
 from clip_adapt.data.source import find_source
-from clip_adapt.data.task import Prompts, Task, find_same_names, quote_names
+from clip_adapt.data.task import Prompts, Task, refuse_same_names
 from clip_adapt.errors import InputError, list_lines
 from clip_adapt.system.files import choose_cache_folder, choose_data_folder
 from clip_adapt.system.run_files import TWINS
@@ -102,7 +102,7 @@ class Dataset:
         splits = find_source(card.source).read(card, context)
         names = [card.names_of(stored) for stored in splits.classes]
         classes = [spoken[0] for spoken in names]
-        _refuse_same_names(names, splits.classes)
+        refuse_same_names(names, splits.classes)
         if not measures:
             _refuse_untrained(card.name, classes, splits.parts())
         _refuse_other_bytes([*splits.classes, *classes], splits.parts())
@@ -272,28 +272,3 @@ def _refuse_untrained(
             f"the splits of {name} leave classes without training images:\n{list_lines(lines)}\n"
             "Add training images, or leave these classes out."
         )
-
-
-def _refuse_same_names(spoken: list[list[str]], stored: list[str]) -> None:
-    first = [names[0] for names in spoken]
-    for name in sorted({c for c in first if first.count(c) > 1}):
-        twins = [s for s, c in zip(stored, first, strict=True) if c == name]
-        raise InputError(
-            f"two classes have the name {name!r}: {', '.join(map(repr, twins))}. "
-            f"Rename one, or give each a spoken name: {_suggest_classes(stored)}"
-        )
-    owned = [(name, label) for label, names in enumerate(spoken) for name in names]
-    for same in find_same_names(name for name, _ in owned):
-        if len({owned[i][1] for i in same}) > 1:
-            raise InputError(
-                f"the classes {quote_names([owned[i][0] for i in same])} read the same: capitals, "
-                "accents in two codings, full-width letters, HTML entities and white space are no "
-                "difference to a text tower. Rename one, make them one class, or give each a "
-                f"spoken name: {_suggest_classes(stored)}"
-            )
-
-
-def _suggest_classes(stored: list[str]) -> str:
-    # A class that is left out of the map is left out of the data set, so it names them all.
-    few = [f"{name}: NAME" for name in stored[:4]] + ["..."] * (len(stored) > 4)
-    return f"dataset.classes='{{{', '.join(few)}}}'"

@@ -119,3 +119,37 @@ def require_usable(classes: list[str], templates: tuple[str, ...]) -> None:
             raise InputError(f"template {template!r} has no {{}} for the class name")
     if not templates:
         raise InputError("no template is given: expected one such as 'a photo of a {}.'")
+
+
+def refuse_same_names(spoken: list[list[str]], stored: list[str]) -> None:
+    """Refuse classes of a data set whose names are the same, or read the same.
+
+    Args:
+        spoken: every name of each class.
+        stored: its folder or label.
+
+    Raises:
+        InputError: naming two of them, and the option that gives them other names.
+    """
+    first = [names[0] for names in spoken]
+    for name in sorted({c for c in first if first.count(c) > 1}):
+        twins = [s for s, c in zip(stored, first, strict=True) if c == name]
+        raise InputError(
+            f"two classes have the name {name!r}: {', '.join(map(repr, twins))}. "
+            f"Rename one, or give each a spoken name: {_suggest_classes(stored)}"
+        )
+    owned = [(name, label) for label, names in enumerate(spoken) for name in names]
+    for same in find_same_names(name for name, _ in owned):
+        if len({owned[i][1] for i in same}) > 1:
+            raise InputError(
+                f"the classes {quote_names([owned[i][0] for i in same])} read the same: capitals, "
+                "accents in two codings, full-width letters, HTML entities and white space are no "
+                "difference to a text tower. Rename one, make them one class, or give each a "
+                f"spoken name: {_suggest_classes(stored)}"
+            )
+
+
+def _suggest_classes(stored: list[str]) -> str:
+    # A class that is left out of the map is left out of the data set, so it names them all.
+    few = [f"{name}: NAME" for name in stored[:4]] + ["..."] * (len(stored) > 4)
+    return f"dataset.classes='{{{', '.join(few)}}}'"

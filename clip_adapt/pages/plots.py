@@ -19,13 +19,17 @@ from numpy.typing import NDArray
 
 # Colours that stand for the page's own, and are replaced by them in the finished SVG.
 INK, MUTED, GRID, ACCENT, SECOND = "#010101", "#020202", "#030303", "#040404", "#050505"
+COLOURS = tuple(f"#10101{i}" for i in range(6))  # of lines
 VARIABLES = {
+    **{colour: f"var(--c{i})" for i, colour in enumerate(COLOURS)},
     INK: "var(--ink)",
     MUTED: "var(--muted)",
     GRID: "var(--line)",
     ACCENT: "var(--accent)",
     SECOND: "var(--second)",
 }
+MARKERS = ("o", "s", "^", "D", "v", "P")
+DASHES: tuple[Any, ...] = ("-", (0, (6, 2)), (0, (3, 1.5, 1, 1.5)), (0, (1.5, 1.2)), "-", "--")
 BINS = 10
 SPARSE = 10  # a bin with fewer images says little: it is open, and no line leads to it
 Z95 = 1.96
@@ -84,6 +88,41 @@ def draw_learning_curve(
         free = "lower right" if max(ends, default=0) > 0.5 else "upper right"
         shares.legend(frameon=False, loc=free, labelcolor=INK)
         return _write_svg(figure, "curve")
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line over shots: values with their intervals."""
+
+    name: str
+    shots: list[int]
+    values: list[float]
+    lows: list[float]
+    highs: list[float]
+
+
+def draw_shots(lines: Sequence[Line], label: str) -> str:
+    """Return lines over the shots with their intervals, and their names below.
+
+    Args:
+        lines: at most as many as there are colours.
+        label: what the values are.
+    """
+    with mpl.rc_context({**STYLE, "text.parse_math": False}):
+        figure = Figure(figsize=(4.6, 3.6 + 0.2 * len(lines)), layout="constrained")
+        axes = figure.subplots()
+        for line, colour, marker, dash in zip(lines, COLOURS, MARKERS, DASHES, strict=False):
+            axes.fill_between(line.shots, line.lows, line.highs, color=colour, alpha=0.12)
+            axes.plot(line.shots, line.values, color=colour, marker=marker, linestyle=dash,
+                      markersize=5, label=line.name)  # fmt: skip
+        ticks = sorted({shots for line in lines for shots in line.shots})
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        axes.minorticks_off()
+        axes.set_xlabel("labelled images per class (shots)")
+        axes.set_ylabel(label)
+        figure.legend(loc="outside lower left", frameon=False, labelcolor=INK)
+        return _write_svg(figure, "shots")
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ def write_pages(folder: str, *, all: bool = False) -> Path:
         with _refuse_damaged(place):
             return write_page(place)
     if all:
+        write_index(place)  # the pages link to it
         for path in facts.find_finished(place):
             with _refuse_damaged(path):
                 write_page(path)
@@ -80,17 +81,20 @@ def write_page(folder: Path) -> Path:
     return folder / PAGE
 
 
-def write_index(folder: Path, runs: Sequence[Path] | None = None) -> Path:
+def write_index(
+    folder: Path, runs: Sequence[Path] | None = None, metric: str | None = None
+) -> Path:
     """Write the index over runs in and below a folder.
 
     Args:
         folder: where the index goes.
         runs: the folders of the runs; None takes all finished ones.
+        metric: what it is sorted by; None is the first headline metric.
 
     Raises:
         InputError: when there is no run.
     """
     from clip_adapt.pages import index_page
 
-    write_text(folder / INDEX, index_page.render(folder, runs))
+    write_text(folder / INDEX, index_page.render(folder, runs, metric))
     return folder / INDEX

@@ -19,17 +19,16 @@ from clip_adapt.data.seen import SeenImages
 from clip_adapt.data.task import Task
 from clip_adapt.errors import InputError, list_lines
 from clip_adapt.evaluation.reading import describe_images
+from clip_adapt.evaluation.tested import choose_tested
 from clip_adapt.method.class_prompts import require_different_prompts
 from clip_adapt.method.contract import Method
 from clip_adapt.objectives import Data, Draw, Run
 from clip_adapt.objectives._contract import make_recipe
-from clip_adapt.pages.found import Found, write_found
+from clip_adapt.pages.found import Found, describe_found, write_found
 from clip_adapt.runs import selection
 from clip_adapt.runs.configuration import Config
 from clip_adapt.runs.folder import choose_folder
-from clip_adapt.runs.found import describe_found
 from clip_adapt.runs.shared import Shared
-from clip_adapt.runs.tested import choose_tested
 from clip_adapt.system.clock import Clock
 from clip_adapt.system.files import choose_cache_folder
 from clip_adapt.system.launch.processes import run_main_first, run_on_main
@@ -173,7 +172,7 @@ def check_images(data: Data, on_bad_image: str, cache_dir: str | None) -> Checke
         listing = list_lines(f"{path}: {reason}" for path, reason in reasons.items())
         notes.insert(0, f"{len(reasons)} images cannot be read and are left out:\n{listing}")
     found = describe_found(kept.pool, survey, len(survey.broken))
-    return Checked(kept, [*kept.pool.inventory.notes, *notes], twins, survey, found)
+    return Checked(kept, notes, twins, survey, found)
 
 
 def require_unchanged(survey: Survey, draw: Draw, cache_dir: str | None) -> None:

@@ -28,6 +28,7 @@ from clip_adapt.method.contract import Method
 from clip_adapt.method.folds import hold_out
 from clip_adapt.method.table import Table
 from clip_adapt.runs.configuration import Config
+from clip_adapt.system.text.messages import hide_progress
 from clip_adapt.training.examples import compute_logits
 from clip_adapt.training.fitting import Part, fit
 from clip_adapt.training.recipe import Recipe
@@ -162,6 +163,7 @@ def _silence() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.WARNING)
     try:
-        yield
+        with hide_progress():
+            yield
     finally:
         logger.setLevel(level)

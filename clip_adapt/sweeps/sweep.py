@@ -128,7 +128,7 @@ class Sweep:
         title = f"{', '.join(sorted(names))}, backbone {', '.join(sorted(models))}"
         lines = results.leave_out_zero_shot(found, series)
         curve.draw_curve(self.folder, lines, before, self._find_metric(found), title)
-        pages.write_index(self.folder, [result.cell.folder for result in found])
+        pages.write_index(self.folder, [result.cell.folder for result in found], self.metric)
 
     def _find_metric(self, found: list[Result]) -> Quantity:
         # Every run of the sweep measures the same, so each describes the metric.

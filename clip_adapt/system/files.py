@@ -175,10 +175,11 @@ def locate_resource(*parts: str) -> Path:
 def flush(path: Path) -> None:
     """Have a file, or the entries of a folder, on the disk; a folder that is not there has none.
 
-    Windows and some network file systems know nothing of the kind for folders.
+    Windows and some network file systems know nothing of the kind for folders. Of a file Windows
+    syncs what is open for writing alone.
     """
     try:
-        handle = os.open(path, os.O_RDONLY)
+        handle = _open_to_flush(path)
         try:
             os.fsync(handle)
         finally:
@@ -188,6 +189,13 @@ def flush(path: Path) -> None:
     except OSError as error:
         if error.errno not in (UNKNOWN_OF_FOLDERS if path.is_dir() else UNKNOWN):
             raise
+
+
+def _open_to_flush(path: Path) -> int:
+    if not path.is_dir():
+        with contextlib.suppress(PermissionError):  # one that may be read alone
+            return os.open(path, os.O_RDWR)
+    return os.open(path, os.O_RDONLY)
 
 
 def _allow_reading(path: Path) -> None:

@@ -7,7 +7,7 @@ import errno
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
@@ -16,6 +16,7 @@ from clip_adapt.errors import InputError
 from clip_adapt.system.files import refuse_unwritable
 
 NAME = ".lock"
+WINDOWS = os.name == "nt"
 WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
 
 log = logging.getLogger(__name__)
@@ -52,15 +53,36 @@ def hold_lock(path: Path, what: str) -> Iterator[None]:
             ) from None
     # It helps whoever waits; on a full disk the lock holds without it.
     with contextlib.suppress(OSError):
-        path.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        holder = f"process {os.getpid()} on {socket.gethostname()}"
+        place_note(path, WINDOWS).write_text(holder, encoding="utf-8")
     try:
         yield
     finally:
-        # Taken away while it is still held: who opened it before finds it gone and starts over.
-        with contextlib.suppress(OSError):
-            path.unlink()
-        with contextlib.suppress(OSError):  # where there are no locks there is none to let go
-            lock.release()
+        for step in list_last_steps(path, lock.release, WINDOWS):
+            with contextlib.suppress(OSError):  # where there are no locks there is none to let go
+                step()
+
+
+def place_note(path: Path, windows: bool) -> Path:
+    """Return the file that says who holds a lock: the lock's own, and on Windows one beside it.
+
+    There a locked file can be read and written through the handle that holds it alone.
+    """
+    return path.with_name(f"{path.name}-holder") if windows else path
+
+
+def list_last_steps(
+    path: Path, release: Callable[[], None], windows: bool
+) -> list[Callable[[], None]]:
+    """Return what is done when a lock is let go, in order.
+
+    Its file is taken away while it is still held: who opened it before finds it gone and starts
+    over. Windows removes no open file, so there the lock goes first, and the file stays when
+    somebody else holds it by then.
+    """
+    if not windows:
+        return [path.unlink, release]
+    return [place_note(path, windows).unlink, release, path.unlink]
 
 
 def _acquire(lock: BaseFileLock, what: str) -> None:
@@ -84,6 +106,6 @@ def _acquire(lock: BaseFileLock, what: str) -> None:
 
 def _read_holder(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8") or "another process"
+        return place_note(path, WINDOWS).read_text(encoding="utf-8") or "another process"
     except OSError:
         return "another process"

@@ -191,7 +191,8 @@ class Loop:
             raise InputError(explain_not_finite(self.method, self.recipe, epoch))
         lr = self.optimizer.param_groups[0]["lr"]
         row = {"loss": loss_sum / count, "accuracy": hit_sum / count, "lr": lr}
-        bar.set_postfix(loss=f"{row['loss']:.3f}", acc=f"{row['accuracy']:.1%}")
+        # Shown when the bar is drawn next: to draw it for every epoch floods a notebook.
+        bar.set_postfix(loss=f"{row['loss']:.3f}", acc=f"{row['accuracy']:.1%}", refresh=False)
         self.begun = None
         with torch.no_grad():
             self.method.on_epoch_end(epoch, self.epochs)

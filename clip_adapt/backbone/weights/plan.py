@@ -26,6 +26,7 @@ from clip_adapt.errors import InputError, nearest
 from clip_adapt.system.files import locate_resource
 from clip_adapt.system.launch.threads import hold_random_stream
 from clip_adapt.system.reading import make_path
+from clip_adapt.system.text.messages import leave_logging
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ class LoadedModel:
 
 
 @hold_random_stream()  # towers start with random weights
+@leave_logging()
 def load(card: ModelCard) -> LoadedModel:
     """Build what a model card describes and load its weights, on the CPU in float32.
 

@@ -113,9 +113,7 @@ def _refuse_wrong(entries: Sequence[Entry], names: Sequence[str], repeats: bool)
     found = {entry["label"] for entry in entries}
     if len(found) < 2:
         only = next(iter(found))
-        raise InputError(
-            f"all {len(entries)} images have one label, {only!r}: expected two or more"
-        )
+        raise InputError(f"all {len(entries)} images are of one class, {only!r}: two are needed")
     empty = [name for name in names if name not in found]
     if empty:
         raise InputError(

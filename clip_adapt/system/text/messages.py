@@ -24,16 +24,48 @@ class _Formatter(logging.Formatter):
         return show_text(super().format(record))
 
 
-def make_handler() -> logging.Handler:
-    """Return what writes messages to stderr as a terminal may have them."""
+def make_handler(form: str = "%(message)s") -> logging.Handler:
+    """Return what writes messages to stderr as a terminal may have them.
+
+    Args:
+        form: what stands in a line, as ``logging.Formatter`` takes it.
+    """
     handler = logging.StreamHandler()
-    handler.setFormatter(_Formatter("%(message)s"))
+    handler.setFormatter(_Formatter(form))
     return handler
 
 
 def is_quiet() -> bool:
-    """Tell whether the run of this thread shows neither messages nor progress."""
+    """Tell whether this thread shows no progress."""
     return _is_quiet.get()
+
+
+@contextlib.contextmanager
+def leave_logging() -> Iterator[None]:
+    """Keep other libraries from configuring logging while the block runs.
+
+    ``logging.info`` of a module that has no logger of its own gives the root a handler where there
+    is none; the program would then seem to have configured logging.
+    """
+    root = logging.getLogger()
+    own = None if root.handlers else logging.NullHandler()
+    if own is not None:
+        root.addHandler(own)
+    try:
+        yield
+    finally:
+        if own is not None:
+            root.removeHandler(own)
+
+
+@contextlib.contextmanager
+def hide_progress() -> Iterator[None]:
+    """Show no progress bars of this thread while the block runs."""
+    token = _is_quiet.set(True)
+    try:
+        yield
+    finally:
+        _is_quiet.reset(token)
 
 
 @contextlib.contextmanager
@@ -47,7 +79,7 @@ def show_messages(verbose: bool | None = None) -> Iterator[None]:
             False shows none, warnings included, and no progress bars.
     """
     logger = logging.getLogger("clip_adapt")
-    level, token = logger.level, _is_quiet.set(verbose is False)
+    level = logger.level
     handler = None if verbose is False or logger.hasHandlers() else make_handler()
     if handler is not None:
         logger.addHandler(handler)
@@ -56,9 +88,9 @@ def show_messages(verbose: bool | None = None) -> Iterator[None]:
     elif verbose or handler is not None:
         logger.setLevel(logging.INFO)
     try:
-        yield
+        with leave_logging(), hide_progress() if verbose is False else contextlib.nullcontext():
+            yield
     finally:
         logger.setLevel(level)
         if handler is not None:
             logger.removeHandler(handler)
-        _is_quiet.reset(token)
