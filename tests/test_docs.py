@@ -164,7 +164,8 @@ def require_words(verb, argv):
         own = words.take_own(given, module.read_schema())
         assert len(grid.expand(given, own["output"])[1]) > 1
     else:
-        names, _ = words.read_words(argv, module.read_schema())
+        own = [word for word in argv if not (verb == "evaluate" and word.startswith("dataset."))]
+        names, _ = words.read_words(own, module.read_schema())
         assert names and all(Path(name).exists() or name.startswith("runs") for name in names)
 
 

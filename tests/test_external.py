@@ -16,7 +16,7 @@ from clip_adapt.data import Dataset, scan
 from clip_adapt.data.items import Item
 from clip_adapt.data.seen import SEEN, SeenImages, read_seen
 from clip_adapt.errors import InputError
-from clip_adapt.runs.tested import choose_tested
+from clip_adapt.evaluation.tested import choose_tested
 from clip_adapt.system.tensor_files import write_tensors
 
 NAMES = ("cat", "dog", "eel")

@@ -11,7 +11,7 @@ from clip_adapt.data import catalog
 from clip_adapt.data.seen import SEEN, SeenImages, read_seen
 from clip_adapt.data.source import Gives
 from clip_adapt.errors import InputError
-from clip_adapt.runs.tested import Tested, choose_tested
+from clip_adapt.evaluation.tested import Tested, choose_tested
 from clip_adapt.system.files import choose_cache_folder, require_writable, write_text
 from clip_adapt.system.reading import make_path
 from clip_adapt.system.run_files import METRICS

@@ -19,6 +19,7 @@ from clip_adapt.data.seen import SeenImages
 from clip_adapt.data.task import Task
 from clip_adapt.errors import InputError, list_lines
 from clip_adapt.evaluation.reading import describe_images
+from clip_adapt.evaluation.tested import choose_tested
 from clip_adapt.method.class_prompts import require_different_prompts
 from clip_adapt.method.contract import Method
 from clip_adapt.objectives import Data, Draw, Run
@@ -28,7 +29,6 @@ from clip_adapt.runs import selection
 from clip_adapt.runs.configuration import Config
 from clip_adapt.runs.output.folder import choose_folder
 from clip_adapt.runs.shared import Shared
-from clip_adapt.runs.tested import choose_tested
 from clip_adapt.system.clock import Clock
 from clip_adapt.system.files import choose_cache_folder
 from clip_adapt.system.launch.processes import run_main_first, run_on_main
