@@ -349,8 +349,3 @@ class Classifier:
             assert pixels is not None, "zero-shot looks at the features of the frozen tower"
             z = self.backbone.encode_image(pixels)
         return guard.mix(ours, self.method.zero_shot_logits(z).float(), self.guard)
-
-
-def _require_some(top_k: int) -> None:
-    if top_k < 1:
-        raise InputError(f"top_k={top_k}: expected a whole number, at least 1")
