@@ -1,1 +1,1 @@
-"""The folder of a run: which one, whether a run in it is finished, and how a new one replaces it."""
+"""The folder of a run: which one, whether a run in it is finished, how a new one replaces it."""
