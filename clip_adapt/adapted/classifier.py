@@ -26,6 +26,7 @@ from clip_adapt.adapted.notebook.arguments import (
     read_count,
     read_names,
     read_texts,
+    require_pixels,
     split_images,
 )
 from clip_adapt.adapted.notebook.showing import describe_line, write_table
@@ -276,8 +277,13 @@ class Classifier:
         return self.softmax(self.logits_of_features(z))
 
     def logits(self, pixels: Tensor) -> Tensor:
-        """Return the logits (N, C) of pixels (N, 3, S, S), before the temperature."""
+        """Return the logits (N, C) of pixels (N, 3, S, S), before the temperature.
+
+        Raises:
+            InputError: when they are images and no pixels, or there are no classes.
+        """
         self._require_classes()
+        require_pixels(pixels)
         with torch.no_grad():
             return self._mix_guard(self.method.encode_image(pixels), pixels)
 

@@ -208,10 +208,12 @@ class Dataset:
         if shots < 1:
             raise InputError(f"shots={shots}: expected a whole number, at least 1")
         stream = random.Random(seed)
-        draw = SAMPLERS["all" if self.drawn else sampling]
+        takes_all = self.drawn or sampling == "all"
+        draw = SAMPLERS["all" if takes_all else sampling]
         train = draw(self.train, shots, stream)
         val = draw(self.val, min(shots, VAL_SHOTS), stream)
-        return Support(train, val, shots, self._note_draw(train, shots, sampling))
+        asked = 0 if takes_all else shots
+        return Support(train, val, asked, self._note_draw(train, shots, sampling))
 
     def task(self, *, prompts: Prompts = "templates", shots: int = 0, seed: int = 1) -> Task:
         """Return what a method is asked."""
