@@ -103,7 +103,9 @@ def test_transformed_pixels_are_taken_as_they_are(model, paths):
     assert torch.equal(model.encode_image(pixels), model.encode_image(paths))
 
 
-@pytest.mark.parametrize("images", ["a.png", ["a.png"], np.zeros((1, 3, 8, 8)), torch.zeros(3, 8, 8)])
+@pytest.mark.parametrize(
+    "images", ["a.png", ["a.png"], np.zeros((1, 3, 8, 8)), torch.zeros(3, 8, 8)]
+)
 def test_images_that_are_no_pixels_are_sent_to_what_takes_them(model, images):
     for use in (model.probabilities, model.logits):
         with pytest.raises(InputError, match="predict_proba and predict take images") as caught:

@@ -64,7 +64,11 @@ def test_what_is_said_of_a_draw_is_what_was_drawn():
     assert data.few_shot(16).count_largest() == 16
     asked = [compose({"dataset": "eyes", "sampling": way}) for way in sampling.SAMPLERS]
     said = {c.options.sampling: c.objective.describe_draw(c.options) for c in asked}
-    assert said == {"coop": "16 shots", "natural": "16 shots in natural shares", "all": "all images"}
+    assert said == {
+        "coop": "16 shots",
+        "natural": "16 shots in natural shares",
+        "all": "all images",
+    }
 
 
 def test_all_takes_everything_in_order():

@@ -169,6 +169,8 @@ class Dataset:
         if self.card.on_leak == "error":
             leaks.refuse_pairs(pairs)
         notes = scan.describe_depths(survey)
+        everything = [item for items in self.parts().values() for item in items]
+        notes += leaks.describe_two_labels(everything, self.classes, survey)
         notes += [leaks.describe_pairs(pairs)] if pairs else []
         same = {pair[1] for pair in pairs}
         twins = [t for t in leaks.find_near_duplicates(self.parts(), survey) if t.path not in same]
