@@ -68,6 +68,17 @@ def test_a_run_says_what_it_found_and_keeps_it(untidy, train_tiny, tmp_path, cap
     assert "ignored: 2 .xyz, 1 Thumbs.db" in page
 
 
+def test_what_a_source_says_of_its_reading_is_a_note(make_folder, train_tiny, tmp_path, caplog):
+    root = make_folder(tmp_path / "deep", (), ("cat", "dog"), 8)
+    (root / "cat" / "more").mkdir()
+    (root / "cat" / "0.png").rename(root / "cat" / "more" / "0.png")
+    code, _, err = train_tiny(root, "method=zero_shot")
+    assert code == 0, err
+    note = "images in folders below a class are read as images of that class: cat (more)"
+    assert note in caplog.text
+    assert note in json.loads((tmp_path / "out" / "metrics.json").read_text())["notes"]
+
+
 def test_python_says_it_where_messages_go(animals, tiny_model, caplog):
     caplog.set_level(logging.INFO, "clip_adapt")
     clip_adapt.adapt(animals, method="zero_shot", model=tiny_model, tensorboard=False, output="o")

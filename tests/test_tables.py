@@ -116,7 +116,6 @@ def test_a_patient_comes_before_a_lesion_and_a_site(place):
 @pytest.mark.parametrize(
     ("name", "values", "why"),
     [
-        ("patient", lambda label, i: f"{label}{i}", "it is another one for every image"),
         ("site", lambda label, i: "Basel", "it is the same for all images"),
         ("lesion", lambda label, i: "", "it is empty"),
         ("eye", lambda label, i: "OD" if i % 2 else "OS", "it holds 'OS', 'OD', which name a side"),
@@ -130,6 +129,17 @@ def test_a_column_that_keeps_nothing_together(place, name, values, why):
         f"the column {name!r} is not used as the group: {why}"
     )
     assert data.parts() == place().parts()
+
+
+def test_a_patient_of_every_image_is_known_to_other_tables(place):
+    data = place(patient=lambda label, i: f"{label}{i}")
+    assert data.inventory.columns["group"] == "patient" and data.inventory.notes == ()
+    assert all(item.group for items in data.parts().values() for item in items)
+    both = place(patient=lambda label, i: f"{label}{i}", lesion=lambda label, i: f"{label}{i // 3}")
+    assert both.inventory.columns["group"] == "lesion"
+    assert both.inventory.notes[0] == (
+        "the column 'patient' is not used as the group: it is another one for every image"
+    )
 
 
 def test_groups_that_are_too_few_to_be_patients_are_listed(place):

@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal
 
 from clip_adapt.adapted.conformal import SCORES
 from clip_adapt.config.cards import ModelCard, find_slotless_templates
-from clip_adapt.config.options import Option, read_fields, validate
-from clip_adapt.config.values import Between
+from clip_adapt.config.options import Option, read_fields, show_value, validate
+from clip_adapt.config.values import Between, describe
 from clip_adapt.data.task import Task
 from clip_adapt.errors import InputError
 
@@ -173,16 +173,36 @@ def _refuse_newer(values: Mapping[str, Any], file: Path | str) -> None:
 
 def _find_problems(values: Mapping[str, Any]) -> Iterator[str]:
     fields = read_fields(Header) | {"format": Option(Annotated[int, Between(1)], _REQUIRED)}
-    yield from validate(values, fields)[1]
+    yield from _check_all(values, fields)
     for name, schema in _PARTS.items():
         part = values.get(name)
         if isinstance(part, dict):
             known = {k: v for k, v in part.items() if name not in _OPEN or k in schema}
-            yield from validate(known, schema, f"{name}.")[1]
+            yield from _check_all(known, schema, f"{name}.")
     task = values.get("task")
     if isinstance(task, dict):
         yield from _find_task_problems(task)
         yield from _find_set_problems(values.get("conformal"), task.get("classes"))
+
+
+def _check_all(
+    values: Mapping[str, Any], schema: Mapping[str, Option], prefix: str = ""
+) -> Iterator[str]:
+    # People may write a number where text is wanted; whoever wrote a header did not.
+    checked, problems = validate(values, schema, prefix)
+    yield from problems
+    for key in checked.keys() & values.keys():
+        if _count_texts(checked[key]) != _count_texts(values[key]):
+            expected = describe(schema[key].annotation)
+            yield f"{prefix}{key}={show_value(values[key])}: expected {expected}"
+
+
+def _count_texts(value: Any) -> int:
+    if isinstance(value, Mapping):
+        return sum(_count_texts(k) + _count_texts(v) for k, v in value.items())
+    if isinstance(value, list | tuple):
+        return sum(map(_count_texts, value))
+    return int(isinstance(value, str))
 
 
 def _find_set_problems(sets: Any, classes: Any) -> Iterator[str]:

@@ -15,6 +15,7 @@ from typing import Any
 from clip_adapt.backbone.weights.plan import list_tags
 from clip_adapt.config import cards
 from clip_adapt.config.cards import ModelCard
+from clip_adapt.config.known_models import recall_model
 from clip_adapt.errors import InputError
 from clip_adapt.method import finding
 from clip_adapt.method.finding import Found
@@ -56,13 +57,17 @@ def choose_card(backbone: Mapping[str, Any], file: Path, model: str | None) -> M
     Args:
         backbone: what the header says of it.
         file: the delta's, for messages.
-        model: what the caller loads it by; None takes the card of ours that the header names.
+        model: what the caller loads it by; None takes the card of ours that the header names, or
+            what this user trained on when the weights had the header's fingerprint.
 
     Raises:
-        InputError: when the caller gives nothing and no card of that name ships.
+        InputError: when the caller gives nothing, and neither is there.
     """
     tag = backbone.get("pretrained")
     if model is None and not ships(backbone):
+        recalled = recall_model(backbone["fingerprint"])
+        if recalled is not None:
+            return recalled
         raise InputError(
             f"{file} sits on the backbone {backbone['name']} (architecture "
             f"{backbone.get('architecture')}, weights {tag or 'beside it'}), whose card does not "

@@ -108,6 +108,7 @@ def prepare_run(config: Config, shared: Shared, clock: Clock) -> Prepared:
     seen = list_seen(draw, o.cache_dir)
     tested, left_out = leave_out_seen(checked.data, seen, o.cache_dir)
     notes = [*checked.notes, *_list_unused(config), *draw.support.notes, *left_out]
+    notes += checked.data.pool.inventory.notes
     for note in notes:
         log.warning(note)
     task = objective.make_task(o, checked.data, draw)

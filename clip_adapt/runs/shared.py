@@ -11,10 +11,12 @@ from typing import Any
 
 from clip_adapt.backbone.backbone import Backbone
 from clip_adapt.config.cards import DataCard, ModelCard
+from clip_adapt.config.known_models import remember_model
 from clip_adapt.config.run_options import RunOptions
 from clip_adapt.data.dataset import Dataset
 from clip_adapt.inputs.features import FeatureCache
 from clip_adapt.system.files import choose_cache_folder
+from clip_adapt.system.launch.processes import is_main
 from clip_adapt.system.temporaries import make_prefix, sweep_cache, sweep_once
 
 log = logging.getLogger(__name__)
@@ -95,4 +97,6 @@ class Shared:
 def _load(card: ModelCard, o: RunOptions) -> Backbone:
     loaded = Backbone.from_card(card, device=o.device, precision=o.precision, compile=o.compile)
     loaded.text_chunk = o.text_chunk
+    if is_main():
+        remember_model(loaded.fingerprint, card)
     return loaded

@@ -45,6 +45,7 @@ _ID = (
 _BEFORE_UNIT = "(?:id|anon|anonymi[sz]ed|pseudonymi[sz]ed|unique)?"
 # How one who leaves a value out is written; Excel, pandas and R write some of these themselves.
 MISSING = frozenset({"", "nan", "none", "null", "na", "n/a", "<na>", "#n/a"})
+UNIQUE = "it is another one for every image"
 FEW = 4  # groups that may be none: treatments, or sides
 ONE_HOT = frozenset({"0", "1", "0.0", "1.0"})
 _FOLD = re.compile(r"(?:fold|part|split|set|cv|k)?[ _-]*[0-9]+(?:\.0*)?", re.IGNORECASE)
@@ -137,7 +138,10 @@ def choose_group(
         return ColumnChoice(_require_column(table, "group", given))
     flaws = {column: _find_flaw(table, column, unit, used) for column, unit in units.items()}
     fitting = [column for column, flaw in flaws.items() if flaw is None]
-    notes = [f"the column {c!r} is not used as the group: {flaws[c]}" for c in units if flaws[c]]
+    # It keeps no images of this table together, but those of another one that are compared with it.
+    fitting = fitting or [column for column, flaw in flaws.items() if flaw == UNIQUE][:1]
+    others = [column for column in units if flaws[column] and column not in fitting]
+    notes = [f"the column {c!r} is not used as the group: {flaws[c]}" for c in others]
     values = _list_values(table, fitting[0]) if fitting else []
     if fitting and units[fitting[0]] not in PERSONS and len(values) <= FEW:
         notes.append(
@@ -213,7 +217,7 @@ def _find_flaw(
     if not images:
         return "it is empty"
     if all(len(own) == 1 for own in images.values()) and len(table.rows) > 1:
-        return "it is another one for every image"
+        return UNIQUE
     if len(images) == 1 and len(rows) == len(table.rows):
         return "it is the same for all images"
     if unit == "eye" and len(images) <= 3:
