@@ -301,6 +301,8 @@ def test_python_streams_files_and_says_what_is_wrong(model, pool, tmp_path):
         next(model.predict_files([good], top_k=0))
     with pytest.raises(InputError, match="every=x: expected seconds"):
         next(model.predict_files([good], every="x"))
+    with pytest.raises(InputError, match="on_bad_image=raise: expected one of error, skip"):
+        next(model.predict_files([good], on_bad_image="raise"))
 
 
 @pytest.mark.parametrize("count", [200, 600])

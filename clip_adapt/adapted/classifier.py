@@ -220,6 +220,8 @@ class Classifier:
             InputError: when a file cannot be read, or an option is none.
         """
         self._require_classes()
+        if on_bad_image not in ("error", "skip"):
+            raise InputError(f"on_bad_image={on_bad_image}: expected one of error, skip")
         count = read_count(top_k, len(self.classes))
         looks = None if every is None else parse_every(every)
         if isinstance(paths, str | os.PathLike):
