@@ -73,7 +73,7 @@ def test_a_data_set_with_such_classes_is_refused(make_folder, tmp_path, twins):
 
 def test_a_class_whose_name_is_blank_is_refused(make_folder, tmp_path):
     root = make_folder(tmp_path / "d", splits=(), classes=("_", "cat"), per_class=2)
-    with pytest.raises(InputError, match="the class '_' has a blank name, .* dataset.classes='{_"):
+    with pytest.raises(InputError, match=r"the class '_' has a blank name, .* dataset.classes='{_"):
         Dataset.load(root)
     assert Dataset.load(root, {"classes": {"_": "dog", "cat": "cat"}}).classes == ["dog", "cat"]
 
