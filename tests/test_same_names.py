@@ -71,6 +71,13 @@ def test_a_data_set_with_such_classes_is_refused(make_folder, tmp_path, twins):
     assert Dataset.load(root, {"classes": spoken}).classes == ["one", "two", "melanoma"]
 
 
+def test_a_class_whose_name_is_blank_is_refused(make_folder, tmp_path):
+    root = make_folder(tmp_path / "d", splits=(), classes=("_", "cat"), per_class=2)
+    with pytest.raises(InputError, match=r"the class '_' has a blank name, .* dataset.classes='{_"):
+        Dataset.load(root)
+    assert Dataset.load(root, {"classes": {"_": "dog", "cat": "cat"}}).classes == ["dog", "cat"]
+
+
 def test_another_name_of_a_class_may_not_be_that_of_another(make_folder, tmp_path):
     root = make_folder(tmp_path / "d", splits=(), classes=("a", "b"), per_class=3)
     with pytest.raises(InputError, match="the classes 'Mole' and 'mole' read the same"):

@@ -101,9 +101,11 @@ def require_usable(classes: list[str], templates: tuple[str, ...]) -> None:
     """Refuse class names and templates that nothing can be told apart with.
 
     Raises:
-        InputError: when a class is given twice, two read the same, or one is the only one; or a
-            template has no ``{}``.
+        InputError: when a class is given twice, two read the same, one is the only one or blank;
+            or a template has no ``{}``.
     """
+    if not all(map(read_name, classes)):
+        raise InputError(f"classes={classes}: a name is blank, so there is nothing to say of it")
     twice = sorted({name for name in classes if classes.count(name) > 1})
     if twice:
         raise InputError(f"a class is given twice: {', '.join(twice)}")
@@ -131,6 +133,12 @@ def refuse_same_names(spoken: list[list[str]], stored: list[str]) -> None:
     Raises:
         InputError: naming two of them, and the option that gives them other names.
     """
+    for folder, names in zip(stored, spoken, strict=True):
+        if not all(map(read_name, names)):
+            raise InputError(
+                f"the class {folder!r} has a blank name, so there is nothing to say of it: give it "
+                f"a spoken name, {_suggest_classes(stored)}"
+            )
     first = [names[0] for names in spoken]
     for name in sorted({c for c in first if first.count(c) > 1}):
         twins = [s for s, c in zip(stored, first, strict=True) if c == name]
