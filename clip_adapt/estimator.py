@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted, check_random_state, column
 from clip_adapt.adapted import delta, readme
 from clip_adapt.adapted.classifier import Classifier
 from clip_adapt.adapted.loading import load_classifier
+from clip_adapt.data.given.labels import is_missing
 from clip_adapt.data.given.listing import write_list
 from clip_adapt.errors import InputError
 from clip_adapt.runs.configuration import compose
@@ -85,11 +86,7 @@ class ClipClassifier(ClassifierMixin, BaseEstimator):
         if y is None:
             raise InputError("y is None: ClipClassifier requires y, one label for each image")
         images = take_images(X)
-        check_classification_targets(y)
-        labels = column_or_1d(y, warn=True)
-        if type_of_target(labels) == "continuous":
-            raise InputError("y holds numbers that are no classes: Unknown label type: continuous")
-        self.classes_, index = np.unique(labels, return_inverse=True)
+        self.classes_, index = np.unique(take_labels(y), return_inverse=True)
         names = self._name_classes()
         options = dict(self.options or {})
         with hold_random_stream(), show_messages(None if self.verbose else False):
@@ -201,12 +198,35 @@ def take_images(X: Any) -> list[Any]:
         X = X.to_numpy()
     if isinstance(X, np.ndarray) and X.ndim == 2 and X.shape[1] == 1 and X.dtype.kind in "OUS":
         X = X[:, 0]
+    if isinstance(X, np.ndarray) and X.ndim == 2 and X.dtype.kind in "OUS":
+        raise InputError(f"X has {X.shape[1]} columns: expected one, of images")
     if isinstance(X, np.ndarray) and X.ndim < 3 and X.dtype.kind not in "OUS":
         raise InputError(
             f"X is an array {X.shape} of {X.dtype}: expected images, as paths, pictures or an "
             "array (N, H, W, 3), and no table of numbers"
         )
     return [str(image) if isinstance(image, np.str_) else image for image in X]
+
+
+def take_labels(y: Any) -> np.ndarray:
+    """Return the labels (N,) of y.
+
+    Raises:
+        InputError: when they are no labels of classes, or of types that cannot be sorted together.
+        ValueError: of scikit-learn, for what is no column.
+    """
+    given = np.asarray(y)
+    if given.dtype == object and given.ndim == 1:
+        for place, label in enumerate(given):
+            if is_missing(label):
+                raise InputError(f"y[{place}] is {label}: leave the image out, or give its label")
+        if len({isinstance(label, str) for label in given}) > 1:
+            raise InputError("y holds text and other labels: expected all of one type")
+    check_classification_targets(y)
+    labels = column_or_1d(y, warn=True)
+    if type_of_target(labels) == "continuous":
+        raise InputError("y holds numbers that are no classes: Unknown label type: continuous")
+    return labels
 
 
 def save(classifier: Classifier, folder: Path) -> Path:

@@ -105,6 +105,7 @@ def test_it_learns_what_it_is_given_and_writes_nothing_here(tiny, pictures, tmp_
         assert np.array_equal(clone(made).fit(form, labels).predict_proba(form), found)
     assert made.predict([]).tolist() == [] and not list(tmp_path.glob("[!t]*"))
     assert made.classifier_.predict(images[0])[0][0] == labels[0]
+    assert "gda on images-" in repr(made.classifier_) and ", 12 shots;" in repr(made.classifier_)
 
 
 @pytest.mark.parametrize(
@@ -183,6 +184,9 @@ def test_random_states_draw_what_they_drew(tiny, pictures):
         ([np.zeros((8, 8), np.uint8)] * 2, [0, 1, 1], "images has 2 values"),
         ([np.zeros((8, 8), np.uint8)] * 2, [1, 1], "one class"),
         ([np.zeros((8, 8), np.uint8)] * 2, [0.5, 1.2], "continuous"),
+        ([np.zeros((8, 8), np.uint8)] * 2, ["a", None], r"y\[1\] is None: leave the image out"),
+        (["a.png"] * 2, np.array(["a", 1], dtype=object), "y holds text and other labels"),
+        (np.array([["a.png", "b.png"]] * 2), ["a", "b"], "X has 2 columns: expected one"),
     ],
 )
 def test_what_does_not_fit_is_refused(tiny, images, labels, message):

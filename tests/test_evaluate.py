@@ -191,7 +191,7 @@ def test_a_test_split_of_nothing_that_can_be_read(deltas, run_cli, make_folder, 
     assert (code, err) == (
         2,
         "error: no image of bad is left to measure on: of 6 images 6 were not readable. Give "
-        "images that the delta has not seen.\n",
+        "images that can be read.\n",
     )
     assert not (tmp_path / "no").exists()
     code, _, err = run_cli(*words)

@@ -171,6 +171,32 @@ def test_a_list_that_is_too_large_is_not_read(tmp_path, monkeypatch):
         read_seen(tmp_path / delta.FILE, "")
 
 
+def test_a_picture_of_two_classes_is_said(train_tiny, evaluate, make_folder):
+    for top, seed in (("animals", 0), ("ext", 5)):
+        make_folder(top, splits=(), per_class=6, seed=seed)
+        Image.open(f"{top}/cat/0.png").save(f"{top}/dog/again.bmp")
+    code, _, err = train_tiny("animals", "method=gda")
+    assert code == 0, err
+    trained = json.loads(Path("out/metrics.json").read_text())["notes"]
+    for notes, top in ((trained, "animals"), (evaluate("out", "ext")["notes"], "ext")):
+        (note,) = (note for note in notes if "two classes" in note)
+        files = [Path(top, name).resolve() for name in ("cat/0.png", "dog/again.bmp")]
+        assert note == (
+            "1 images stand in two classes, so a label of each pair is wrong:\n"
+            f"  {files[0]}  =  {files[1]}"
+        )
+
+
+def test_the_folder_of_a_run_is_not_written_over(adapter, run_cli, make_folder):
+    make_folder("ext", splits=(), per_class=3, seed=5)
+    before = Path("out/metrics.json").read_bytes()
+    words = ("out/adapter", "dataset=ext", "model=tiny.yaml")
+    code, _, err = run_cli("evaluate", *words, "output=out")
+    assert code == 2 and "output=out is the folder of a run, whose metrics.json would be" in err
+    assert Path("out/metrics.json").read_bytes() == before
+    assert run_cli("evaluate", *words, "output=out/measured")[0] == 0
+
+
 def test_images_of_a_patient_who_was_seen_are_left_out(make_folder, tmp_path):
     make_folder("d", splits=(), classes=("cat",), per_class=5)
     items = [Item(str(tmp_path / f"d/cat/{i}.png"), 0, g) for i, g in enumerate("ppqq")]

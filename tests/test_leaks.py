@@ -13,7 +13,6 @@ from PIL import Image, ImageOps
 
 from clip_adapt.data import decoding, image_memory, leaks, scan
 from clip_adapt.data.dataset import Dataset
-from clip_adapt.data.items import Item
 from clip_adapt.errors import InputError
 
 
@@ -244,5 +243,5 @@ def test_a_memory_that_is_damaged_or_in_the_way_costs_time_only(photos, tmp_path
 
 def test_items_may_stand_in_the_split_more_than_once(photos):
     data = Dataset.load(photos)
-    doubled = replace(data, train=[*data.train, Item(data.train[0].path, 1)])
+    doubled = replace(data, train=[*data.train, data.train[0]])
     assert doubled.check(doubled.survey()) == ([], [])

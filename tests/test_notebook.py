@@ -69,6 +69,7 @@ def test_one_image_in_any_form_is_one_answer(model, paths, kind):
 
 SEVERAL = {
     "tuple": tuple,
+    "keys of a dict": lambda paths: dict.fromkeys(paths).keys(),
     "generator": lambda paths: (path for path in paths),
     "map": lambda paths: map(Path, paths),
     "array of paths": np.array,
@@ -100,6 +101,16 @@ def test_no_image_at_all_is_no_answer(model):
 def test_transformed_pixels_are_taken_as_they_are(model, paths):
     pixels = next(model.batches(paths))
     assert torch.equal(model.encode_image(pixels), model.encode_image(paths))
+
+
+@pytest.mark.parametrize(
+    "images", ["a.png", ["a.png"], np.zeros((1, 3, 8, 8)), torch.zeros(3, 8, 8)]
+)
+def test_images_that_are_no_pixels_are_sent_to_what_takes_them(model, images):
+    for use in (model.probabilities, model.logits):
+        with pytest.raises(InputError, match="predict_proba and predict take images") as caught:
+            use(images)
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -196,6 +207,7 @@ def test_numbers_are_names_as_they_are_written(tiny_backbone, model, classes):
         (["cat", float("nan")], r"classes\[1\]: expected a name, not nan"),
         (["cat", ["dog"]], r"classes\[1\]: expected a name, not list"),
         (np.array([["cat", "dog"]]), "not numpy.ndarray"),
+        (["cat", "\u3000"], "a name is blank"),
     ],
 )
 def test_what_is_no_list_of_names_is_refused_in_a_line(tiny_backbone, model, classes, said):

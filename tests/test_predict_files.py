@@ -180,6 +180,13 @@ def test_nothing_is_written_or_said_unless_all_can_be_read(
     assert everything_in(tmp_path) == before
 
 
+def test_no_remedy_is_said_that_was_taken(predict, tmp_path):
+    (tmp_path / "a.png").write_text("")
+    for words in (["a.png"], ["no.png"], ["a.png", "no.png"]):
+        code, _, err = predict(*words, "on_bad_image=skip")
+        assert code == 2 and err.endswith("None is left to predict: give images that can be read\n")
+
+
 def test_skipped_files_stand_in_lines_of_json(predict, pool, tmp_path):
     (tmp_path / "a.png").write_text("")
     code, out, err = predict("a.png", "b.png", pool / "cat", "json=true", "on_bad_image=skip")
@@ -294,6 +301,8 @@ def test_python_streams_files_and_says_what_is_wrong(model, pool, tmp_path):
         next(model.predict_files([good], top_k=0))
     with pytest.raises(InputError, match="every=x: expected seconds"):
         next(model.predict_files([good], every="x"))
+    with pytest.raises(InputError, match="on_bad_image=raise: expected one of error, skip"):
+        next(model.predict_files([good], on_bad_image="raise"))
 
 
 @pytest.mark.parametrize("count", [200, 600])

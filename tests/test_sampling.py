@@ -9,6 +9,7 @@ from clip_adapt.config.cards import DataCard
 from clip_adapt.data import sampling
 from clip_adapt.data.dataset import Dataset
 from clip_adapt.data.items import Item
+from clip_adapt.runs.configuration import compose
 
 
 def pool(sizes, group=None):
@@ -55,6 +56,19 @@ def test_natural_draws_by_seed_and_for_val_too():
     assert per_class(one.train) == [11, 5]
     assert per_class(one.val) == [5, 3]
     assert one.notes == ["sampling=natural: 16 training images, 5 to 11 a class"]
+
+
+def test_what_is_said_of_a_draw_is_what_was_drawn():
+    data = dataset(pool([12, 9]))
+    assert data.few_shot(16, sampling="all").count_largest() == 12
+    assert data.few_shot(16).count_largest() == 16
+    asked = [compose({"dataset": "eyes", "sampling": way}) for way in sampling.SAMPLERS]
+    said = {c.options.sampling: c.objective.describe_draw(c.options) for c in asked}
+    assert said == {
+        "coop": "16 shots",
+        "natural": "16 shots in natural shares",
+        "all": "all images",
+    }
 
 
 def test_all_takes_everything_in_order():

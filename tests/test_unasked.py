@@ -99,8 +99,9 @@ def test_names_out_of_files_are_installed_names(evil, tmp_path, animals):
     ],
 )
 def test_a_delta_chooses_nothing_that_is_fetched(
-    saved, backbone, run_cli, animals, tiny_model, monkeypatch
+    saved, backbone, run_cli, animals, tiny_model, monkeypatch, tmp_path
 ):
+    monkeypatch.setenv("CLIP_ADAPT_CACHE", str(tmp_path / "own cache"))  # which knows no backbone
     asked = []
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *a, **k: asked.append(a))
     folder = saved(backbone=backbone)

@@ -26,6 +26,7 @@ from clip_adapt.adapted.notebook.arguments import (
     read_count,
     read_names,
     read_texts,
+    require_pixels,
     split_images,
 )
 from clip_adapt.adapted.notebook.showing import describe_line, write_table
@@ -219,6 +220,8 @@ class Classifier:
             InputError: when a file cannot be read, or an option is none.
         """
         self._require_classes()
+        if on_bad_image not in ("error", "skip"):
+            raise InputError(f"on_bad_image={on_bad_image}: expected one of error, skip")
         count = read_count(top_k, len(self.classes))
         looks = None if every is None else parse_every(every)
         if isinstance(paths, str | os.PathLike):
@@ -276,8 +279,13 @@ class Classifier:
         return self.softmax(self.logits_of_features(z))
 
     def logits(self, pixels: Tensor) -> Tensor:
-        """Return the logits (N, C) of pixels (N, 3, S, S), before the temperature."""
+        """Return the logits (N, C) of pixels (N, 3, S, S), before the temperature.
+
+        Raises:
+            InputError: when they are images and no pixels, or there are no classes.
+        """
         self._require_classes()
+        require_pixels(pixels)
         with torch.no_grad():
             return self._mix_guard(self.method.encode_image(pixels), pixels)
 

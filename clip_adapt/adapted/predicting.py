@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 SUFFIX = ".safetensors"  # of a delta's file
 TEMPLATE, MODEL = "a photo of a {}.", "lite"  # of zero-shot classification
 FEW = 8  # images that are looked at on the screen: an answer at once counts more than digits
+NONE_LEFT = "None is left to predict: give images that can be read"
 BATCHES = 4  # that each of several processes makes between two exchanges
 log = logging.getLogger(__name__)
 
@@ -137,8 +138,10 @@ def _find(
         find_decoder()  # says what is missing, should it be
     # What is not there is said before a backbone is loaded, with all else that cannot be read.
     missing = {path for path in images if not os.path.exists(path)}
-    if missing and (on_bad_image == "error" or missing.issuperset(found.paths)):
+    if missing and on_bad_image == "error":
         decoding.refuse_broken(decoding.find_broken(images))
+    if missing.issuperset(found.paths):
+        decoding.refuse_broken(decoding.find_broken(images), NONE_LEFT)
     return found.paths
 
 
@@ -163,6 +166,8 @@ def predict_paths(
     Raises:
         InputError: listing the files that cannot be read, when they may not be left out.
     """
+    from clip_adapt.data import decoding
+
     begin = time.perf_counter()
     counts: dict[str, int] = dict.fromkeys(classifier.classes, 0)
     broken: dict[str, str] = {}
@@ -182,13 +187,13 @@ def predict_paths(
             else:
                 broken[prediction.path] = prediction.error
                 if not skips:
-                    _refuse(broken, paths[paths.index(prediction.path) + 1 :], every)
+                    _refuse_rest(broken, paths[paths.index(prediction.path) + 1 :], every)
             if processes.is_main():
                 show(prediction)
                 if write is not None:
                     write(prediction)
         if not any(counts.values()):
-            _refuse(broken, [], every)
+            decoding.refuse_broken(broken, NONE_LEFT)
     return Summary(counts, broken, time.perf_counter() - begin, file)
 
 
@@ -230,7 +235,7 @@ def _repeat(paths: Sequence[str], made: Iterator[Prediction]) -> Iterator[Predic
         yield from kept[path]
 
 
-def _refuse(broken: dict[str, str], rest: Sequence[str], every: Every | None) -> None:
+def _refuse_rest(broken: dict[str, str], rest: Sequence[str], every: Every | None) -> None:
     # With all that cannot be read of what is not yet looked at.
     from clip_adapt.adapted.view_stream import gives_frames
     from clip_adapt.data import decoding

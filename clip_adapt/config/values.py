@@ -213,6 +213,8 @@ def _check_union(value: Any, args: tuple[Any, ...]) -> Any:
     members = sorted((a for a in args if a is not type(None)), key=lambda a: a is str)
     if str in members and isinstance(value, TypedText) and not is_bracketed(value.strip()):
         members = [a for a in members if get_origin(a) not in (list, tuple)]
+    if any(map(_is_numeric, members)) and _is_number(value):
+        members = [a for a in members if a is not str]  # 0 is too small a count, and no name
     problem = ValueError(describe(Union[args]))  # noqa: UP007 - args is a tuple
     for member in members:
         try:
@@ -222,6 +224,16 @@ def _check_union(value: Any, args: tuple[Any, ...]) -> Any:
         except ValueError:
             continue
     raise problem
+
+
+def _is_numeric(annotation: Any) -> bool:
+    bare = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+    return bare in (int, float)
+
+
+def _is_number(value: Any) -> bool:
+    plain = resolve(value) if isinstance(value, TypedText) else value
+    return isinstance(plain, int | float) and not isinstance(plain, bool)
 
 
 def _is_null(text: str) -> bool:

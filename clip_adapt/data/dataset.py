@@ -169,6 +169,8 @@ class Dataset:
         if self.card.on_leak == "error":
             leaks.refuse_pairs(pairs)
         notes = scan.describe_depths(survey)
+        everything = [item for items in self.parts().values() for item in items]
+        notes += leaks.describe_two_labels(everything, self.classes, survey)
         notes += [leaks.describe_pairs(pairs)] if pairs else []
         same = {pair[1] for pair in pairs}
         twins = [t for t in leaks.find_near_duplicates(self.parts(), survey) if t.path not in same]
@@ -208,10 +210,12 @@ class Dataset:
         if shots < 1:
             raise InputError(f"shots={shots}: expected a whole number, at least 1")
         stream = random.Random(seed)
-        draw = SAMPLERS["all" if self.drawn else sampling]
+        takes_all = self.drawn or sampling == "all"
+        draw = SAMPLERS["all" if takes_all else sampling]
         train = draw(self.train, shots, stream)
         val = draw(self.val, min(shots, VAL_SHOTS), stream)
-        return Support(train, val, shots, self._note_draw(train, shots, sampling))
+        asked = 0 if takes_all else shots
+        return Support(train, val, asked, self._note_draw(train, shots, sampling))
 
     def task(self, *, prompts: Prompts = "templates", shots: int = 0, seed: int = 1) -> Task:
         """Return what a method is asked."""

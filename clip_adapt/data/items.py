@@ -88,7 +88,7 @@ class Support:
     Attributes:
         train: the support set, in the order of the draw.
         val: the validation subset; may be empty.
-        shots: what was asked for.
+        shots: what was asked for; 0 where all images are taken, which no number is asked for.
         notes: what a user should know about the draw (classes with fewer images than shots).
     """
 

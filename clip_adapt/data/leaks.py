@@ -1,4 +1,7 @@
-"""Images and groups that stand in two splits, so that a test score would be too good."""
+"""Images and groups that stand in two splits, so that a test score would be too good.
+
+And images that stand in two classes, so that one of their labels is wrong.
+"""
 
 from __future__ import annotations
 
@@ -69,6 +72,17 @@ def refuse_groups(parts: Parts) -> None:
         )
 
 
+def describe_two_labels(items: Iterable[Item], classes: Sequence[str], survey: Survey) -> list[str]:
+    """Return a note that lists images with the same pixels and two classes; none without any."""
+    of_class: dict[str, list[Item]] = defaultdict(list)
+    for item in items:
+        of_class[classes[item.label] if classes else ""].append(item)
+    pairs = find_same_pixels(of_class, survey)
+    lines = list_lines(f"{a}  =  {b}" for a, b in pairs)
+    what = "images stand in two classes, so a label of each pair is wrong"
+    return [f"{len(pairs)} {what}:\n{lines}"] if pairs else []
+
+
 def find_same_files(parts: Parts, cache: Path | None = None) -> list[Pair]:
     """Return equal files of two splits; only files of equal size are read, and only once."""
     by_size: dict[int, list[tuple[str, str]]] = defaultdict(list)
@@ -88,7 +102,7 @@ def find_same_files(parts: Parts, cache: Path | None = None) -> list[Pair]:
 
 
 def find_same_pixels(parts: Parts, survey: Survey) -> list[Pair]:
-    """Return images of two splits with the same pixels, whatever their names and formats."""
+    """Return images of two parts with the same pixels, whatever their names and formats."""
     row = {path: index for index, path in enumerate(survey.paths)}
     return _pair_across(
         (split, item.path, survey.pixels[row[item.path]].tobytes())

@@ -101,12 +101,11 @@ def require_usable(classes: list[str], templates: tuple[str, ...]) -> None:
     """Refuse class names and templates that nothing can be told apart with.
 
     Raises:
-        InputError: when a class has no name or is given twice, two read the same, or one is the
-            only one; or a template has no ``{}``.
+        InputError: when a class is given twice, two read the same, one is the only one or blank;
+            or a template has no ``{}``.
     """
-    nameless = [name for name in classes if not read_name(name)]
-    if nameless:
-        raise InputError(f"the class {nameless[0]!r} has no name: a text tower reads nothing there")
+    if not all(map(read_name, classes)):
+        raise InputError(f"classes={classes}: a name is blank, so there is nothing to say of it")
     twice = sorted({name for name in classes if classes.count(name) > 1})
     if twice:
         raise InputError(f"a class is given twice: {', '.join(twice)}")
@@ -125,20 +124,20 @@ def require_usable(classes: list[str], templates: tuple[str, ...]) -> None:
 
 
 def refuse_same_names(spoken: list[list[str]], stored: list[str]) -> None:
-    """Refuse classes of a data set without a name, and those whose names are or read the same.
+    """Refuse classes of a data set whose names are the same, or read the same.
 
     Args:
         spoken: every name of each class.
         stored: its folder or label.
 
     Raises:
-        InputError: naming one or two of them, and the option that gives them other names.
+        InputError: naming two of them, and the option that gives them other names.
     """
-    for names, label in zip(spoken, stored, strict=True):
+    for folder, names in zip(stored, spoken, strict=True):
         if not all(map(read_name, names)):
             raise InputError(
-                f"the class {label!r} has no name that a text tower could read: rename its folder "
-                "or its label, or what dataset.classes calls it"
+                f"the class {folder!r} has a blank name, so there is nothing to say of it: give it "
+                f"a spoken name, {_suggest_classes(stored)}"
             )
     first = [names[0] for names in spoken]
     for name in sorted({c for c in first if first.count(c) > 1}):

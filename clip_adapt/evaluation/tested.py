@@ -64,9 +64,10 @@ def choose_tested(
     left_out = {reason: counts[reason] for reason in (*ROLES, *OTHER_REASONS) if counts[reason]}
     made = Tested(kept, len(items), left_out)
     if not kept:
+        wanted = "can be read" if left_out.keys() == {UNREADABLE} else "the delta has not seen"
         raise InputError(
             f"no image of {name} is left to measure on: of {len(items)} images "
-            f"{describe_left_out(left_out)}. Give images that the delta has not seen."
+            f"{describe_left_out(left_out)}. Give images that {wanted}."
         )
     return made
 

@@ -194,7 +194,9 @@ class Objective:
 
     def describe_draw(self, o: RunOptions) -> str:
         """Return in words what is drawn: ``16 shots``."""
-        return f"{o.shots} shots"
+        shots = f"{o.shots} shots"
+        drawn = {"coop": shots, "natural": f"{shots} in natural shares", "all": "all images"}
+        return drawn[o.sampling]
 
     def name_draw(self, o: RunOptions) -> str:
         """Return the part of a folder's name that says what is drawn: ``16shot``."""

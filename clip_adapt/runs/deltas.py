@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from clip_adapt.config.values import Names
-from clip_adapt.data import catalog
+from clip_adapt.data import catalog, leaks
 from clip_adapt.data.seen import SEEN, SeenImages, read_seen
 from clip_adapt.data.source import Gives
 from clip_adapt.errors import InputError
 from clip_adapt.evaluation.tested import Tested, choose_tested
 from clip_adapt.system.files import choose_cache_folder, require_writable, write_text
 from clip_adapt.system.reading import make_path
-from clip_adapt.system.run_files import METRICS
+from clip_adapt.system.run_files import CONFIG, METRICS
 from clip_adapt.system.temporaries import sweep_cache
 from clip_adapt.system.text.showing import write_json
 
@@ -65,7 +66,7 @@ def measure_deltas(
 
     more = find_metrics(metrics)
     catalog.find_card(dataset, dataset_options)  # what is wrong is said before anything is loaded
-    folder = make_path(output) if output is not None else None
+    folder = _choose_folder(output)
     models, lists = _load_deltas(adapters, model, method_file, device, precision)
     wanted = _choose_gives(models, classes)
     card = catalog.find_card(dataset, dataset_options, wanted)
@@ -83,11 +84,13 @@ def measure_deltas(
 
     data, measured = _choose_split(read, split)
     tested: list[Tested] = []
+    told: list[str] = []
 
     def list_test() -> list[Item]:
         seen = [one for one in lists.values() if one is not None]
         survey = data.survey(cache_dir=cache_dir)
         tested.append(choose_tested(data.name, data.test, seen, survey, on_bad_image))
+        told.extend(leaks.describe_two_labels(tested[0].items, data.classes, survey))
         if folder is not None:
             require_writable(folder)
         return tested[0].items
@@ -96,13 +99,23 @@ def measure_deltas(
     kept = FeatureCache(choose_cache_folder(cache_dir) / "features" if cache else None)
     test = DeltaTest(models, data, classes == "dataset", list_test, kept, more)
     result, files = find_measuring_objective(gives).measure_deltas(test)
-    notes = [*_list_unknown(lists), *data.inventory.notes, *result["notes"]]
+    notes = [*_list_unknown(lists), *data.inventory.notes, *told, *result["notes"]]
     result |= {"images": {"split": measured, **tested[0].facts()}, "notes": notes}
     if folder is not None:
         for name, text in files.items():
             write_text(folder / name, text)
         write_text(folder / METRICS, f"{write_json(result, indent=1)}\n")
     return result
+
+
+def _choose_folder(output: str | None) -> Path | None:
+    folder = make_path(output) if output is not None else None
+    if folder is not None and os.path.lexists(folder / CONFIG):
+        raise InputError(
+            f"output={output} is the folder of a run, whose {METRICS} would be lost: give another, "
+            f"such as output={folder / 'measured'}"
+        )
+    return folder
 
 
 def _choose_split(read: Callable[[bool], Dataset], split: str | None) -> tuple[Dataset, str]:

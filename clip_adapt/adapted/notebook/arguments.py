@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,21 @@ def split_images(images: Any) -> tuple[bool, Iterable[AnyImage]]:
         "expected an image (a path, the bytes of a file, a file object, a PIL image, an array, a "
         f"tensor) or a list of them, not {describe_type(images)}"
     )
+
+
+def require_pixels(pixels: Any) -> None:
+    """Refuse what are no transformed pixels (N, 3, S, S).
+
+    Raises:
+        InputError: naming what takes images.
+    """
+    if not isinstance(pixels, Tensor) or pixels.ndim != SEVERAL:
+        of = describe_type(pixels)
+        shape = f"{of} {tuple(pixels.shape)}" if isinstance(pixels, Tensor) else of
+        raise InputError(
+            f"expected a tensor of pixels (N, 3, S, S) that went through backbone.preprocess, not "
+            f"{shape}: predict_proba and predict take images"
+        )
 
 
 def read_texts(texts: Any, name: str) -> list[str]:
@@ -114,8 +129,8 @@ def _split_array(images: np.ndarray | Tensor) -> tuple[bool, Iterable[AnyImage]]
 
 
 def _has_order(values: Any) -> bool:
-    # A table (two axes) would give the names of its columns.
-    if isinstance(values, Mapping | Set | bytes | bytearray | memoryview):
+    # A table (two axes) would give the names of its columns. The keys of a dict have an order.
+    if isinstance(values, Mapping | set | frozenset | bytes | bytearray | memoryview):
         return False
     holds = isinstance(values, Iterable | Sequence)
     return holds and getattr(values, "ndim", 1) == 1

@@ -124,8 +124,20 @@ def _read_features(data: Any, labels: Any, groups: Any, splits: Any) -> GivenRow
 
 
 def _read_columns(table: Any, labels: Any, groups: Any, splits: Any) -> GivenRows:
+    if isinstance(table, Mapping):
+        _refuse_single_values(table)
     names = list(table if isinstance(table, Mapping) else table.columns)
     return _zip_columns(names, table.__getitem__, None, labels, groups, splits)
+
+
+def _refuse_single_values(table: Mapping[Any, Any]) -> None:
+    for name, column in table.items():
+        if isinstance(column, str | bytes) or not _is_many(column):
+            raise InputError(
+                f"images is a dict, and {labels_.show(name)} in it is {labels_.show(column)}: "
+                "expected a list for each column. A dict with a label for each image is given as "
+                "images.items()"
+            )
 
 
 def _zip_columns(
@@ -171,6 +183,11 @@ def _read_pairs(images: Any, groups: Any, splits: Any) -> GivenRows:
 
 
 def _iterate(values: Any) -> Iterable[Any]:
+    if isinstance(values, set | frozenset):  # the views of a dict have an order, and are taken
+        raise InputError(
+            "a set has no order, so nothing says which label is of which image, and no run is had "
+            "again: give a list"
+        )
     if hasattr(values, "__iter__"):
         return values
     if hasattr(values, "__getitem__") and hasattr(values, "__len__"):  # a torch Dataset
@@ -185,7 +202,8 @@ def _zip_rows(images: Any, labels: Any, groups: Any, splits: Any) -> Iterator[Gi
     # Counted as they come, since a generator has no length before.
     lists = {"images": images, "labels": labels, "groups": groups, "splits": splits}
     for name, values in lists.items():
-        if isinstance(values, str | bytes) or (values is not None and not _is_many(values)):
+        single = isinstance(values, str | bytes | Mapping)  # a dict would give its keys
+        if single or (values is not None and not _is_many(values)):
             raise InputError(f"{name}={labels_.show(values)}: expected a list, one for each image")
     end = object()
     present = {n: iter(_iterate(v)) for n, v in lists.items() if v is not None}
