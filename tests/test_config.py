@@ -285,7 +285,7 @@ def test_an_unknown_option_says_what_there_is_and_what_is_near():
         ("momentum=1.5", "a number, at least 0 and at most 1"),
         ("optimizer=sdg", "one of sgd, adam, adamw"),
         ("cache=maybe", "true or false"),
-        ("templates=a", "a list [text, ...] or null"),
+        ("templates={a: b}", "a list [text, ...] or null"),
         (
             "epochs=-1",
             "a whole number, at least 0 or a map {a whole number: a whole number, ...}",

@@ -161,6 +161,23 @@ def test_what_is_passed_over_is_counted(lay_out):
 
 
 @pytest.mark.parametrize(
+    "written",
+    [
+        ["runs/d/coop/config.yaml", "runs/d/coop/metrics.json", "runs/d/coop/adapter/README.md"],
+        ["config.yaml", "metrics.json", "adapter/adapter.safetensors", "adapter/README.md"],
+        ["sweep/results.csv", "sweep/results.md", "sweep/curve.png"],
+        ["cat/old/results.csv", "cat/old/results.md", "cat/old/curve.png"],
+    ],
+)
+def test_what_was_written_into_a_folder_of_images_is_no_class_of_it(lay_out, written):
+    root = lay_out("cat", "dog", files=written)
+    data = Dataset.load(root)
+    assert total(data) == {"cat": 4, "dog": 4} and notes(data, root) == []
+    assert data.inventory.ignored["folders of runs"] == 1
+    assert total(Dataset.load(root, measures=True)) == {"cat": 4, "dog": 4}
+
+
+@pytest.mark.parametrize(
     "names",
     [("Train", "Validation", "TEST"), ("TRAINING", "Val", "testing"), ("train ", "VALID", "Test")],
 )

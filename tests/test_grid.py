@@ -110,3 +110,14 @@ def test_differences_name_what_changed_and_leave_out_what_changes_no_number(expa
         "lr: 0.002, now 0.5",
         "method.n_ctx: 2, now 4",
     ]
+
+
+@pytest.mark.parametrize(("dataset", "name"), [(".", "pets"), ("..", "all"), ("./", "pets")])
+def test_a_sweep_on_the_folder_one_is_in_has_its_name(dataset, name, tmp_path, monkeypatch):
+    (tmp_path / "all" / "pets").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "all" / "pets")
+    top, cells = grid.expand(
+        {"method": "zero_shot", "dataset": TypedText(dataset), "model": "lite"}
+    )
+    assert top.as_posix() == f"runs/{name}/sweep"
+    assert [cell.folder.name.split("-")[0] for cell in cells] == [name]

@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -12,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from clip_adapt import __version__, cli
-from clip_adapt.cli import completion, streams, words
+from clip_adapt.cli import completion, console, streams, words
 from clip_adapt.config import yamls
-from clip_adapt.evaluation.reading import explain_setback
+from clip_adapt.evaluation.reading import explain_setback, write_rows
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -309,3 +310,25 @@ def test_ending_below_zero_shot_is_said():
     facts["test"] = facts["zero_shot"]
     assert explain_setback(facts, "accuracy", []) is None
     assert explain_setback(facts, "auroc", []) is None
+
+
+def test_a_narrow_terminal_cuts_no_number_off(animals, train_tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(console, "WIDTH", 40)
+    code, out, err = train_tiny(animals, "method=zero_shot", "report=false")
+    assert code == 0, err
+    table = [line for line in out.splitlines() if "│" in line or "┃" in line]
+    cells = "".join(re.sub("[│┃ ]", "", line.split("│")[-2]) for line in table if "│" in line)
+    whole = [
+        row[2].replace(" ", "")
+        for row in write_rows(json.loads(Path("out/metrics.json").read_text()))
+    ]
+    assert all(len(line) <= 40 for line in table) and "…" not in "".join(table)
+    assert cells == "".join(whole)
+
+
+def test_an_empty_output_is_no_place(animals, train_tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = train_tiny(animals, "method=zero_shot", "output=")
+    assert code == 2 and not Path("metrics.json").exists()
+    assert "error: output= is empty: expected a folder; output=. is the one you are in" in err

@@ -239,3 +239,21 @@ def test_names_of_a_sweep_are_text():
     cells = expand(dataset="[007, 7, 1e5]", method="zero_shot")
     assert [cell.config.dataset.name for cell in cells] == ["007", "7", "1e5"]
     assert [cell.folder.name.split("-")[0] for cell in cells] == ["007", "7", "1e5"]
+
+
+def test_the_slot_alone_is_a_template(tmp_path):
+    for typed in ("[{}]", "{}", "['{}']"):
+        assert check(TypedText(typed), list[str]) == ["{}"]
+    assert check(TypedText("[{}, a photo of {}]"), list[str] | None) == ["{}", "a photo of {}"]
+    path = tmp_path / "card.yaml"
+    path.write_text("templates:\n  - {}\n  - no {}\n")
+    assert check(yamls.read_words(path)["templates"], list[str]) == ["{}", "no {}"]
+
+
+def test_one_text_is_a_list_of_one():
+    for text in ("a photo of a {}.", "no {}", "yes", "12:30"):
+        assert check(TypedText(text), list[str] | None) == [text]
+    assert check(TypedText("null"), list[str] | None) is None
+    assert check(TypedText("coop"), Names) == "coop"
+    with pytest.raises(ValueError):
+        check(TypedText("5"), list[int])

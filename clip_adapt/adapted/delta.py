@@ -32,9 +32,10 @@ from clip_adapt.method.finding import Found
 from clip_adapt.system.files import write_atomically, write_text
 from clip_adapt.system.launch.threads import hold_random_stream
 from clip_adapt.system.reading import make_path
+from clip_adapt.system.run_files import DELTA
 from clip_adapt.system.tensor_files import DIGEST, DamagedError, read_tensors, write_tensors
 
-FILE, README = "adapter.safetensors", "README.md"
+FILE, README = DELTA, "README.md"
 _KEY = "clip_adapt"
 
 log = logging.getLogger(__name__)

@@ -21,13 +21,13 @@ from clip_adapt.config.values import Between
 from clip_adapt.errors import InputError
 from clip_adapt.system.launch import processes
 from clip_adapt.system.launch.joining import join_processes
-from clip_adapt.system.run_files import ADAPTER
+from clip_adapt.system.run_files import ADAPTER, DELTA
 from clip_adapt.system.text.progress import make_bar
 
 if TYPE_CHECKING:
     from clip_adapt.adapted.classifier import Classifier
 
-SUFFIX, DELTA = ".safetensors", "adapter.safetensors"  # of a delta's file, and its usual name
+SUFFIX = ".safetensors"  # of a delta's file
 TEMPLATE, MODEL = "a photo of a {}.", "lite"  # of zero-shot classification
 FEW = 8  # images that are looked at on the screen: an answer at once counts more than digits
 NONE_LEFT = "None is left to predict: give images that can be read"

@@ -130,7 +130,8 @@ def show_metrics(metrics: dict[str, Any], title: str) -> None:
 
     table = Table(title=f"{metrics['n_test']} test images (95 % intervals)", title_justify="left")
     for column in ("", "zero-shot", title):
-        table.add_column(column, justify="right" if column else "left", no_wrap=True)
+        # A narrow terminal breaks a cell into lines: cut off, an interval says nothing.
+        table.add_column(column, justify="right" if column else "left", overflow="fold")
     for row in write_rows(metrics):
         table.add_row(*row)
     _make_console().print(table)

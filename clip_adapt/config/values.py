@@ -167,8 +167,15 @@ def _read_typed(text: TypedText, annotation: Any) -> Any:
     if annotation is str or _is_literal_text(annotation):
         return str(text)
     if get_origin(annotation) in (list, tuple):
-        return parse_list(text)
+        return _read_list(text, annotation)
     return parse_words(text) if get_origin(annotation) is dict else parse(text)
+
+
+def _read_list(text: TypedText, annotation: Any) -> Any:
+    # One text is a list of one, as three with commas are one of three.
+    read = parse_list(text)
+    is_one = isinstance(read, str) or read == {}
+    return [read] if is_one and get_args(annotation)[0] is str else read
 
 
 def _is_literal_text(annotation: Any) -> bool:
@@ -257,6 +264,8 @@ def _check_mapping(value: Any, annotation: Any) -> Any:
 
 
 def _check_item(value: Any, annotation: Any) -> Any:
+    if value == {} and annotation is str:
+        return "{}"  # the class name alone, which YAML takes for an empty map
     try:
         return check(value, annotation)
     except ValueError:

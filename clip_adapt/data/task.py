@@ -124,14 +124,14 @@ def require_usable(classes: list[str], templates: tuple[str, ...]) -> None:
 
 
 def refuse_same_names(spoken: list[list[str]], stored: list[str]) -> None:
-    """Refuse classes of a data set whose names are the same, or read the same.
+    """Refuse classes of a data set without a name, and those whose names are or read the same.
 
     Args:
         spoken: every name of each class.
         stored: its folder or label.
 
     Raises:
-        InputError: naming two of them, and the option that gives them other names.
+        InputError: naming one or two of them, and the option that gives them other names.
     """
     for folder, names in zip(stored, spoken, strict=True):
         if not all(map(read_name, names)):

@@ -166,7 +166,13 @@ def _choose_folder(given: Mapping[str, Any]) -> Path:
     parsed = _split("dataset", value, []) if isinstance(value, TypedText) else value
     if isinstance(parsed, list):
         return Path("runs") / "sweep"
-    return Path("runs") / make_file_name(Path(str(parsed)).stem) / "sweep"
+    return Path("runs") / make_file_name(_read_stem(str(parsed))) / "sweep"
+
+
+def _read_stem(dataset: str) -> str:
+    # "." and ".." are called what the folders are called that they stand for.
+    path = Path(dataset)
+    return path.stem if path.name.strip(".") else path.resolve().stem
 
 
 def _name(one: Mapping[str, Any]) -> str:
@@ -175,7 +181,7 @@ def _name(one: Mapping[str, Any]) -> str:
     shots, seed = (values.parse(str(one.get(key, defaults[key]))) for key in ("shots", "seed"))
     own = {k: _parse_value(v) for k, v in one.items() if k not in NAMED and k not in NEUTRAL}
     extra = [f"{key.removeprefix('method.')}={value}" for key, value in sorted(own.items())]
-    stems = [Path(d).stem, Path(m).stem, Path(b).stem if b.endswith((".yaml", ".yml")) else b]
+    stems = [_read_stem(d), Path(m).stem, Path(b).stem if b.endswith((".yaml", ".yml")) else b]
     numbers = [f"{shots}shot", f"seed{seed}"]
     name = "-".join([*stems, *numbers, *extra])
     if len(name) <= 100 and re.fullmatch(r"[\w.=+-]+", name + d + m + b):

@@ -1,6 +1,7 @@
 """The names of the files in a run's folder, and of a sweep's and a folder of deltas."""
 
 ADAPTER = "adapter"  # the folder of the delta
+DELTA = "adapter.safetensors"
 METRICS = "metrics.json"  # written last: it says that a run is finished
 CONFIG = "config.yaml"
 SUPPORT = "support.jsonl"

@@ -12,6 +12,7 @@ from clip_adapt.data.decoding import SUFFIXES
 from clip_adapt.data.inventory import list_counts
 from clip_adapt.errors import InputError
 from clip_adapt.system.reading import list_folder
+from clip_adapt.system.run_files import CONFIG, DELTA, METRICS, RESULTS, SUMMARY
 
 # What systems put beside a user's files. Some of it holds small copies of his pictures.
 SYSTEM = frozenset(
@@ -19,6 +20,9 @@ SYSTEM = frozenset(
 )
 BY_NAME = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db"})  # the suffix says nothing of them
 BROKEN = "broken links"
+OWN = "folders of runs"  # what we wrote ourselves into a user's folder: no pictures of his
+# The files by which a folder is known to hold a run, a delta, a sweep.
+WRITTEN = (frozenset({METRICS, CONFIG}), frozenset({DELTA}), frozenset({RESULTS, SUMMARY}))
 
 
 @dataclass
@@ -76,7 +80,7 @@ def walk_folder(folder: Path, suffixes: Collection[str] = SUFFIXES) -> Tree:
     """
     tree, place = Tree(), folder.resolve()
     seen = {_identify(above) for above in (place, *place.parents)}
-    for entry in _scan(folder):
+    for entry in _scan_foreign(folder, tree):
         before = len(tree.images)
         _visit(entry, tree, seen, suffixes)
         if _is_folder(entry) and len(tree.images) > before:
@@ -96,7 +100,7 @@ def _visit(
     known = _identify(folder)
     if known not in seen:
         seen.add(known)
-        for inner in _scan(folder):
+        for inner in _scan_foreign(folder, tree):
             _visit(inner, tree, seen, suffixes)
 
 
@@ -108,6 +112,16 @@ def _scan(folder: Path) -> Iterator[os.DirEntry[str]]:
         reason = error.strerror or error
         raise InputError(f"the folder {folder} cannot be read: {reason}") from error
     yield from found
+
+
+def _scan_foreign(folder: Path, tree: Tree) -> list[os.DirEntry[str]]:
+    # What lies in a folder, unless it is one of a run, a delta or a sweep: that is counted.
+    entries = list(_scan(folder))
+    names = {entry.name for entry in entries}
+    if not any(files <= names for files in WRITTEN):
+        return entries
+    tree.ignored[OWN] += 1
+    return []
 
 
 def _add_file(tree: Tree, entry: os.DirEntry[str], suffixes: Collection[str]) -> None:

@@ -18,7 +18,7 @@ from clip_adapt.config.cards import DataCard
 from clip_adapt.config.values import FilePath
 from clip_adapt.data.folders import layout
 from clip_adapt.data.folders.layout import UNSPLIT, FolderLayout, Walk
-from clip_adapt.data.folders.tree import look_into, walk_folder
+from clip_adapt.data.folders.tree import OWN, look_into, walk_folder
 from clip_adapt.data.inventory import Inventory
 from clip_adapt.data.items import Context, Item, Splits
 from clip_adapt.data.splitting import split_by_content
@@ -98,7 +98,8 @@ def _list_classes(found: FolderLayout, card: DataCard, walk: Walk) -> list[str]:
     missing = [name for name in card.classes if name not in folders]
     if missing:
         raise InputError(f"{holder} has no folder for the card's classes {', '.join(missing)}")
-    names = list(card.classes or folders)
+    # The folder of runs that a user had written beside his classes is none of them.
+    names = list(card.classes or (n for n, p in folders.items() if not _holds_runs(p, walk)))
     empty = [name for name in names if not walk(folders[name]).images]
     classes = [name for name in names if name not in empty]
     if empty:
@@ -111,6 +112,11 @@ def _list_classes(found: FolderLayout, card: DataCard, walk: Walk) -> list[str]:
             f"apart, one folder each.{_suggest_deeper(folders[classes[0]], walk)}"
         )
     return classes
+
+
+def _holds_runs(folder: Path, walk: Walk) -> bool:
+    tree = walk(folder)
+    return not tree.images and tree.ignored[OWN] > 0
 
 
 def _list_measured(found: FolderLayout, card: DataCard, walk: Walk) -> list[str]:
@@ -204,7 +210,12 @@ def _take_stock(top: Path, found: FolderLayout, classes: list[str], walk: Walk) 
     parents = [path.parent for part in found.classes.values() for path in part.values()]
     holders = list(dict.fromkeys([top, *found.holders.values(), *parents]))
     ignored = sum((look_into(folder).ignored for folder in holders), Counter[str]())
-    used = [folders[n] for folders in found.classes.values() for n in classes if n in folders]
+    used = [
+        path
+        for folders in found.classes.values()
+        for name, path in folders.items()
+        if name in classes or _holds_runs(path, walk)
+    ]
     ignored += sum((walk(path).ignored for path in used), Counter[str]())
     notes = [*found.notes, *_note_deeper(found, classes, walk)]
     for folder in holders:

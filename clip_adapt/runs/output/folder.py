@@ -20,7 +20,11 @@ MOST = 3  # differences that are named
 
 
 def choose_folder(config: Config) -> Path:
-    """Return where a run's files go: where no finished run of another configuration lies."""
+    """Return where a run's files go: where no finished run of another configuration lies.
+
+    Raises:
+        InputError: when ``output`` is empty.
+    """
     base = _name_folder(config)
     if config.options.output is not None:
         return base
@@ -44,6 +48,9 @@ def explain_folder(config: Config) -> str | None:
 def _name_folder(config: Config) -> Path:
     o = config.options
     if o.output is not None:
+        # Of output=$UNSET nothing is left, and the files would fall into the working folder.
+        if not str(o.output).strip():
+            raise InputError("output= is empty: expected a folder; output=. is the one you are in")
         return make_path(o.output)
     model = config.model.name.replace("/", "-")
     name = f"{config.method.name}-{model}-{config.objective.name_draw(o)}-seed{o.seed}"
