@@ -159,5 +159,5 @@ def test_a_class_without_a_name_is_refused_by_every_door(name, tiny_backbone, tm
     for file in ("cat/1.png", "cat/2.png", "dog/1.png", "dog/2.png"):
         (tmp_path / file).parent.mkdir(exist_ok=True)
         (tmp_path / file).write_text(file)
-    with pytest.raises(InputError, match="'cat' has no name that a text tower could read"):
+    with pytest.raises(InputError, match="'cat' has a blank name"):
         Dataset.load(tmp_path, {"classes": {"cat": name, "dog": "dog"}})

@@ -104,8 +104,9 @@ def require_usable(classes: list[str], templates: tuple[str, ...]) -> None:
         InputError: when a class is given twice, two read the same, one is the only one or blank;
             or a template has no ``{}``.
     """
-    if not all(map(read_name, classes)):
-        raise InputError(f"classes={classes}: a name is blank, so there is nothing to say of it")
+    nameless = [name for name in classes if not read_name(name)]
+    if nameless:
+        raise InputError(f"the class {nameless[0]!r} has no name: a text tower reads nothing there")
     twice = sorted({name for name in classes if classes.count(name) > 1})
     if twice:
         raise InputError(f"a class is given twice: {', '.join(twice)}")
