@@ -505,11 +505,11 @@ def test_a_dicom_that_is_cut_or_absurd_is_refused():
     assert "too small" in decoding.try_decode(write_dicom(EIGHT[:2, :2].copy()))
 
 
-def test_filters_of_warnings_stay_as_they_were(tmp_path):
+def test_filters_of_warnings_stay_as_they_were(tmp_path, monkeypatch):
     for seed in range(20):
         noisy(20, 20, seed).save(tmp_path / f"{seed}.png")
     for name in [name for name in sys.modules if name.partition(".")[0] == "imagehash"]:
-        del sys.modules[name]
+        monkeypatch.delitem(sys.modules, name)
     before = list(warnings.filters)
     scan.survey_images([str(path) for path in tmp_path.glob("*.png")])
     assert warnings.filters == before

@@ -21,12 +21,18 @@ SAID = "a message for a person"
 def bare(monkeypatch):
     """A function: logging as in a script that has not configured it; pytest does, for a test."""
 
+    root, ours = logging.getLogger(), logging.getLogger("clip_adapt")
+    levels = {root: root.level, ours: ours.level}
+
     def make():
-        monkeypatch.setattr(logging.getLogger(), "handlers", [])
-        monkeypatch.setattr(logging.getLogger("clip_adapt"), "level", logging.NOTSET)
+        monkeypatch.setattr(root, "handlers", [])
+        root.setLevel(logging.WARNING)  # not by monkeypatch: logging remembers what was enabled
+        ours.setLevel(logging.NOTSET)
 
     yield make
-    assert not logging.getLogger("clip_adapt").handlers
+    for logger, level in levels.items():
+        logger.setLevel(level)
+    assert not ours.handlers
 
 
 def say():

@@ -207,7 +207,7 @@ def test_numbers_are_names_as_they_are_written(tiny_backbone, model, classes):
         (["cat", float("nan")], r"classes\[1\]: expected a name, not nan"),
         (["cat", ["dog"]], r"classes\[1\]: expected a name, not list"),
         (np.array([["cat", "dog"]]), "not numpy.ndarray"),
-        (["cat", "\u3000"], "a name is blank"),
+        (["cat", "\u3000"], "has no name"),
     ],
 )
 def test_what_is_no_list_of_names_is_refused_in_a_line(tiny_backbone, model, classes, said):

@@ -150,3 +150,14 @@ def test_prompts_of_tidy_classes_are_left_alone(tiny_backbone, caplog):
     require_different_prompts(tiny_backbone, Task(()))
     assert caplog.text == ""
     assert DataCard("made", "folder").names_of("a__b") == ["a b"]
+
+
+@pytest.mark.parametrize("name", ["", "  ", "\u00a0", "&nbsp;"])
+def test_a_class_without_a_name_is_refused_by_every_door(name, tiny_backbone, tmp_path):
+    with pytest.raises(InputError, match="has no name: a text tower reads nothing there"):
+        clip_adapt.zero_shot([name, "dog"], model=tiny_backbone)
+    for file in ("cat/1.png", "cat/2.png", "dog/1.png", "dog/2.png"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text(file)
+    with pytest.raises(InputError, match="'cat' has a blank name"):
+        Dataset.load(tmp_path, {"classes": {"cat": name, "dog": "dog"}})

@@ -104,8 +104,9 @@ def require_usable(classes: list[str], templates: tuple[str, ...]) -> None:
         InputError: when a class is given twice, two read the same, one is the only one or blank;
             or a template has no ``{}``.
     """
-    if not all(map(read_name, classes)):
-        raise InputError(f"classes={classes}: a name is blank, so there is nothing to say of it")
+    nameless = [name for name in classes if not read_name(name)]
+    if nameless:
+        raise InputError(f"the class {nameless[0]!r} has no name: a text tower reads nothing there")
     twice = sorted({name for name in classes if classes.count(name) > 1})
     if twice:
         raise InputError(f"a class is given twice: {', '.join(twice)}")
@@ -124,14 +125,14 @@ def require_usable(classes: list[str], templates: tuple[str, ...]) -> None:
 
 
 def refuse_same_names(spoken: list[list[str]], stored: list[str]) -> None:
-    """Refuse classes of a data set whose names are the same, or read the same.
+    """Refuse classes of a data set without a name, and those whose names are or read the same.
 
     Args:
         spoken: every name of each class.
         stored: its folder or label.
 
     Raises:
-        InputError: naming two of them, and the option that gives them other names.
+        InputError: naming one or two of them, and the option that gives them other names.
     """
     for folder, names in zip(stored, spoken, strict=True):
         if not all(map(read_name, names)):
