@@ -157,7 +157,7 @@ def test_values_that_fit(value, annotation, expected):
         (1, bool, "true or false"),
         (TypedText("Cosine"), Literal["cosine", "linear"], "one of cosine, linear"),
         (TypedText("3"), Literal[1, 2], "one of 1, 2"),
-        (TypedText("a"), list[str], "a list [text, ...]"),
+        (TypedText("a"), list[int], "a list [a whole number, ...]"),
         ("ab", list[str], "a list [text, ...]"),
         (TypedText("[a]"), list[int], "a whole number"),
         (TypedText("5"), dict[int, int], "a map {a whole number: a whole number, ...}"),
