@@ -142,7 +142,7 @@ def _convert_clip(full: Any) -> Json:
 
 def _convert_siglip(full: Any) -> Json:
     image, text = full.vision_config, full.text_config
-    if not image.vision_use_head or image.layer_norm_eps != 1e-6:
+    if not getattr(image, "vision_use_head", True) or image.layer_norm_eps != 1e-6:
         raise InputError("a SigLIP without its pooling head, or with another epsilon, is not known")
     if image.hidden_act != text.hidden_act or image.hidden_act not in _GELU:
         raise InputError(f"the activation {image.hidden_act} is not known: {', '.join(_GELU)}")
