@@ -39,7 +39,7 @@ def test_what_ships_needs_no_note(cache):
     assert not cache.exists()
 
 
-@pytest.mark.parametrize("asked", ["../../secret", "", "g" * 64, PRINT.upper(), PRINT + "\n"])
+@pytest.mark.parametrize("asked", ["../secret", "", "g" * 64, PRINT.upper(), PRINT + "\n"])
 def test_only_a_fingerprint_is_looked_up(cache, asked):
     remember_model(PRINT, ModelCard("ViT-B-32", "random", name="mine"))
     note = next((cache / "models").iterdir())
